@@ -1,0 +1,13 @@
+//! Compiles the protos without a protoc on the machine.
+
+fn main() -> anyhow::Result<()> {
+    let protos = [
+        "margay/v1/bgp.proto",
+        "margay/v1/dataplane.proto",
+        "margay/v1/node.proto",
+    ];
+    let descriptors = protox::compile(protos, ["proto"])?;
+    tonic_prost_build::configure().compile_fds(descriptors)?;
+    println!("cargo::rerun-if-changed=proto");
+    Ok(())
+}

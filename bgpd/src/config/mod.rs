@@ -1,0 +1,1 @@
+//! One `Config` from a file or from Kubernetes.

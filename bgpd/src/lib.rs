@@ -1,0 +1,20 @@
+//! A BGP speaker for data centres: a sans-io core and one driver.
+//!
+//! ```text
+//!  bytes ─► wire ─► fsm (sessions) ─► rib (adj-RIB-in ► decision ► loc-RIB ► adj-RIB-out) ─► wire ─► bytes
+//!                        ▲                    │  ▲
+//!              config ───┘          policy ───┘  └── nexthop (interfaces, connected routes)
+//!                        └────────── speaker: inputs × now → outputs ──────────┘
+//!                                        driver: tcp, rtnetlink (read), gRPC, Kubernetes
+//! ```
+//!
+//! Everything but [`driver`] is a core: no sockets, clock, tokio or kube.
+
+pub mod config;
+pub mod driver;
+pub mod fsm;
+pub mod nexthop;
+pub mod policy;
+pub mod rib;
+pub mod speaker;
+pub mod wire;

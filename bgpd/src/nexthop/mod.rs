@@ -1,0 +1,1 @@
+//! What a next hop resolves to.

@@ -1,0 +1,1 @@
+//! The only I/O of felix: Kubernetes, netlink, gRPC, the CNI socket.

@@ -1,0 +1,1 @@
+//! What felix is told about the cluster, as plain data.

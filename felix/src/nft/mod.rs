@@ -1,0 +1,1 @@
+//! The table `inet margay`: model, fixed rules, difference, netlink encoding.

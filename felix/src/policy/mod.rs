@@ -1,0 +1,1 @@
+//! Policy: parsed objects, the one evaluator, and the tables that tabulate it.

@@ -1,0 +1,1 @@
+//! Kernel routes: model, wanted set, difference.
