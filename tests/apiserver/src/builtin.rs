@@ -1,14 +1,10 @@
-//! Defaults and validation of the builtin kinds.
+//! Validation of built-in kinds.
 
 use serde_json::Value;
 
 use crate::field::FieldError;
-use crate::resource::GroupKind;
 
-/// Everything wrong with an object of a builtin kind; `old` is its stored version on updates.
-pub fn validate(_kind: GroupKind<'_>, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
+/// What is wrong with an object of a built-in `kind`; `old` is the object it replaces.
+pub fn validate(_kind: &str, _object: &Value, _old: Option<&Value>) -> Vec<FieldError> {
     Vec::new()
 }
-
-/// Fills in the defaults of a builtin kind.
-pub fn default(_kind: GroupKind<'_>, _object: &mut Value) {}

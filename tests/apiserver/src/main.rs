@@ -1,1 +1,2 @@
+//! The embedded API server as a program.
 fn main() {}

@@ -1,40 +1,34 @@
-//! The three patch formats: JSON patch, JSON merge patch, strategic merge patch.
+//! Patches as pure functions: what an object becomes.
 
 use serde_json::Value;
-use thiserror::Error;
 
-use crate::resource::GroupKind;
-
-/// Why a patch does not apply.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum PatchError {
-    /// The patch itself is no patch; status 400.
-    #[error("{0}")]
-    Malformed(String),
-    /// The patch is well formed and does not fit the object; status 422.
-    #[error("{0}")]
-    DoesNotApply(String),
+/// RFC 6902: `patch` is a list of operations. The error says which failed and why.
+pub fn apply_json(_target: &Value, _patch: &Value) -> Result<Value, String> {
+    Err("JSON patch is not served".to_owned())
 }
 
-/// Applies a JSON patch (RFC 6902).
-pub fn apply_json(_document: &Value, _patch: &Value) -> Result<Value, PatchError> {
-    Err(PatchError::Malformed(
-        "json patch is not supported".to_owned(),
-    ))
+/// RFC 7386 merge patch.
+pub fn apply_merge(target: &Value, patch: &Value) -> Result<Value, String> {
+    Ok(merge(target, patch))
 }
 
-/// Applies a JSON merge patch (RFC 7386).
-pub fn apply_merge(document: &Value, _patch: &Value) -> Value {
-    document.clone()
+/// Kubernetes' strategic merge patch for a built-in `kind` (lists merge by the kind's keys).
+pub fn apply_strategic(_kind: &str, target: &Value, patch: &Value) -> Result<Value, String> {
+    Ok(merge(target, patch))
 }
 
-/// Applies a strategic merge patch to an object of a builtin kind.
-pub fn apply_strategic(
-    _kind: GroupKind<'_>,
-    _document: &Value,
-    _patch: &Value,
-) -> Result<Value, PatchError> {
-    Err(PatchError::Malformed(
-        "strategic merge patch is not supported".to_owned(),
-    ))
+fn merge(target: &Value, patch: &Value) -> Value {
+    let Value::Object(fields) = patch else {
+        return patch.clone();
+    };
+    let mut result = target.as_object().cloned().unwrap_or_default();
+    for (name, value) in fields {
+        if value.is_null() {
+            result.shift_remove(name);
+        } else {
+            let merged = merge(result.get(name).unwrap_or(&Value::Null), value);
+            result.insert(name.clone(), merged);
+        }
+    }
+    Value::Object(result)
 }

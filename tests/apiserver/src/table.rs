@@ -1,28 +1,44 @@
-//! Objects as `meta.k8s.io/v1` tables, the way `kubectl get` shows them.
+//! `meta.k8s.io/v1` Table: the columns kubectl prints.
 
 use serde_json::{Value, json};
 
 use crate::resource::ResourceInfo;
 
-/// What each row carries of its object (`includeObject` in the query).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How much of each object a table's row carries (`includeObject`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IncludeObject {
     /// Nothing.
     None,
-    /// `PartialObjectMetadata`, the default.
+    /// A PartialObjectMetadata; the default.
     #[default]
     Metadata,
-    /// The whole object.
+    /// The object.
     Object,
 }
 
-/// A `Table` of the objects; list metadata (resource version, continue token) is the caller's.
-/// `now` is in seconds since 1970.
+/// The objects as a Table without list metadata; `now` is seconds since the epoch, for ages.
 pub fn render(
     _resource: &ResourceInfo,
-    _objects: &[Value],
-    _include: IncludeObject,
+    objects: &[&Value],
+    include: IncludeObject,
     _now: i64,
 ) -> Value {
-    json!({"kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {}, "columnDefinitions": [], "rows": []})
+    let rows: Vec<Value> = objects
+        .iter()
+        .map(|object| {
+            let carried = match include {
+                IncludeObject::None => Value::Null,
+                IncludeObject::Metadata => json!({
+                    "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"],
+                }),
+                IncludeObject::Object => (*object).clone(),
+            };
+            json!({"cells": [object["metadata"]["name"]], "object": carried})
+        })
+        .collect();
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": {},
+        "columnDefinitions": [{"name": "Name", "type": "string", "format": "name", "description": "", "priority": 0}],
+        "rows": rows,
+    })
 }

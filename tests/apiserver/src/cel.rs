@@ -1,0 +1,1 @@
+//! `x-kubernetes-validations`: CEL rules with the Kubernetes libraries.
