@@ -1,0 +1,266 @@
+//! The data of the table `inet margay`: which elements its maps hold, and how they differ from one compile to the next.
+//!
+//! A packet is judged per direction in five lookups. The other side's address gives its [`Class`] (`peers`, else the
+//! interval of `nets` around it, else [`Class::NONE`]). The class and the [`Subject`] of our side's interface give a
+//! [`Program`] (`pairs`, else `defaults`, else deny). [`Program::ALLOW`] allows without a further lookup; any other is
+//! asked in this order and the first answer counts: `ports`, `icmp`, `programs`, `port_ranges`, `protos`,
+//! `programs_ranged`, else deny.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+/// Which of a flow's two judgements: that of the pod which opens it, or that of the pod it is opened to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// The subject opens the flow.
+    Egress,
+    /// The flow is opened to the subject.
+    Ingress,
+}
+
+impl Direction {
+    /// Both directions, in order.
+    pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
+
+    /// The bit of a [`Subject`] which says that policies select it in this direction.
+    #[must_use]
+    pub const fn bit(self) -> u32 {
+        match self {
+            Self::Egress => 1,
+            Self::Ingress => 2,
+        }
+    }
+}
+
+/// Equivalence class of peer addresses: those which no rule in use on this node tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Class(pub u32);
+
+impl Class {
+    /// Of the addresses which no rule mentions.
+    pub const NONE: Self = Self(0);
+    /// The lowest number given to any other class.
+    pub const FIRST: u32 = 0x10;
+}
+
+/// Device group of a host veth: the magic byte, a number, and in the two lowest bits the directions in which policies
+/// select the pod behind it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Subject(pub u32);
+
+impl Subject {
+    /// Top byte of every device group that is ours.
+    pub const MAGIC: u32 = 0x6d00_0000;
+    /// Mask of the top byte.
+    pub const MAGIC_MASK: u32 = 0xff00_0000;
+    /// The lowest number given to a subject.
+    pub const FIRST: u32 = 1;
+    /// The highest number that fits beside the magic byte.
+    pub const LAST: u32 = (1 << 22) - 1;
+
+    /// The subject with this number, isolated in the given directions.
+    #[must_use]
+    pub const fn new(number: u32, egress: bool, ingress: bool) -> Self {
+        let bits = (if egress { 1 } else { 0 }) | (if ingress { 2 } else { 0 });
+        Self(Self::MAGIC | (number & Self::LAST) << 2 | bits)
+    }
+
+    /// The number between the magic byte and the direction bits.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        (self.0 & !Self::MAGIC_MASK) >> 2
+    }
+
+    /// Whether policies select the pod in this direction; where they do not, nothing is looked up.
+    #[must_use]
+    pub const fn isolated(self, direction: Direction) -> bool {
+        self.0 & direction.bit() != 0
+    }
+}
+
+impl fmt::Debug for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Subject({:#x})", self.0)
+    }
+}
+
+/// A function from protocol and port (or ICMP type and code) to a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Program(pub u32);
+
+impl Program {
+    /// Allows everything.
+    pub const ALLOW: Self = Self(1);
+    /// Denies everything.
+    pub const DENY: Self = Self(2);
+    /// The lowest number given to any other program.
+    pub const FIRST: u32 = 0x10;
+}
+
+/// The answer of a program; the discriminants are the values in the kernel's maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Verdict {
+    /// The flow may pass in this direction.
+    Allow = 1,
+    /// The flow may not.
+    Deny = 2,
+}
+
+/// A change of one element.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Edit<K, V> {
+    /// Key of the element.
+    pub key: K,
+    /// The value it had, `None` when there was no such element.
+    pub old: Option<V>,
+    /// The value it gets, `None` when the element goes.
+    pub new: Option<V>,
+}
+
+/// Records `value` under `key`, remembering what was there before the first write since the last drain.
+fn put<K: Ord + Clone, V: Clone + PartialEq>(
+    now: &mut BTreeMap<K, V>,
+    before: &mut BTreeMap<K, Option<V>>,
+    key: K,
+    value: Option<V>,
+) {
+    if now.get(&key) == value.as_ref() {
+        return;
+    }
+    let old = match value {
+        Some(value) => now.insert(key.clone(), value),
+        None => now.remove(&key),
+    };
+    before.entry(key).or_insert(old);
+}
+
+fn drain<K: Ord, V: Clone + PartialEq>(
+    now: &BTreeMap<K, V>,
+    before: &mut BTreeMap<K, Option<V>>,
+) -> impl Iterator<Item = Edit<K, V>> {
+    std::mem::take(before).into_iter().filter_map(|(key, old)| {
+        let new = now.get(&key).cloned();
+        (old != new).then_some(Edit { key, old, new })
+    })
+}
+
+fn difference<K: Ord + Clone, V: Clone + PartialEq>(
+    have: &BTreeMap<K, V>,
+    want: &BTreeMap<K, V>,
+) -> Vec<Edit<K, V>> {
+    let gone = have
+        .iter()
+        .filter(|(key, _)| !want.contains_key(key))
+        .map(|(key, old)| Edit {
+            key: key.clone(),
+            old: Some(old.clone()),
+            new: None,
+        });
+    let set = want.iter().filter_map(|(key, new)| {
+        let old = have.get(key);
+        (old != Some(new)).then(|| Edit {
+            key: key.clone(),
+            old: old.cloned(),
+            new: Some(new.clone()),
+        })
+    });
+    gone.chain(set).collect()
+}
+
+/// Declares the maps once: as fields of [`Tables`], as variants of [`Change`], and as what the ledger remembers.
+macro_rules! maps {
+    ($($(#[$doc:meta])+ $field:ident, $variant:ident, $put:ident: $key:ty => $value:ty;)+) => {
+        /// The elements of every map.
+        #[derive(Debug, Clone, Default, PartialEq, Eq)]
+        pub struct Tables {
+            $($(#[$doc])+ pub $field: BTreeMap<$key, $value>,)+
+        }
+
+        /// A change of one element of one map.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum Change {
+            $($(#[$doc])+ $variant(Edit<$key, $value>),)+
+        }
+
+        impl Tables {
+            /// What to change to get from these elements to the wanted ones.
+            #[must_use]
+            pub fn diff(&self, want: &Self) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(changes.extend(difference(&self.$field, &want.$field).into_iter().map(Change::$variant));)+
+                changes
+            }
+
+            /// Makes the change. What the element was before is not checked.
+            pub fn apply(&mut self, change: Change) {
+                match change {
+                    $(Change::$variant(edit) => match edit.new {
+                        Some(value) => { self.$field.insert(edit.key, value); }
+                        None => { self.$field.remove(&edit.key); }
+                    },)+
+                }
+            }
+        }
+
+        /// Tables which remember, for every element touched since the last drain, what it was.
+        #[derive(Debug, Default)]
+        pub(super) struct Ledger {
+            tables: Tables,
+            before: Before,
+        }
+
+        #[derive(Debug, Default)]
+        struct Before {
+            $($field: BTreeMap<$key, Option<$value>>,)+
+        }
+
+        impl Ledger {
+            $(pub(super) fn $put(&mut self, key: $key, value: Option<$value>) {
+                put(&mut self.tables.$field, &mut self.before.$field, key, value);
+            })+
+
+            /// The changes since the last drain, in the order of the maps and of their keys.
+            pub(super) fn drain(&mut self) -> Vec<Change> {
+                let mut changes = Vec::new();
+                $(changes.extend(drain(&self.tables.$field, &mut self.before.$field).map(Change::$variant));)+
+                changes
+            }
+        }
+    };
+}
+
+maps! {
+    /// Interface and source address of a local pod: all other sources are spoofed. The value is the pod's
+    /// `namespace/name`, which the kernel keeps as a comment.
+    workloads, Workload, put_workload: (String, IpAddr) => String;
+    /// Class of a single address, where it is not that of the interval around it.
+    peers, Peer, put_peer: IpAddr => Class;
+    /// Class of the addresses from first to last; intervals are disjoint.
+    nets, Net, put_net: (IpAddr, IpAddr) => Class;
+    /// What a subject and a class may do, where it is not the subject's default.
+    pairs, Pair, put_pair: (Direction, Subject, Class) => Program;
+    /// What a subject and any class without a pair may do.
+    defaults, Default, put_default: (Direction, Subject) => Program;
+    /// Verdict of a program on a protocol and port.
+    ports, Port, put_port: (Program, u8, u16) => Verdict;
+    /// Verdict of a program on a protocol and the ports from first to last; ranges are disjoint.
+    port_ranges, PortRange, put_port_range: (Program, u8, u16, u16) => Verdict;
+    /// Verdict of a program on an ICMP protocol and `type << 8 | code`.
+    icmp, Icmp, put_icmp: (Program, u8, u16) => Verdict;
+    /// Verdict of a program on a protocol.
+    protos, Proto, put_proto: (Program, u8) => Verdict;
+    /// Verdict of a program on the rest, when it has neither ranges nor protocols.
+    programs, Program, put_program: Program => Verdict;
+    /// Verdict of a program on the rest, when it has ranges or protocols.
+    programs_ranged, ProgramRanged, put_program_ranged: Program => Verdict;
+    /// Device group of a local pod's host veth, by interface name.
+    links, Link, put_link: String => Subject;
+}
+
+impl Ledger {
+    pub(super) const fn tables(&self) -> &Tables {
+        &self.tables
+    }
+}
