@@ -7,7 +7,10 @@ fn main() -> anyhow::Result<()> {
         "margay/v1/node.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    tonic_prost_build::configure()
+        // `margayctl -o json` prints the messages under the names of the protos.
+        .type_attribute(".", "#[derive(serde::Serialize)]")
+        .compile_fds(descriptors)?;
     println!("cargo::rerun-if-changed=proto");
     Ok(())
 }

@@ -6,9 +6,18 @@
 //!
 //! The protos under `proto/margay/v1` are the source; their comments say what each field means.
 
+pub mod client;
+pub mod local;
+
 /// Version 1 of the API: messages, clients and servers.
 pub mod v1 {
-    #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
+    #![allow(
+        missing_docs,
+        unreachable_pub,
+        unused_qualifications,
+        clippy::all,
+        clippy::pedantic
+    )]
     tonic::include_proto!("margay.v1");
 }
 

@@ -1,0 +1,166 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnetwork::IpNetwork;
+
+const EXAMPLES: &str = "\
+Examples:
+  margayctl status                          is this node well?
+  margayctl bgp neighbors                   sessions, and what was exchanged
+  margayctl bgp routes 10.244.0.0/26        every path to a prefix, and why it is (not) the best
+  margayctl bgp routes 10.244.0.7           the same for the prefixes that contain an address
+  margayctl bgp routes --neighbor 192.0.2.1 what one neighbour sent
+  margayctl endpoints -o wide               the node's pods, with the policies that select them
+  margayctl ipam show -o json | jq .        blocks and every address in use
+
+Exit codes: 0 done, 1 failed or a daemon does not answer, 2 wrong usage.";
+
+/// Shows what Margay's daemons on this node know and have in force.
+#[derive(Debug, Parser)]
+#[command(name = "margayctl", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// Directory of the daemons' sockets
+    #[arg(long, global = true, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
+    pub(crate) run_dir: PathBuf,
+    /// felix's socket [default: felix.sock in the run directory]
+    #[arg(long, global = true, env = "MARGAY_NODE_SOCKET", value_name = "PATH")]
+    pub(crate) node_socket: Option<PathBuf>,
+    /// bgpd's socket [default: bgpd.sock in the run directory]
+    #[arg(long, global = true, env = "MARGAY_BGPD_SOCKET", value_name = "PATH")]
+    pub(crate) bgpd_socket: Option<PathBuf>,
+    /// Seconds to wait for an answer
+    #[arg(long, global = true, default_value = "10", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Columns that fit a terminal
+    Table,
+    /// The table with every column, never cut
+    Wide,
+    /// One JSON document; the field names are those of the API
+    Json,
+    /// The same in YAML
+    Yaml,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Is this node well: both daemons, what they hold, what needs somebody
+    Status,
+    /// The BGP speaker
+    #[command(subcommand)]
+    Bgp(Bgp),
+    /// Addresses
+    #[command(subcommand)]
+    Ipam(Ipam),
+    /// Workload endpoints of this node
+    Endpoints,
+    /// Policies
+    #[command(subcommand)]
+    Policy(Policy),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Bgp {
+    /// Sessions: state, routes exchanged, last error
+    #[command(visible_alias = "neighbours")]
+    Neighbors,
+    /// Paths: which is best, and why the others are not
+    Routes {
+        /// Prefix (10.244.0.0/26: exactly that one) or address (the prefixes that contain it)
+        #[arg(value_parser = prefix)]
+        prefix: Option<String>,
+        /// Only paths from this neighbour's address, or `local`
+        #[arg(long, value_name = "ADDRESS", value_parser = neighbor)]
+        neighbor: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Ipam {
+    /// Blocks of this node and their use
+    Show,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Policies this node enforces, with the generation in force
+    List,
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    if text.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    let wrong =
+        |_| format!("`{text}` is neither a prefix like 10.244.0.0/26 or fd00::/122 nor an address");
+    let net: IpNetwork = text.parse().map_err(wrong)?;
+    let masked = format!("{}/{}", net.network(), net.prefix());
+    if net.ip() == net.network() {
+        Ok(masked)
+    } else {
+        Err(format!(
+            "`{text}` has bits beyond its length, did you mean {masked}?"
+        ))
+    }
+}
+
+fn neighbor(text: &str) -> Result<String, String> {
+    if text == "local" || text.parse::<std::net::IpAddr>().is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(format!("`{text}` is neither an address nor `local`"))
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .and_then(|s| Duration::try_from_secs_f64(s).ok())
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| format!("`{text}` is not a number of seconds above 0"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_prefix_with_host_bits_is_answered_with_the_masked_one() {
+        assert_eq!(prefix("10.0.0.0/8").unwrap(), "10.0.0.0/8");
+        assert_eq!(prefix("fd00::1").unwrap(), "fd00::1");
+        assert!(prefix("10.1.2.3/8").unwrap_err().contains("10.0.0.0/8"));
+        assert!(prefix("banana").unwrap_err().contains("like 10.244.0.0/26"));
+    }
+
+    #[test]
+    fn a_timeout_must_be_a_positive_number() {
+        assert_eq!(seconds("0.5").unwrap(), Duration::from_millis(500));
+        for bad in ["0", "-1", "soon", "inf"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The real `margayctl` against daemons that answer from memory.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use api::local::Listener;
+use api::v1;
+use api::v1::bgp_status_server::{BgpStatus, BgpStatusServer};
+use api::v1::node_status_server::{NodeStatus, NodeStatusServer};
+use tonic::{Request, Response, Status};
+
+struct Speaker;
+
+#[tonic::async_trait]
+impl BgpStatus for Speaker {
+    async fn get_speaker(
+        &self,
+        _: Request<v1::GetSpeakerRequest>,
+    ) -> Result<Response<v1::Speaker>, Status> {
+        Ok(Response::new(v1::Speaker {
+            asn: 4_200_000_001,
+            router_id: "10.0.1.1".into(),
+            config_error: "peers[0].asn: 0 is not an AS number".into(),
+            ..Default::default()
+        }))
+    }
+
+    async fn list_neighbors(
+        &self,
+        _: Request<v1::ListNeighborsRequest>,
+    ) -> Result<Response<v1::ListNeighborsResponse>, Status> {
+        Ok(Response::new(v1::ListNeighborsResponse {
+            neighbors: vec![v1::Neighbor {
+                name: "tor-a".into(),
+                address: "192.0.2.1".into(),
+                state: "Established".into(),
+                ..Default::default()
+            }],
+        }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        let request = request.into_inner();
+        Ok(Response::new(v1::ListRoutesResponse {
+            routes: vec![v1::Route {
+                prefix: request.prefix,
+                neighbor: request.neighbor,
+                best: true,
+                local_pref: Some(100),
+                ..Default::default()
+            }],
+        }))
+    }
+}
+
+struct Node;
+
+#[tonic::async_trait]
+impl NodeStatus for Node {
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::Status>, Status> {
+        Ok(Response::new(v1::Status {
+            node: "n1".into(),
+            synced: true,
+            ..Default::default()
+        }))
+    }
+
+    async fn list_blocks(
+        &self,
+        _: Request<v1::ListBlocksRequest>,
+    ) -> Result<Response<v1::ListBlocksResponse>, Status> {
+        Err(Status::unimplemented("no such call"))
+    }
+
+    async fn list_endpoints(
+        &self,
+        _: Request<v1::ListEndpointsRequest>,
+    ) -> Result<Response<v1::ListEndpointsResponse>, Status> {
+        Ok(Response::new(v1::ListEndpointsResponse {
+            endpoints: vec![v1::Endpoint {
+                pod: "web/frontend-0".into(),
+                state: "Ready".into(),
+                addresses: vec!["10.244.0.2".into(), "fd00::2".into()],
+                ..Default::default()
+            }],
+        }))
+    }
+
+    async fn list_policies(
+        &self,
+        _: Request<v1::ListPoliciesRequest>,
+    ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
+        std::future::pending().await
+    }
+}
+
+/// The daemons of a node in `run_dir`, for as long as the runtime lives.
+fn serve(run_dir: &Path, felix: bool) -> tokio::runtime::Runtime {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let bgpd = Listener::bind(&run_dir.join(api::paths::BGPD_SOCKET)).unwrap();
+        let server = tonic::transport::Server::builder().add_service(BgpStatusServer::new(Speaker));
+        tokio::spawn(server.serve_with_incoming(bgpd));
+        if felix {
+            let felix = Listener::bind(&run_dir.join(api::paths::FELIX_SOCKET)).unwrap();
+            let server =
+                tonic::transport::Server::builder().add_service(NodeStatusServer::new(Node));
+            tokio::spawn(server.serve_with_incoming(felix));
+        }
+    });
+    runtime
+}
+
+fn margayctl(run_dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_margayctl"))
+        .args(args)
+        .env_clear()
+        .env("MARGAY_RUN_DIR", run_dir)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> &str {
+    std::str::from_utf8(&output.stderr).unwrap()
+}
+
+#[test]
+fn prints_tables_and_documents() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+
+    let table = margayctl(tmp.path(), &["bgp", "neighbors"]);
+    assert_eq!(table.status.code(), Some(0), "{}", stderr(&table));
+    assert!(
+        stdout(&table).contains("192.0.2.1  tor-a"),
+        "{}",
+        stdout(&table)
+    );
+    assert!(!stdout(&table).contains('\x1b'), "a pipe gets no colours");
+
+    let json = margayctl(
+        tmp.path(),
+        &[
+            "bgp",
+            "routes",
+            "10.0.0.0/8",
+            "--neighbor",
+            "192.0.2.1",
+            "-o",
+            "json",
+        ],
+    );
+    let document: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
+    let route = &document["routes"][0];
+    assert_eq!(route["prefix"], "10.0.0.0/8");
+    assert_eq!(route["neighbor"], "192.0.2.1");
+    assert_eq!(route["local_pref"], 100);
+    assert!(route["med"].is_null());
+
+    let yaml = margayctl(tmp.path(), &["endpoints", "-o", "yaml"]);
+    let document: serde_json::Value = serde_saphyr::from_str(stdout(&yaml)).unwrap();
+    assert_eq!(document["endpoints"][0]["pod"], "web/frontend-0");
+
+    let status = margayctl(tmp.path(), &["status", "-o", "json"]);
+    assert_eq!(status.status.code(), Some(0), "{}", stderr(&status));
+    let document: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!(document["felix"]["node"], "n1");
+    assert_eq!(document["bgpd"]["asn"], 4_200_000_001_u32);
+    assert!(
+        document["problems"][0]
+            .as_str()
+            .unwrap()
+            .contains("last good configuration"),
+        "{document}"
+    );
+}
+
+#[test]
+fn an_absent_daemon_is_exit_code_1_with_the_next_step() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), false);
+    let path = tmp.path().join("felix.sock");
+
+    let answer = margayctl(tmp.path(), &["endpoints"]);
+    assert_eq!(answer.status.code(), Some(1));
+    let expected = format!(
+        "margayctl: felix does not answer on {}: is margay-felix running on this node?",
+        path.display()
+    );
+    assert!(
+        stderr(&answer).starts_with(&expected),
+        "{}",
+        stderr(&answer)
+    );
+    assert!(stdout(&answer).is_empty());
+
+    // One daemon of two: what there is, and a failure.
+    let answer = margayctl(tmp.path(), &["status", "-o", "json"]);
+    assert_eq!(answer.status.code(), Some(1));
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert!(document["felix"].is_null());
+    assert_eq!(document["bgpd"]["router_id"], "10.0.1.1");
+    assert!(stderr(&answer).contains("felix does not answer"));
+}
+
+#[test]
+fn errors_of_a_call_are_told_in_words() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+
+    let answer = margayctl(tmp.path(), &["ipam", "show"]);
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(
+        stderr(&answer).contains("of another version"),
+        "{}",
+        stderr(&answer)
+    );
+
+    let answer = margayctl(tmp.path(), &["policy", "list", "--timeout", "0.2"]);
+    assert_eq!(answer.status.code(), Some(1));
+    assert!(
+        stderr(&answer).contains("took too long"),
+        "{}",
+        stderr(&answer)
+    );
+}
+
+#[test]
+fn wrong_usage_is_exit_code_2_and_help_has_examples() {
+    let tmp = tempfile::tempdir().unwrap();
+    for wrong in [
+        &["bgp"][..],
+        &["bgp", "routes", "10.1.2.3/8"],
+        &["status", "-o", "xml"],
+        &["policy", "list", "--timeout", "0"],
+    ] {
+        let answer = margayctl(tmp.path(), wrong);
+        assert_eq!(
+            answer.status.code(),
+            Some(2),
+            "{wrong:?}: {}",
+            stderr(&answer)
+        );
+    }
+    let help = margayctl(tmp.path(), &["--help"]);
+    assert_eq!(help.status.code(), Some(0));
+    assert!(stdout(&help).contains("Examples:"));
+}
