@@ -114,12 +114,9 @@ mod tests {
             assert_eq!(format(seconds), text);
             assert_eq!(parse(text), Some(seconds));
         }
-        for day in -800_000..800_000 {
-            assert_eq!(
-                parse(&format(day * 86_400)),
-                Some(day * 86_400).filter(|_| (-719_528..2_932_897).contains(&day)),
-                "{day}"
-            );
+        // Every day of the years 0 to 9999.
+        for day in -719_528..2_932_897 {
+            assert_eq!(parse(&format(day * 86_400)), Some(day * 86_400));
         }
     }
 
