@@ -1,1 +1,42 @@
-//! placeholder
+//! Margay's custom resources: what people write, what it means, and how it is checked.
+//!
+//! ```text
+//!  kubectl apply ──► schema + CEL (deploy/crds, written by crdgen) ──► object ──► Pool, Block, Peer, …
+//!                    refuses with the field and the fix                           checked once, here
+//! ```
+//!
+//! Every kind has two forms. The object (`IPPool`, `BGPPeer`, …) is what the API stores, with strings as people wrote
+//! them. The domain type beside it (`ip_pool::Pool`, `bgp_peer::Peer`, …) is made by `TryFrom`, holds parsed values only
+//! and is the one the cores see. An object that slipped past the schema fails that conversion with a [`FieldError`],
+//! which belongs into the object's status as a condition; the last good version stays in force.
+
+#![expect(
+    unreachable_pub,
+    reason = "KubeSchema expands to a pub struct inside a function"
+)]
+
+pub mod bgp_configuration;
+pub mod bgp_peer;
+pub mod condition;
+mod error;
+pub mod generate;
+pub mod ip_pool;
+pub mod ipam_block;
+pub mod ipam_configuration;
+pub mod net;
+pub mod selector;
+
+pub use bgp_configuration::BGPConfiguration;
+pub use bgp_peer::BGPPeer;
+pub use condition::Condition;
+pub use error::FieldError;
+pub use generate::all_crds;
+pub use ip_pool::IPPool;
+pub use ipam_block::IPAMBlock;
+pub use ipam_configuration::IPAMConfiguration;
+
+/// The API group of every kind.
+pub const GROUP: &str = "margay.io";
+
+/// The only name a singleton (`IPAMConfiguration`, `BGPConfiguration`) may have.
+pub const SINGLETON: &str = "default";

@@ -1,0 +1,197 @@
+//! `BGPConfiguration`: what all speakers of the cluster share.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::condition::Condition;
+use crate::error::FieldError;
+use crate::net::Cidr;
+
+/// What all BGP speakers of the cluster share; there is one, named default.
+#[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "margay.io",
+    version = "v1",
+    kind = "BGPConfiguration",
+    plural = "bgpconfigurations",
+    shortname = "bgpconfig",
+    category = "margay",
+    status = "BGPConfigurationStatus",
+    derive = "PartialEq",
+    doc = "What all BGP speakers of the cluster share.",
+    validation = Rule::new("self.metadata.name == 'default'").message("there is one BGPConfiguration: name it default"),
+    printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
+    printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.listenPort"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[x_kube(
+    validation = Rule::new("self.holdTimeSeconds == 0 || self.holdTimeSeconds >= 3")
+        .message("holdTimeSeconds is 0 (no keepalives) or at least 3 (RFC 4271)"),
+    validation = Rule::new("!has(self.keepaliveSeconds) || self.keepaliveSeconds <= self.holdTimeSeconds / 3")
+        .message("keepaliveSeconds must be at most a third of holdTimeSeconds: lower it or leave it out")
+)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPConfigurationSpec {
+    /// AS number of nodes without the annotation margay.io/as-number.
+    #[serde(default = "default_as_number")]
+    #[schemars(range(min = 1, max = 4294967295i64))]
+    pub as_number: i64,
+    /// Every node peers with every other over iBGP.
+    #[serde(default)]
+    pub node_to_node_mesh_enabled: bool,
+    /// TCP port the speakers listen on.
+    #[serde(default = "default_listen_port")]
+    #[schemars(range(min = 1, max = 65535))]
+    pub listen_port: i32,
+    /// Hold time offered to peers (RFC 4271 4.2), seconds: 0 or 3 to 65535.
+    #[serde(default = "default_hold_time")]
+    #[schemars(range(min = 0, max = 65535))]
+    pub hold_time_seconds: i32,
+    /// Keepalive interval, seconds; a third of the negotiated hold time when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 21845))]
+    pub keepalive_seconds: Option<i32>,
+    /// What is accepted from peers besides the blocks of the pools.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub import: Option<Import>,
+}
+
+/// What is accepted from peers besides the blocks of the pools.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Import {
+    /// Prefixes that are accepted, they and longer ones inside: aggregates, node addresses. A default route only as 0.0.0.0/0 or ::/0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 256), inner(length(max = 48)))]
+    #[x_kube(validation = Rule::new("self.all(r, isCIDR(r) && cidr(r) == cidr(r).masked())")
+        .message("ranges are prefixes without host bits: write them as 192.0.2.0/24 or 2001:db8::/32"))]
+    pub ranges: Vec<String>,
+}
+
+/// Whether the configuration is in force.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BGPConfigurationStatus {
+    /// Accepted is False when the spec is not understood.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<Condition>,
+}
+
+fn default_as_number() -> i64 {
+    64512
+}
+
+fn default_listen_port() -> i32 {
+    179
+}
+
+fn default_hold_time() -> i32 {
+    90
+}
+
+/// A [`BGPConfiguration`] that was understood; the default is what holds without one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Configuration {
+    /// AS number of nodes without one of their own.
+    pub as_number: u32,
+    /// Every node peers with every other.
+    pub mesh: bool,
+    /// TCP port the speakers listen on.
+    pub listen_port: u16,
+    /// Hold time offered, seconds; 0 means none.
+    pub hold_time: u16,
+    /// Keepalive interval, seconds; None is a third of the negotiated hold time.
+    pub keepalive: Option<u16>,
+    /// Ranges accepted from peers besides the pools' blocks.
+    pub import_ranges: Vec<Cidr>,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            as_number: 64512,
+            mesh: false,
+            listen_port: 179,
+            hold_time: 90,
+            keepalive: None,
+            import_ranges: Vec::new(),
+        }
+    }
+}
+
+/// An AS number: 1 to 4294967295 (RFC 7607 keeps 0).
+pub(crate) fn as_number(field: &str, given: i64) -> Result<u32, FieldError> {
+    match u32::try_from(given) {
+        Ok(asn) if asn != 0 => Ok(asn),
+        _ => Err(FieldError::new(
+            field,
+            format!("{given} is no AS number: set 1 to 4294967295"),
+        )),
+    }
+}
+
+/// A hold time: 0 or at least 3 seconds (RFC 4271 4.2).
+pub(crate) fn hold_time(field: &str, given: i32) -> Result<u16, FieldError> {
+    match u16::try_from(given) {
+        Ok(seconds) if seconds == 0 || seconds >= 3 => Ok(seconds),
+        _ => Err(FieldError::new(
+            field,
+            format!("{given} is no hold time: set 0 or 3 to 65535 seconds"),
+        )),
+    }
+}
+
+impl TryFrom<&BGPConfiguration> for Configuration {
+    type Error = FieldError;
+
+    fn try_from(object: &BGPConfiguration) -> Result<Self, FieldError> {
+        let spec = &object.spec;
+        let hold_time = hold_time("spec.holdTimeSeconds", spec.hold_time_seconds)?;
+        let keepalive = match spec.keepalive_seconds {
+            None => None,
+            Some(given) => Some(
+                u16::try_from(given)
+                    .ok()
+                    .filter(|s| *s >= 1 && *s <= hold_time / 3)
+                    .ok_or_else(|| {
+                        let problem = format!(
+                            "{given} is not between 1 and {}, a third of the hold time",
+                            hold_time / 3
+                        );
+                        FieldError::new("spec.keepaliveSeconds", problem)
+                    })?,
+            ),
+        };
+        let listen_port = u16::try_from(spec.listen_port)
+            .ok()
+            .filter(|port| *port != 0)
+            .ok_or_else(|| {
+                FieldError::new(
+                    "spec.listenPort",
+                    format!("{} is no port: set 1 to 65535", spec.listen_port),
+                )
+            })?;
+        let ranges = spec
+            .import
+            .iter()
+            .flat_map(|import| &import.ranges)
+            .enumerate();
+        let import_ranges = ranges
+            .map(|(i, text)| {
+                text.parse()
+                    .map_err(|e| FieldError::new(format!("spec.import.ranges[{i}]"), e))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Self {
+            as_number: as_number("spec.asNumber", spec.as_number)?,
+            mesh: spec.node_to_node_mesh_enabled,
+            listen_port,
+            hold_time,
+            keepalive,
+            import_ranges,
+        })
+    }
+}
