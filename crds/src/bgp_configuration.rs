@@ -195,3 +195,6 @@ impl TryFrom<&BGPConfiguration> for Configuration {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -239,3 +239,6 @@ fn endpoint(text: &str) -> Result<(IpAddr, u16), FieldError> {
     }
     Ok((address, port))
 }
+
+#[cfg(test)]
+mod tests;

@@ -176,3 +176,6 @@ impl TryFrom<&IPPool> for Pool {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,3 +197,6 @@ impl TryFrom<&IPAMBlock> for Block {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -76,3 +76,30 @@ impl TryFrom<&IPAMConfiguration> for Configuration {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(spec: serde_json::Value) -> Result<Configuration, FieldError> {
+        let object = json!({ "apiVersion": "margay.io/v1", "kind": "IPAMConfiguration", "metadata": {}, "spec": spec });
+        Configuration::try_from(&serde_json::from_value::<IPAMConfiguration>(object).unwrap())
+    }
+
+    #[test]
+    fn limits_are_read_or_refused() {
+        assert_eq!(read(json!({})).unwrap(), Configuration::default());
+        assert_eq!(
+            read(json!({ "maxBlocksPerNode": 2 }))
+                .unwrap()
+                .max_blocks_per_node,
+            2
+        );
+        assert_eq!(
+            read(json!({ "maxBlocksPerNode": 0 })).unwrap_err().field,
+            "spec.maxBlocksPerNode"
+        );
+    }
+}

@@ -14,6 +14,10 @@
     unreachable_pub,
     reason = "KubeSchema expands to a pub struct inside a function"
 )]
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "printer columns of one kind share a type"
+)]
 
 pub mod bgp_configuration;
 pub mod bgp_peer;

@@ -71,6 +71,17 @@ fn every_rule_has_a_message() {
 }
 
 #[test]
+fn every_rule_is_valid_cel() {
+    for_every_node(&mut |path, schema| {
+        for rule in schema.x_kubernetes_validations.iter().flatten() {
+            if let Err(error) = cel::Program::compile(&rule.rule) {
+                panic!("{path}: {}: {error}", rule.rule);
+            }
+        }
+    });
+}
+
+#[test]
 fn strings_and_lists_are_bounded() {
     // The API server estimates what a rule may cost from these bounds, and refuses a definition that has none.
     for_every_node(&mut |path, schema| {
