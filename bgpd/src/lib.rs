@@ -18,3 +18,6 @@ pub mod policy;
 pub mod rib;
 pub mod speaker;
 pub mod wire;
+
+/// Milliseconds since an arbitrary start, the same for all inputs of one run; never goes back.
+pub type Millis = u64;

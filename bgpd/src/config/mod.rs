@@ -1,1 +1,195 @@
-//! One `Config` from a file or from Kubernetes.
+//! One [`Config`] from a file or from Kubernetes, already checked.
+
+mod diff;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use crds::net::{Cidr, Family};
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+
+pub use diff::{Cost, PeerChange, diff};
+
+/// What the speaker shall be. Applied by difference: see [`diff()`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// BGP identifier; unique within the AS (RFC 6286), never 0.0.0.0.
+    pub router_id: Ipv4Addr,
+    /// The speaker's own AS.
+    pub asn: u32,
+    /// TCP port the driver listens on.
+    pub listen_port: u16,
+    /// Hold time offered in OPEN, seconds: 0 (none) or at least 3. A peer may override it.
+    pub hold_time: u16,
+    /// Peers, in any order; keys are unique.
+    pub peers: Vec<Peer>,
+    /// Pools whose blocks are imported by default.
+    pub pools: Vec<Pool>,
+    /// Further ranges whose prefixes are imported by default; a default route only if it is listed itself.
+    pub import_ranges: Vec<Cidr>,
+    /// Prefixes this speaker originates by configuration (without felix).
+    pub origins: Vec<Origin>,
+    /// The most equal-cost paths used for one prefix; at least 1.
+    pub multipath: u8,
+}
+
+/// A pool of addresses, cut into blocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pool {
+    /// The pool.
+    pub cidr: Cidr,
+    /// Prefix length of its blocks.
+    pub block_size: u8,
+}
+
+/// Why a prefix is originated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum OriginKind {
+    /// An address block this node owns.
+    Block,
+    /// A single address borrowed from another node's block.
+    Borrowed,
+    /// A service's address.
+    Service,
+    /// The node's own address.
+    Node,
+}
+
+/// A prefix this speaker originates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// The prefix.
+    pub prefix: Cidr,
+    /// Why.
+    pub kind: OriginKind,
+}
+
+/// What identifies a peer through all its changes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum PeerKey {
+    /// The peer with that address.
+    Address(IpAddr),
+    /// Whoever speaks BGP on that interface (unnumbered peering; not connected to yet).
+    Interface(String),
+}
+
+impl PeerKey {
+    /// The address, when the key is one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self {
+            Self::Address(address) => Some(*address),
+            Self::Interface(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for PeerKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(name) => name.fmt(f),
+        }
+    }
+}
+
+/// Which routes a peer is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ExportClass {
+    /// Only what this speaker originates: it never carries transit.
+    #[default]
+    Origins,
+    /// The peer is a route reflection client (RFC 4456).
+    Reflect,
+    /// Every best route, within the rules of iBGP.
+    Transit,
+}
+
+/// Which of a peer's routes are used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum ImportPolicy {
+    /// Blocks of the pools and the configured ranges, nothing inside own blocks.
+    #[default]
+    Pools,
+    /// Everything that RFC 4271 does not forbid.
+    All,
+}
+
+/// How long a session waits, milliseconds. Every one is shortened by a random quarter (RFC 4271 §10).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timers {
+    /// Wait for a TCP connection before it is tried anew.
+    pub connect: Millis,
+    /// First wait between two attempts; doubles with each failure.
+    pub retry_min: Millis,
+    /// Longest wait between two attempts.
+    pub retry_max: Millis,
+    /// Keepalive interval; a third of the negotiated hold time when unset or longer than that.
+    pub keepalive: Option<Millis>,
+}
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self {
+            connect: 20_000,
+            retry_min: 500,
+            retry_max: 30_000,
+            keepalive: None,
+        }
+    }
+}
+
+/// One peer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Name of the object or entry that asks for it; for people only.
+    pub name: String,
+    /// Its identity.
+    pub key: PeerKey,
+    /// Its TCP port.
+    pub port: u16,
+    /// Its AS.
+    pub remote_asn: u32,
+    /// The AS told to it; [`Config::asn`] when unset.
+    pub local_asn: Option<u32>,
+    /// The address connected from; the kernel's choice when unset.
+    pub local_address: Option<IpAddr>,
+    /// Families offered; at least one.
+    pub families: Vec<Family>,
+    /// Never connect, only be connected to.
+    pub passive: bool,
+    /// Hold time offered, seconds; [`Config::hold_time`] when unset.
+    pub hold_time: Option<u16>,
+    /// Which routes it is told.
+    pub export: ExportClass,
+    /// Which of its routes are used.
+    pub import: ImportPolicy,
+    /// How long its session waits.
+    pub timers: Timers,
+}
+
+impl Peer {
+    /// A peer at `address` in `remote_asn` with everything else at its default and the address's own family.
+    pub fn new(address: IpAddr, remote_asn: u32) -> Self {
+        Self {
+            name: address.to_string(),
+            key: PeerKey::Address(address),
+            port: 179,
+            remote_asn,
+            local_asn: None,
+            local_address: None,
+            families: vec![Family::of(address)],
+            passive: false,
+            hold_time: None,
+            export: ExportClass::default(),
+            import: ImportPolicy::default(),
+            timers: Timers::default(),
+        }
+    }
+
+    /// Both sides are in one AS.
+    pub fn is_internal(&self, config: &Config) -> bool {
+        self.local_asn.unwrap_or(config.asn) == self.remote_asn
+    }
+}

@@ -1,0 +1,215 @@
+//! The table that next hops are resolved in.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv6Addr};
+
+use crds::net::{Cidr, Family};
+
+use super::{Change, NextHop, Resolution, Route, Via};
+
+/// Interfaces, own addresses and kernel routes of one node.
+#[derive(Debug, Clone, Default)]
+pub struct Table {
+    links: BTreeMap<u32, Link>,
+    addresses: BTreeSet<(u32, IpAddr, Cidr)>,
+    routes: BTreeMap<Cidr, BTreeMap<u32, Vec<Via>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Link {
+    name: String,
+    up: bool,
+}
+
+impl Table {
+    /// Takes a change; returns whether anything differs now.
+    pub fn apply(&mut self, change: Change) -> bool {
+        match change {
+            Change::Link { ifindex, name, up } => {
+                let link = Link { name, up };
+                self.links.insert(ifindex, link.clone()) != Some(link)
+            }
+            Change::LinkGone { ifindex } => {
+                self.addresses.retain(|(index, ..)| *index != ifindex);
+                self.links.remove(&ifindex).is_some()
+            }
+            Change::Address {
+                ifindex,
+                address,
+                network,
+            } => self.addresses.insert((ifindex, address, network)),
+            Change::AddressGone {
+                ifindex,
+                address,
+                network,
+            } => self.addresses.remove(&(ifindex, address, network)),
+            Change::Route(Route {
+                prefix,
+                metric,
+                vias,
+            }) => {
+                let routes = self.routes.entry(prefix).or_default();
+                routes.insert(metric, vias.clone()) != Some(vias)
+            }
+            Change::RouteGone { prefix, metric } => {
+                let Some(routes) = self.routes.get_mut(&prefix) else {
+                    return false;
+                };
+                let changed = routes.remove(&metric).is_some();
+                if routes.is_empty() {
+                    self.routes.remove(&prefix);
+                }
+                changed
+            }
+        }
+    }
+
+    /// Whether the address is this node's own.
+    pub fn is_own(&self, address: IpAddr) -> bool {
+        self.addresses.iter().any(|(_, own, _)| *own == address)
+    }
+
+    /// The interface that carries the own address, an up one first.
+    pub fn interface_of(&self, address: IpAddr) -> Option<u32> {
+        let mut found = self
+            .addresses
+            .iter()
+            .filter(|(_, own, _)| *own == address)
+            .map(|(index, ..)| *index);
+        let first = found.clone().next();
+        found.find(|index| self.is_up(*index)).or(first)
+    }
+
+    /// The interface of that name.
+    pub fn interface_named(&self, name: &str) -> Option<u32> {
+        self.links
+            .iter()
+            .find(|(_, link)| link.name == name)
+            .map(|(index, _)| *index)
+    }
+
+    /// Name of an interface.
+    pub fn interface_name(&self, ifindex: u32) -> Option<&str> {
+        self.links.get(&ifindex).map(|link| link.name.as_str())
+    }
+
+    /// An own address of that family on the interface that can be announced as a next hop: not link-local; the
+    /// lowest one, so that the choice is stable.
+    pub fn own_address(&self, ifindex: u32, family: Family) -> Option<IpAddr> {
+        self.addresses
+            .iter()
+            .filter(|(index, address, _)| {
+                *index == ifindex && Family::of(*address) == family && !is_link_local(*address)
+            })
+            .map(|(_, address, _)| *address)
+            .next()
+    }
+
+    /// The interface's own link-local IPv6 address.
+    pub fn link_local(&self, ifindex: u32) -> Option<Ipv6Addr> {
+        self.addresses
+            .iter()
+            .find_map(|(index, address, _)| match address {
+                IpAddr::V6(v6) if *index == ifindex && v6.is_unicast_link_local() => Some(*v6),
+                _ => None,
+            })
+    }
+
+    /// The up interface whose connected prefix holds the address.
+    pub fn connected(&self, address: IpAddr) -> Option<u32> {
+        self.longest_connected(address).map(|(index, _)| index)
+    }
+
+    /// Where packets to the next hop go. `session` is the interface of the session that gave it, which a link-local
+    /// address needs. None: nowhere.
+    pub fn resolve(&self, next_hop: NextHop, session: Option<u32>) -> Option<Resolution> {
+        if !is_link_local(next_hop.address) {
+            let found = self.resolve_global(next_hop.address);
+            if found.is_some() {
+                return found;
+            }
+        }
+        let gateway = if is_link_local(next_hop.address) {
+            next_hop.address
+        } else {
+            IpAddr::V6(next_hop.link_local?)
+        };
+        let ifindex = session.filter(|index| self.is_up(*index))?;
+        Some(Resolution {
+            gateway,
+            ifindex,
+            onlink: false,
+            cost: 0,
+        })
+    }
+
+    fn resolve_global(&self, address: IpAddr) -> Option<Resolution> {
+        let connected = self.longest_connected(address);
+        let route = self.longest_route(address);
+        let route_is_longer = match (&connected, &route) {
+            (Some((_, network)), Some((prefix, ..))) => prefix.prefix_len() > network.prefix_len(),
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        match (connected, route) {
+            (Some((ifindex, _)), _) if !route_is_longer => Some(Resolution {
+                gateway: address,
+                ifindex,
+                onlink: false,
+                cost: 0,
+            }),
+            (_, Some((_, metric, vias))) => {
+                let via = vias.iter().find(|via| self.is_up(via.ifindex))?;
+                let gateway = via.gateway.unwrap_or(address);
+                // An address on the link that only a route says so is not in a connected prefix.
+                let onlink =
+                    !is_link_local(gateway) && self.connected(gateway) != Some(via.ifindex);
+                Some(Resolution {
+                    gateway,
+                    ifindex: via.ifindex,
+                    onlink,
+                    cost: metric,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    fn longest_connected(&self, address: IpAddr) -> Option<(u32, Cidr)> {
+        if is_link_local(address) {
+            return None;
+        }
+        self.addresses
+            .iter()
+            .filter(|(index, _, network)| network.contains(address) && self.is_up(*index))
+            .map(|(index, _, network)| (*index, *network))
+            // The lowest index of the longest prefix: the order of iteration is by index.
+            .reduce(|best, it| {
+                if it.1.prefix_len() > best.1.prefix_len() {
+                    it
+                } else {
+                    best
+                }
+            })
+    }
+
+    fn longest_route(&self, address: IpAddr) -> Option<(Cidr, u32, &[Via])> {
+        (0..=Family::of(address).bits()).rev().find_map(|length| {
+            let prefix = Cidr::new(address, length).ok()?;
+            let (metric, vias) = self.routes.get(&prefix)?.first_key_value()?;
+            Some((prefix, *metric, vias.as_slice()))
+        })
+    }
+
+    fn is_up(&self, ifindex: u32) -> bool {
+        self.links.get(&ifindex).is_some_and(|link| link.up)
+    }
+}
+
+/// Whether an address has a meaning on one link only.
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
+}

@@ -1,1 +1,0 @@
-//! Sessions and tables as one machine.

@@ -1,0 +1,357 @@
+//! What goes into the speaker and what comes out; plain data, so that a run can be recorded and replayed.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bytes::Bytes;
+use crds::net::{Cidr, Family};
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+use crate::config::{Config, OriginKind, PeerKey};
+use crate::fsm::{DownReason, State};
+use crate::nexthop;
+use crate::policy::ImportRefusal;
+use crate::rib::WhyNotBest;
+
+/// One TCP connection, for as long as the speaker runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum ConnId {
+    /// Asked for by [`Output::Connect`]; numbered by the speaker.
+    Out(u64),
+    /// Accepted by the listener; numbered by the driver, never twice the same.
+    In(u64),
+}
+
+impl fmt::Display for ConnId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Out(n) => write!(f, "out-{n}"),
+            Self::In(n) => write!(f, "in-{n}"),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Input {
+    /// A new configuration, applied by difference.
+    Config(Config),
+    /// Something happened to a connection.
+    Tcp(ConnId, TcpEvent),
+    /// felix's report; sessions start with the first one (or 10 seconds after the start).
+    Dataplane(DataplaneReport),
+    /// felix starts a snapshot of origins: those not repeated before [`Input::OriginsComplete`] are gone then.
+    OriginsBegin,
+    /// One origin. In file mode, without felix, origins come from [`Config::origins`].
+    Origin {
+        /// The prefix.
+        prefix: Cidr,
+        /// Why it is originated.
+        kind: OriginKind,
+        /// No longer.
+        withdrawn: bool,
+    },
+    /// Every origin has been sent. No End-of-RIB leaves before the first one; in file mode the driver says it at once.
+    OriginsComplete,
+    /// Changes of interfaces, addresses, kernel routes; together, so that they are judged once.
+    Kernel(Vec<nexthop::Change>),
+    /// Time has passed: [`next_timeout`](super::Speaker::next_timeout) is due.
+    Tick,
+}
+
+/// What happened to a connection.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum TcpEvent {
+    /// A connection asked for is there.
+    Connected {
+        /// Own end.
+        local: SocketAddr,
+        /// The peer's end.
+        remote: SocketAddr,
+    },
+    /// A connection asked for could not be made.
+    ConnectFailed {
+        /// The system's words.
+        reason: String,
+    },
+    /// The listener accepted a connection. The speaker answers with what it sends, or with [`Output::Close`].
+    Accepted {
+        /// Own end.
+        local: SocketAddr,
+        /// The peer's end.
+        remote: SocketAddr,
+    },
+    /// Bytes have arrived, any number.
+    Bytes(#[serde(with = "hex_bytes")] Bytes),
+    /// The kernel has taken that many bytes of what was asked to be sent. Without it the speaker stops at
+    /// [`SEND_WINDOW`](super::SEND_WINDOW) bytes, so that a slow peer costs no memory.
+    Sent(usize),
+    /// The connection is gone; not said after [`Output::Close`].
+    Closed {
+        /// The system's words; empty for an orderly end.
+        reason: String,
+    },
+}
+
+/// What felix found in the kernel when it started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DataplaneReport {
+    /// Identity of the boot.
+    pub boot_id: String,
+    /// Families whose BGP routes outlived the restart.
+    pub preserved: Vec<Family>,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Output {
+    /// Make a connection and report on it as `conn`. An unfinished one ends with [`Output::Close`].
+    Connect {
+        /// For whom.
+        peer: PeerKey,
+        /// Address to bind to.
+        local: Option<IpAddr>,
+        /// Where to.
+        remote: SocketAddr,
+        /// Its name from now on.
+        conn: ConnId,
+    },
+    /// Send bytes, after those already given.
+    Send(ConnId, #[serde(with = "hex_bytes")] Bytes),
+    /// Send what was given (for a second at most), then close. The name is not used again.
+    Close(ConnId),
+    /// The best paths to a prefix are these now; no legs: there is none.
+    Best {
+        /// The prefix.
+        prefix: Cidr,
+        /// Ways, ordered by address and interface, without duplicates.
+        legs: Vec<Leg>,
+    },
+    /// Every best path known after the start has been said. Said once.
+    BestComplete,
+    /// For the log.
+    Event(SpeakerEvent),
+}
+
+/// One way to a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Leg {
+    /// The neighbour that takes the packets; of either family.
+    pub address: IpAddr,
+    /// Its interface.
+    pub ifindex: Option<u32>,
+    /// No connected prefix holds the address.
+    pub onlink: bool,
+    /// Share of the traffic, 1 to 255.
+    pub weight: u8,
+}
+
+/// Something worth a line in the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum SpeakerEvent {
+    /// A session came up.
+    Established {
+        /// With whom.
+        peer: PeerKey,
+        /// Negotiated families.
+        families: Vec<Family>,
+        /// Negotiated hold time, seconds.
+        hold_time: u16,
+    },
+    /// A connection or session ended.
+    Down {
+        /// With whom.
+        peer: PeerKey,
+        /// How far it had come.
+        state: State,
+        /// Why.
+        reason: DownReason,
+    },
+    /// A connection was refused, as nobody configured its address.
+    UnknownPeer {
+        /// Its address.
+        remote: SocketAddr,
+    },
+    /// A connection of a configured peer was refused, as its session is not ready for one.
+    NotReady {
+        /// The peer.
+        peer: PeerKey,
+        /// State of its session.
+        state: State,
+    },
+    /// An UPDATE was malformed, but not so much that the session had to end (RFC 7606).
+    Malformed {
+        /// From whom.
+        peer: PeerKey,
+        /// What was wrong and what was done, in words.
+        problem: String,
+        /// The attribute's bytes in hexadecimal.
+        bytes: String,
+    },
+    /// A family is not announced to a peer, as there is no own address for its next hop.
+    NoNextHop {
+        /// To whom.
+        peer: PeerKey,
+        /// The family.
+        family: Family,
+    },
+    /// A route is not announced to a peer: its attributes do not fit into one message.
+    TooLong {
+        /// To whom.
+        peer: PeerKey,
+        /// One of its prefixes.
+        prefix: Cidr,
+    },
+    /// The peer sent its End-of-RIB.
+    EndOfRib {
+        /// Who.
+        peer: PeerKey,
+        /// For which family.
+        family: Family,
+    },
+    /// No report came from felix in time; sessions start without.
+    DataplaneOverdue,
+    /// Not every peer sent its End-of-RIB in time; the best paths are said to be complete without.
+    DeferralOver,
+}
+
+/// The speaker as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Own AS.
+    pub asn: u32,
+    /// Own BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Peers configured.
+    pub neighbors_configured: usize,
+    /// Peers with an established session.
+    pub neighbors_established: usize,
+    /// Prefixes originated.
+    pub origins: usize,
+    /// Paths held, own ones included.
+    pub routes: usize,
+}
+
+/// One configured peer and its session.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct NeighborInfo {
+    /// Name of the object or entry that asks for it.
+    pub name: String,
+    /// Its identity.
+    pub key: PeerKey,
+    /// Its AS.
+    pub remote_asn: u32,
+    /// The AS told to it.
+    pub local_asn: u32,
+    /// State of the session.
+    pub state: State,
+    /// How long it has been in that state.
+    pub state_millis: Millis,
+    /// Negotiated hold time, seconds; 0: none.
+    pub hold_time: u16,
+    /// Its BGP identifier, once known.
+    pub router_id: Option<Ipv4Addr>,
+    /// Counts for each family, both always.
+    pub families: Vec<FamilyCount>,
+    /// How many times the session was established.
+    pub established_count: u64,
+    /// Why the last connection ended.
+    pub last_error: Option<DownReason>,
+    /// BGP messages from it.
+    pub messages_received: u64,
+    /// BGP messages to it.
+    pub messages_sent: u64,
+    /// Capabilities it announced.
+    pub capabilities: Vec<String>,
+}
+
+/// Routes of one family exchanged with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FamilyCount {
+    /// The family.
+    pub family: Family,
+    /// Both sides announced it.
+    pub negotiated: bool,
+    /// Routes from it.
+    pub received: usize,
+    /// Those of them that import policy took.
+    pub accepted: usize,
+    /// Routes told to it.
+    pub advertised: usize,
+    /// Its End-of-RIB has been seen.
+    pub end_of_rib: bool,
+}
+
+/// Which routes to show; the default is all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RouteFilter {
+    /// Only of exactly that prefix.
+    pub prefix: Option<Cidr>,
+    /// Only of that peer.
+    pub neighbor: Option<PeerKey>,
+}
+
+/// One path to a prefix.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct RouteInfo {
+    /// The prefix.
+    pub prefix: Cidr,
+    /// Who announced it; None: this speaker.
+    pub neighbor: Option<PeerKey>,
+    /// Its next hop; None for an own one.
+    pub next_hop: Option<IpAddr>,
+    /// Its AS path, sets flattened.
+    pub as_path: Vec<u32>,
+    /// "igp", "egp" or "incomplete".
+    pub origin: &'static str,
+    /// LOCAL_PREF, when it has one.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, when it has one.
+    pub med: Option<u32>,
+    /// The best path.
+    pub best: bool,
+    /// One of several used together.
+    pub multipath: bool,
+    /// Why import refused it.
+    pub refused: Option<ImportRefusal>,
+    /// Why another one is best.
+    pub why_not_best: Option<WhyNotBest>,
+    /// Communities, all kinds, as text.
+    pub communities: Vec<String>,
+    /// How long ago it was received.
+    pub age_millis: Millis,
+}
+
+impl RouteInfo {
+    /// Why it is not best in a few words; empty for the best path.
+    pub fn reason(&self) -> String {
+        match (&self.refused, &self.why_not_best) {
+            (Some(refused), _) => refused.to_string(),
+            (None, Some(why)) => why.to_string(),
+            (None, None) => String::new(),
+        }
+    }
+}
+
+/// Bytes as a string of hexadecimal digits.
+mod hex_bytes {
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(
+        bytes: &Bytes,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::wire::hex(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::wire::unhex(&text)
+            .map(Bytes::from)
+            .ok_or_else(|| D::Error::custom("not pairs of hexadecimal digits"))
+    }
+}

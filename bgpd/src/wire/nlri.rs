@@ -1,0 +1,66 @@
+//! Prefixes as UPDATEs carry them (RFC 4271 section 4.3, RFC 4760).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crds::net::{Cidr, Family};
+
+use super::cursor::Cursor;
+
+/// The SAFI of unicast routes.
+pub const SAFI_UNICAST: u8 = 1;
+
+/// The AFI of a family.
+pub fn afi(family: Family) -> u16 {
+    match family {
+        Family::V4 => 1,
+        Family::V6 => 2,
+    }
+}
+
+/// The family whose unicast routes are meant; None: none of ours.
+pub fn family_of(afi: u16, safi: u8) -> Option<Family> {
+    match (afi, safi) {
+        (1, SAFI_UNICAST) => Some(Family::V4),
+        (2, SAFI_UNICAST) => Some(Family::V6),
+        _ => None,
+    }
+}
+
+/// Reads prefixes up to the end; None: they do not parse. Bits beyond a prefix's length mean nothing and are cleared.
+pub(super) fn decode(bytes: &[u8], family: Family) -> Option<Vec<Cidr>> {
+    let mut cursor = Cursor::new(bytes);
+    // Five bytes hold a /24..32; a guess that avoids growing for most messages.
+    let mut prefixes = Vec::with_capacity(bytes.len() / 4);
+    while !cursor.is_empty() {
+        let length = cursor.u8().filter(|length| *length <= family.bits())?;
+        let given = cursor.take(usize::from(length.div_ceil(8)))?;
+        let address = match family {
+            Family::V4 => IpAddr::V4(Ipv4Addr::from(padded::<4>(given)?)),
+            Family::V6 => IpAddr::V6(Ipv6Addr::from(padded::<16>(given)?)),
+        };
+        prefixes.push(Cidr::new(address, length).ok()?);
+    }
+    Some(prefixes)
+}
+
+fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
+    let mut all = [0; N];
+    all.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    Some(all)
+}
+
+/// Bytes that [`encode`] writes for a prefix.
+pub(super) fn encoded_len(prefix: Cidr) -> usize {
+    1 + usize::from(prefix.prefix_len().div_ceil(8))
+}
+
+/// Writes a prefix.
+pub(super) fn encode(prefix: Cidr, out: &mut Vec<u8>) {
+    let length = prefix.prefix_len();
+    let bytes = usize::from(length.div_ceil(8));
+    out.push(length);
+    match prefix.first() {
+        IpAddr::V4(address) => out.extend_from_slice(&address.octets()[..bytes]),
+        IpAddr::V6(address) => out.extend_from_slice(&address.octets()[..bytes]),
+    }
+}

@@ -1,0 +1,237 @@
+//! UPDATE (RFC 4271 section 4.3, RFC 4760, RFC 7606).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use bytes::Bytes;
+use crds::net::{Cidr, Family};
+
+use super::attribute::{self, Attributes, Problem, ProblemKind, Reaction, code};
+use super::cursor::Cursor;
+use super::frame::{self, MessageType};
+use super::notification::UpdateError;
+use super::{Dialect, HEADER, MAX_MESSAGE, Notification, nlri};
+
+/// What an UPDATE says once RFC 7606 has been applied.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Update {
+    /// Prefixes that are gone; they come before those announced.
+    pub withdrawn: Vec<Cidr>,
+    /// Prefixes announced, together with all that have the same attributes.
+    pub announced: Vec<(Attributes, Vec<Cidr>)>,
+    /// The family whose initial routes are complete with this message (RFC 4724 section 2).
+    pub end_of_rib: Option<Family>,
+    /// What was wrong and already dealt with.
+    pub problems: Vec<Problem>,
+}
+
+/// The attributes of a route leave no room for even one prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the attributes do not fit into one message")]
+pub struct TooLong;
+
+/// Bytes for everything in an UPDATE besides header and both lengths.
+const ROOM: usize = MAX_MESSAGE - HEADER - 4;
+
+impl Update {
+    /// Reads the body. An error ends the session.
+    pub fn decode(body: &[u8], dialect: Dialect) -> Result<Self, Notification> {
+        let lengths = || Notification::update(UpdateError::MalformedAttributes, &[]);
+        let network = || Notification::update(UpdateError::InvalidNetwork, &[]);
+        let mut cursor = Cursor::new(body);
+        let length = cursor.u16().ok_or_else(lengths)?;
+        let withdrawn = cursor.take(usize::from(length)).ok_or_else(lengths)?;
+        let length = cursor.u16().ok_or_else(lengths)?;
+        let attributes = cursor.take(usize::from(length)).ok_or_else(lengths)?;
+        let plain = cursor.rest();
+
+        let withdrawn = nlri::decode(withdrawn, Family::V4).ok_or_else(network)?;
+        let prefixes = nlri::decode(plain, Family::V4).ok_or_else(network)?;
+        let mut decoded = attribute::decode(attributes, dialect)?;
+
+        let mut update = Self {
+            withdrawn,
+            ..Self::default()
+        };
+        update.end_of_rib = match &decoded.unreach {
+            _ if !update.withdrawn.is_empty() || !prefixes.is_empty() || decoded.any => None,
+            Some((family, gone)) => gone.is_empty().then_some(*family),
+            None => attributes.is_empty().then_some(Family::V4),
+        };
+        if let Some((_, gone)) = decoded.unreach.take() {
+            update.withdrawn.extend(gone);
+        }
+        update.announce(&mut decoded, prefixes);
+        update.problems = decoded.problems;
+        let bad = update
+            .problems
+            .iter()
+            .any(|problem| problem.reaction == Reaction::TreatAsWithdraw);
+        if bad {
+            // RFC 7606 section 5.2: without prefixes there is nothing that could be withdrawn, and nobody knows what
+            // was meant. Prefixes of a family not spoken here are some, though.
+            let others = update
+                .problems
+                .iter()
+                .any(|problem| problem.kind == ProblemKind::Family);
+            if update.announced.is_empty() && !others {
+                return Err(lengths());
+            }
+            for (_, prefixes) in std::mem::take(&mut update.announced) {
+                update.withdrawn.extend(prefixes);
+            }
+        }
+        Ok(update)
+    }
+
+    /// Puts prefixes together with their attributes, noting those that are missing.
+    fn announce(&mut self, decoded: &mut attribute::Decoded, plain: Vec<Cidr>) {
+        let reach = decoded
+            .reach
+            .take()
+            .filter(|reach| !reach.prefixes.is_empty());
+        if plain.is_empty() && reach.is_none() {
+            return;
+        }
+        // RFC 7606 section 3 d; a NEXT_HOP is only needed for prefixes outside of MP_REACH_NLRI (RFC 4760 section 3).
+        let missing = [
+            (code::ORIGIN, decoded.origin.is_none()),
+            (code::AS_PATH, decoded.as_path.is_none()),
+            (
+                code::NEXT_HOP,
+                decoded.next_hop.is_none() && !plain.is_empty(),
+            ),
+        ];
+        for (code, _) in missing.into_iter().filter(|(_, missing)| *missing) {
+            // A bad one is missing too, but has been noted.
+            if !decoded.problems.iter().any(|problem| problem.code == code) {
+                let (kind, reaction) = (ProblemKind::Missing, Reaction::TreatAsWithdraw);
+                decoded.problems.push(Problem {
+                    code,
+                    kind,
+                    reaction,
+                    bytes: Vec::new(),
+                });
+            }
+        }
+        let plain = (!plain.is_empty()).then(|| {
+            let next_hop = IpAddr::V4(decoded.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED));
+            (next_hop.into(), plain)
+        });
+        let reach = reach.map(|reach| (reach.next_hop, reach.prefixes));
+        for (next_hop, prefixes) in plain.into_iter().chain(reach) {
+            let attributes = decoded.attributes(next_hop);
+            // Without the mandatory ones a withdrawal follows, for which only the prefixes count.
+            let attributes = attributes.unwrap_or_else(|| Attributes::new(next_hop));
+            self.announced.push((attributes, prefixes));
+        }
+    }
+}
+
+/// The fewest UPDATEs that announce the prefixes, all of one family, with these attributes.
+pub fn announce(
+    attributes: &Attributes,
+    family: Family,
+    prefixes: &[Cidr],
+    dialect: Dialect,
+) -> Result<Vec<Bytes>, TooLong> {
+    let plain = family == Family::V4 && attributes.next_hop.address.is_ipv4();
+    let mut fixed = Vec::new();
+    attribute::encode(attributes, plain, dialect, &mut fixed);
+    let mut overhead = fixed.len();
+    if !plain {
+        let mut empty = Vec::new();
+        attribute::reach(family, attributes.next_hop, &[], &mut empty);
+        // One more for the longer length of a full list.
+        overhead += empty.len() + 1;
+    }
+    let room = ROOM.checked_sub(overhead).ok_or(TooLong)?;
+    split(prefixes, room)
+        .map(|some| {
+            let some = some?;
+            let mut list = Vec::new();
+            if plain {
+                some.iter()
+                    .for_each(|prefix| nlri::encode(*prefix, &mut list));
+                return Ok(message(&[], &fixed, &list));
+            }
+            // RFC 7606 section 5.1: MP_REACH_NLRI comes first.
+            attribute::reach(family, attributes.next_hop, some, &mut list);
+            list.extend_from_slice(&fixed);
+            Ok(message(&[], &list, &[]))
+        })
+        .collect()
+}
+
+/// The fewest UPDATEs that withdraw the prefixes, all of one family.
+pub fn withdraw(family: Family, prefixes: &[Cidr]) -> Vec<Bytes> {
+    let overhead = match family {
+        Family::V4 => 0,
+        // Flags, type and length of the attribute, AFI and SAFI.
+        Family::V6 => 7,
+    };
+    split(prefixes, ROOM - overhead)
+        .filter_map(Result::ok)
+        .map(|some| {
+            let mut list = Vec::new();
+            match family {
+                Family::V4 => {
+                    some.iter()
+                        .for_each(|prefix| nlri::encode(*prefix, &mut list));
+                    message(&list, &[], &[])
+                }
+                Family::V6 => {
+                    attribute::unreach(family, some, &mut list);
+                    message(&[], &list, &[])
+                }
+            }
+        })
+        .collect()
+}
+
+/// The End-of-RIB of a family (RFC 4724 section 2).
+pub fn end_of_rib(family: Family) -> Bytes {
+    match family {
+        Family::V4 => message(&[], &[], &[]),
+        Family::V6 => {
+            let mut attributes = Vec::new();
+            attribute::unreach(family, &[], &mut attributes);
+            message(&[], &attributes, &[])
+        }
+    }
+}
+
+/// Cuts prefixes into runs that are written in `room` bytes each.
+fn split(prefixes: &[Cidr], room: usize) -> impl Iterator<Item = Result<&[Cidr], TooLong>> {
+    let mut rest = prefixes;
+    std::iter::from_fn(move || {
+        if rest.is_empty() {
+            return None;
+        }
+        let mut used = 0;
+        let count = rest
+            .iter()
+            .take_while(|prefix| {
+                used += nlri::encoded_len(**prefix);
+                used <= room
+            })
+            .count();
+        if count == 0 {
+            rest = &[];
+            return Some(Err(TooLong));
+        }
+        let (some, more) = rest.split_at(count);
+        rest = more;
+        Some(Ok(some))
+    })
+}
+
+fn message(withdrawn: &[u8], attributes: &[u8], prefixes: &[u8]) -> Bytes {
+    let length = |part: &[u8]| u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes();
+    let mut body = Vec::with_capacity(4 + withdrawn.len() + attributes.len() + prefixes.len());
+    body.extend_from_slice(&length(withdrawn));
+    body.extend_from_slice(withdrawn);
+    body.extend_from_slice(&length(attributes));
+    body.extend_from_slice(attributes);
+    body.extend_from_slice(prefixes);
+    frame::message(MessageType::Update, &body)
+}
