@@ -83,6 +83,38 @@ impl FieldError {
         }
     }
 
+    /// A missing value.
+    pub fn required(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(path, FieldErrorKind::Required, None, detail)
+    }
+
+    /// A malformed value.
+    pub fn invalid(path: impl Into<String>, bad: &Value, detail: impl Into<String>) -> Self {
+        Self::new(path, FieldErrorKind::Invalid, Some(bad.clone()), detail)
+    }
+
+    /// A value that is none of `allowed`.
+    pub fn not_supported(path: impl Into<String>, bad: &Value, allowed: &[&str]) -> Self {
+        let names: Vec<String> = allowed.iter().map(|a| format!("{a:?}")).collect();
+        let detail = format!("supported values: {}", names.join(", "));
+        Self::new(
+            path,
+            FieldErrorKind::NotSupported,
+            Some(bad.clone()),
+            detail,
+        )
+    }
+
+    /// A value that occurs twice.
+    pub fn duplicate(path: impl Into<String>, bad: &Value) -> Self {
+        Self::new(path, FieldErrorKind::Duplicate, Some(bad.clone()), "")
+    }
+
+    /// A value that may not be given here.
+    pub fn forbidden(path: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self::new(path, FieldErrorKind::Forbidden, None, detail)
+    }
+
     /// The cause's message: everything but the path.
     pub fn message(&self) -> String {
         let mut text = self.kind.label().to_owned();
@@ -111,6 +143,36 @@ impl fmt::Display for FieldError {
         };
         write!(f, "{path}: {}", self.message())
     }
+}
+
+/// All errors of an object in one sentence: the error itself, or `[a, b]` for several.
+pub fn sentence(errors: &[FieldError]) -> String {
+    match errors {
+        [one] => one.to_string(),
+        many => {
+            let all: Vec<String> = many.iter().map(FieldError::to_string).collect();
+            format!("[{}]", all.join(", "))
+        }
+    }
+}
+
+/// The path of a field of `parent`: `a.b`, or `b` at the root.
+pub(crate) fn child(parent: &str, name: &str) -> String {
+    if parent.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{parent}.{name}")
+    }
+}
+
+/// The path of an item of a list: `a[3]`.
+pub(crate) fn index(parent: &str, position: usize) -> String {
+    format!("{parent}[{position}]")
+}
+
+/// The path of an entry of a map: `a[key]`.
+pub(crate) fn key(parent: &str, name: &str) -> String {
+    format!("{parent}[{name}]")
 }
 
 #[cfg(test)]

@@ -1,1 +1,0 @@
-//! `x-kubernetes-validations`: CEL rules with the Kubernetes libraries.
