@@ -1,0 +1,134 @@
+//! The project's own definitions, judged by the schemas and rules the server compiles from them.
+
+use apiserver::schema::Schema;
+use serde_json::{Value, json};
+
+fn schema(kind: &str) -> Schema {
+    let crd = crds::all_crds()
+        .into_iter()
+        .find(|crd| crd.spec.names.kind == kind)
+        .unwrap_or_else(|| panic!("there is no {kind}"));
+    let schema = crd.spec.versions[0].schema.clone().unwrap();
+    let schema = serde_json::to_value(schema.open_api_v3_schema.unwrap()).unwrap();
+    Schema::parse(&schema).unwrap_or_else(|e| panic!("{kind}: {e}"))
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    json!({"apiVersion": "margay.io/v1", "kind": kind, "metadata": {"name": name}, "spec": spec})
+}
+
+/// Prunes, defaults and validates as the server does.
+fn judge(kind: &str, mut object: Value, old: Option<&Value>) -> Vec<String> {
+    let schema = schema(kind);
+    let dropped = schema.prune(&mut object);
+    schema.default(&mut object);
+    let mut problems: Vec<String> = dropped
+        .iter()
+        .map(|f| format!("unknown field {f}"))
+        .collect();
+    problems.extend(
+        schema
+            .validate(&object, old)
+            .iter()
+            .map(ToString::to_string),
+    );
+    problems
+}
+
+#[test]
+fn every_schema_compiles() {
+    for crd in crds::all_crds() {
+        schema(&crd.spec.names.kind);
+    }
+}
+
+#[test]
+fn good_objects_pass() {
+    for (kind, name, spec) in [
+        (
+            "IPPool",
+            "v4",
+            json!({"cidr": "10.244.0.0/16", "blockSize": 26}),
+        ),
+        ("IPPool", "v6", json!({"cidr": "fd00:10:244::/48"})),
+        ("BGPConfiguration", "default", json!({})),
+        ("IPAMConfiguration", "default", json!({})),
+        (
+            "BGPPeer",
+            "tor",
+            json!({"peerIP": "192.0.2.1", "asNumber": 64512}),
+        ),
+        (
+            "BGPPeer",
+            "tor-port",
+            json!({"peerIP": "[2001:db8::1]:1179", "asNumber": 64512, "node": "n1"}),
+        ),
+    ] {
+        let problems = judge(kind, object(kind, name, spec.clone()), None);
+        assert!(problems.is_empty(), "{kind} {spec}: {problems:?}");
+    }
+}
+
+#[test]
+fn bad_objects_are_refused_by_field() {
+    for (kind, name, spec, field) in [
+        ("IPPool", "p", json!({"cidr": "banana"}), "spec.cidr: "),
+        (
+            "IPPool",
+            "p",
+            json!({"cidr": "10.244.0.1/16"}),
+            "spec.cidr: ",
+        ),
+        (
+            "IPPool",
+            "p",
+            json!({"cidr": "10.244.0.0/16", "blockSize": 8}),
+            "spec",
+        ),
+        ("IPPool", "p", json!({}), "spec.cidr: Required value"),
+        (
+            "IPPool",
+            "p",
+            json!({"cidr": 7}),
+            "spec.cidr: Invalid value",
+        ),
+        ("BGPConfiguration", "other", json!({}), "name it default"),
+        (
+            "BGPPeer",
+            "p",
+            json!({"peerIP": "tor-a", "asNumber": 64512}),
+            "spec.peerIP: ",
+        ),
+        (
+            "BGPPeer",
+            "p",
+            json!({"peerIP": "192.0.2.1", "asNumber": 64512, "node": "n1", "nodeSelector": "all()"}),
+            "spec: ",
+        ),
+        (
+            "BGPPeer",
+            "p",
+            json!({"peerIp": "192.0.2.1", "asNumber": 64512}),
+            "unknown field spec.peerIp",
+        ),
+    ] {
+        let problems = judge(kind, object(kind, name, spec.clone()), None);
+        assert!(
+            problems.iter().any(|p| p.contains(field)),
+            "{kind} {spec}: {problems:?}"
+        );
+    }
+}
+
+#[test]
+fn what_cannot_change_does_not() {
+    let old = object("IPPool", "p", json!({"cidr": "10.244.0.0/16"}));
+    let new = object("IPPool", "p", json!({"cidr": "10.245.0.0/16"}));
+    let problems = judge("IPPool", new, Some(&old));
+    assert!(
+        problems
+            .iter()
+            .any(|p| p.starts_with("spec.cidr: ") && p.contains("cannot change")),
+        "{problems:?}"
+    );
+}
