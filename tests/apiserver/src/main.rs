@@ -1,2 +1,33 @@
-//! The embedded API server as a program.
-fn main() {}
+//! The embedded API server as a program. See `apiserver --help`.
+
+use anyhow::Context as _;
+use apiserver::{Args, Server};
+use clap::Parser as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env();
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let server = Server::start(Args::parse().into())
+        .await
+        .context("cannot start")?;
+    for address in &server.addresses {
+        println!("listening on https://{address}");
+    }
+    println!(
+        "kubectl --kubeconfig {} get namespaces",
+        server.kubeconfig.display()
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot handle SIGINT")?,
+    }
+    server.stop().await;
+    Ok(())
+}

@@ -42,6 +42,8 @@ pub struct Custom {
     pub schema: Schema,
     /// `additionalPrinterColumns` as written; empty if there are none.
     pub columns: Vec<Value>,
+    /// `selectableFields` without the leading dot, as field selectors name them.
+    pub selectable_fields: Vec<String>,
 }
 
 impl ResourceInfo {
@@ -51,6 +53,16 @@ impl ResourceInfo {
             self.version.clone()
         } else {
             format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The name of the kind in the store, the same for all its versions: `pods`, `ippools.margay.io`.
+    /// Events are one kind with two groups.
+    pub fn collection(&self) -> String {
+        if self.group.is_empty() || self.group == "events.k8s.io" {
+            self.plural.clone()
+        } else {
+            format!("{}.{}", self.plural, self.group)
         }
     }
 }
