@@ -6,9 +6,9 @@ use axum::http::header;
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::patch;
 use crate::resource::ResourceInfo;
 use crate::status::ApiError;
+use crate::{patch, protobuf};
 
 /// Bodies above this are refused.
 const LIMIT: usize = 8 << 20;
@@ -73,6 +73,13 @@ impl Sent {
                     .map_err(|error| {
                         ApiError::bad_request(format!("error decoding YAML: {error}"))
                     })?
+            }
+            "application/vnd.kubernetes.protobuf" => {
+                protobuf::decode(&self.bytes).map_err(|problem| {
+                    ApiError::unsupported_media_type(format!(
+                        "cannot read this object from protobuf ({problem}): send application/json"
+                    ))
+                })?
             }
             other => {
                 return Err(ApiError::unsupported_media_type(format!(

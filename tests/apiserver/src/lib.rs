@@ -29,6 +29,7 @@ mod lifecycle;
 pub mod listen;
 pub mod openapi;
 pub mod patch;
+mod protobuf;
 mod random;
 mod read;
 pub mod registry;
