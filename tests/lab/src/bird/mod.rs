@@ -1,0 +1,5 @@
+//! The ToRs' routing daemon: BIRD's configuration, its control socket, and what it says.
+
+pub mod config;
+pub mod control;
+pub mod show;

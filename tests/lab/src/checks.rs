@@ -1,0 +1,102 @@
+//! What the lab needs from the machine; all that is missing is said at once, with what to do about it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+use crate::netns;
+use crate::options::Parts;
+
+/// Programs from Debian's packages.
+const TOOLS: [(&str, &str); 4] = [
+    ("ip", "iproute2"),
+    ("bird", "bird2"),
+    ("birdc", "bird2"),
+    ("nft", "nftables"),
+];
+/// Only with an API server.
+const KUBECTL: (&str, &str) = ("kubectl", "kubernetes-client");
+/// Ours, from `make build`.
+const BINARIES: [&str; 6] = [
+    "lab",
+    "apiserver",
+    "margay-felix",
+    "margay-bgpd",
+    "margay",
+    "margayctl",
+];
+
+/// Fails with one line per missing thing.
+pub(crate) fn check(bin_dir: &Path, parts: Parts) -> Result<()> {
+    let mut missing = Vec::new();
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the lab makes network namespaces: run it as root");
+    }
+    let kubectl = (parts == Parts::Everything).then_some(KUBECTL);
+    for (tool, package) in TOOLS.into_iter().chain(kubectl) {
+        if find(tool).is_none() {
+            missing.push(format!("{tool}: apt-get install {package}"));
+        }
+    }
+    if parts == Parts::Everything {
+        for binary in BINARIES {
+            if !bin_dir.join(binary).exists() {
+                missing.push(format!("{}: make build", bin_dir.join(binary).display()));
+            }
+        }
+    }
+    if let Err(problem) = kernel() {
+        missing.push(problem);
+    }
+    if !missing.is_empty() {
+        bail!("missing on this machine:\n  {}", missing.join("\n  "));
+    }
+    Ok(())
+}
+
+/// The full path of a program, also where an ordinary user's PATH does not look.
+pub(crate) fn find(tool: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"])
+        .map(|dir| Path::new(dir).join(tool))
+        .find(|p| p.is_file())
+}
+
+/// Tries what the lab and the daemons do, in a namespace that is thrown away.
+fn kernel() -> Result<(), String> {
+    let name = format!("margay-check-{}", std::process::id());
+    let made = netns::create(&name).map_err(|e| format!("network namespaces: {e}"))?;
+    let tries = [
+        (
+            "veth (CONFIG_VETH)",
+            "ip",
+            "link add v0 type veth peer name v1",
+        ),
+        ("bridge (CONFIG_BRIDGE)", "ip", "link add b0 type bridge"),
+        ("IPv6 (CONFIG_IPV6)", "ip", "-6 addr add fd00::1/64 dev lo"),
+        ("nexthop objects (5.3)", "ip", "nexthop add id 1 blackhole"),
+        (
+            "nf_tables (CONFIG_NF_TABLES_INET)",
+            "nft",
+            "add table inet margay-check",
+        ),
+    ];
+    let failed = tries.into_iter().find_map(|(what, tool, args)| {
+        let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
+        let run = netns::run_in(&made, move || {
+            std::process::Command::new(tool).args(args).output()
+        });
+        match run {
+            Ok(output) if output.status.success() => None,
+            Ok(output) => Some(format!(
+                "the kernel's {what}: {}",
+                String::from_utf8_lossy(&output.stderr).trim()
+            )),
+            // A missing tool has a line of its own.
+            Err(_) => None,
+        }
+    });
+    let _ = netns::delete(&name);
+    failed.map_or(Ok(()), Err)
+}

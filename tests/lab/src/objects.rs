@@ -1,0 +1,139 @@
+//! The objects a fresh lab has in its API: nodes, pools, and who peers with whom.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use serde_json::{Value, json};
+
+use crate::plan::{FABRIC_SPACE, Node, POOL_V4, POOL_V6, Plan, Rack};
+
+/// The label that says which rack a node is in.
+pub const RACK_LABEL: &str = "margay.io/rack";
+/// The annotation with a node's own AS.
+pub const AS_ANNOTATION: &str = "margay.io/as-number";
+
+/// The custom resources, as in deploy/crds.
+pub fn crds() -> Vec<CustomResourceDefinition> {
+    crds::all_crds()
+}
+
+/// A node as its kubelet would register it; status goes in by a second request.
+pub fn node(node: &Node) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": node.name,
+            "labels": {
+                "kubernetes.io/hostname": node.name,
+                "kubernetes.io/os": "linux",
+                RACK_LABEL: node.rack.to_string(),
+                "topology.kubernetes.io/zone": format!("rack-{}", node.rack),
+            },
+            "annotations": { AS_ANNOTATION: node.asn.to_string() },
+        },
+        "spec": {},
+    })
+}
+
+/// A node's addresses, and that nothing is attached to it yet.
+pub fn node_status(node: &Node) -> Value {
+    json!({
+        "status": {
+            "addresses": [
+                { "type": "InternalIP", "address": node.address.v4 },
+                { "type": "InternalIP", "address": node.address.v6 },
+                { "type": "Hostname", "address": node.name },
+            ],
+            "capacity": { "pods": "500" },
+            "allocatable": { "pods": "500" },
+        },
+    })
+}
+
+/// Margay's own objects.
+pub fn margay(plan: &Plan) -> Vec<Value> {
+    let mut objects = vec![
+        pool("pods-v4", POOL_V4),
+        pool("pods-v6", POOL_V6),
+        json!({
+            "apiVersion": "margay.io/v1",
+            "kind": "BGPConfiguration",
+            "metadata": { "name": "default" },
+            "spec": {
+                "nodeToNodeMeshEnabled": false,
+                // Nodes of the other rack and the routers are reached by routes, not by a default route.
+                "import": { "ranges": FABRIC_SPACE },
+            },
+        }),
+    ];
+    for rack in Rack::ALL {
+        let tor = plan.tor(rack);
+        for (family, address) in [
+            ("v4", tor.address.v4.to_string()),
+            ("v6", tor.address.v6.to_string()),
+        ] {
+            objects.push(json!({
+                "apiVersion": "margay.io/v1",
+                "kind": "BGPPeer",
+                "metadata": { "name": format!("{}-{family}", tor.name) },
+                "spec": {
+                    "nodeSelector": format!("{RACK_LABEL} == '{rack}'"),
+                    "peerIP": address,
+                    "asNumber": tor.asn,
+                },
+            }));
+        }
+    }
+    objects
+}
+
+fn pool(name: &str, (cidr, block_size): (&str, u8)) -> Value {
+    json!({
+        "apiVersion": "margay.io/v1",
+        "kind": "IPPool",
+        "metadata": { "name": name },
+        "spec": { "cidr": cidr, "blockSize": block_size },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn the_objects_are_what_the_crds_understand() {
+        let plan = Plan::new(Path::new("/x"), 3);
+        let mut kinds = Vec::new();
+        for object in margay(&plan) {
+            let kind = object["kind"].as_str().unwrap().to_owned();
+            let understood = match kind.as_str() {
+                "IPPool" => serde_json::from_value(object)
+                    .map_err(|e| e.to_string())
+                    .and_then(|o: crds::IPPool| {
+                        crds::ip_pool::Pool::try_from(&o)
+                            .map(|_| ())
+                            .map_err(|e| e.to_string())
+                    }),
+                "BGPConfiguration" => serde_json::from_value(object)
+                    .map_err(|e| e.to_string())
+                    .and_then(|o: crds::BGPConfiguration| {
+                        crds::bgp_configuration::Configuration::try_from(&o)
+                            .map(|_| ())
+                            .map_err(|e| e.to_string())
+                    }),
+                "BGPPeer" => serde_json::from_value(object)
+                    .map_err(|e| e.to_string())
+                    .and_then(|o: crds::BGPPeer| {
+                        crds::bgp_peer::Peer::try_from(&o)
+                            .map(|_| ())
+                            .map_err(|e| e.to_string())
+                    }),
+                _ => Err("unknown kind".into()),
+            };
+            assert_eq!(understood, Ok(()), "{kind}");
+            kinds.push(kind);
+        }
+        assert_eq!(kinds.iter().filter(|k| *k == "BGPPeer").count(), 4);
+    }
+}

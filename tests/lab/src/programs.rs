@@ -1,0 +1,176 @@
+//! Which processes a lab consists of and how each is started.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::netns;
+use crate::options::{Parts, State};
+use crate::plan::Plan;
+use crate::process::Program;
+
+/// The API server's process.
+pub const APISERVER: &str = "apiserver";
+/// The scheduler's process.
+pub const SCHEDULER: &str = "scheduler";
+
+/// The processes on a node, in the order they are started.
+pub const ON_NODE: [&str; 3] = ["bgpd", "felix", "runner"];
+
+/// The name of a process of a place: `n1` and `felix` make `n1.felix`.
+pub fn name(place: &str, what: &str) -> String {
+    format!("{place}.{what}")
+}
+
+/// Names of all processes a lab should have.
+pub(crate) fn expected(plan: &Plan, parts: Parts) -> Vec<String> {
+    let mut names: Vec<String> = plan.tors.iter().map(|t| name(&t.name, "bird")).collect();
+    if parts == Parts::Everything {
+        names.push(APISERVER.to_owned());
+        names.push(SCHEDULER.to_owned());
+        for node in &plan.nodes {
+            names.extend(ON_NODE.iter().map(|what| name(&node.name, what)));
+        }
+    }
+    names
+}
+
+/// The process that `kill` and `start` mean by `what` and an optional place.
+pub(crate) fn find(plan: &Plan, what: &str, place: Option<&str>) -> Result<String> {
+    match (what, place) {
+        (APISERVER | SCHEDULER, None) => Ok(what.to_owned()),
+        (APISERVER | SCHEDULER, Some(_)) => bail!("{what} runs once, not on a node"),
+        ("bird", Some(tor)) if plan.tors.iter().any(|t| t.name == tor) => Ok(name(tor, what)),
+        (what, Some(node)) if ON_NODE.contains(&what) && plan.node(node).is_some() => {
+            Ok(name(node, what))
+        }
+        (what, _) if what == "bird" || ON_NODE.contains(&what) => {
+            bail!(
+                "{what} of which {}?",
+                if what == "bird" { "ToR" } else { "node" }
+            )
+        }
+        _ => bail!("no process {what:?}: felix, bgpd, runner, bird, apiserver, scheduler"),
+    }
+}
+
+/// How to start a process by its name.
+pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Program> {
+    let bin = |name: &str| state.bin_dir.join(name);
+    let text = |path: &Path| path.display().to_string();
+    let (place, what) = process.split_once('.').unwrap_or((process, process));
+    let mut program = Program {
+        name: process.to_owned(),
+        path: bin("lab"),
+        args: vec!["--dir".to_owned(), text(&plan.dir)],
+        env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())],
+        netns: Some(netns::path(&plan.netns(place))),
+    };
+    match what {
+        "bird" => {
+            let dir = plan.tor_dir(place);
+            program.path = crate::checks::find("bird").unwrap_or_else(|| "bird".into());
+            program.args = [
+                "-f",
+                "-c",
+                &text(&dir.join("bird.conf")),
+                "-s",
+                &text(&dir.join("bird.ctl")),
+            ]
+            .map(str::to_owned)
+            .to_vec();
+        }
+        APISERVER => {
+            program.path = bin("apiserver");
+            program.netns = None;
+            program.args = vec!["--dir".to_owned(), text(&plan.api_dir())];
+            let listen = format!("127.0.0.1:{}", state.api_port);
+            program.args.extend(["--listen".to_owned(), listen.clone()]);
+            for node in &plan.nodes {
+                let netns = text(&netns::path(&plan.netns(&node.name)));
+                program
+                    .args
+                    .extend(["--listen".to_owned(), format!("{listen}@{netns}")]);
+            }
+        }
+        SCHEDULER => {
+            program.netns = None;
+            program.args.push("run-scheduler".to_owned());
+        }
+        "runner" => program
+            .args
+            .extend(["run-node".to_owned(), place.to_owned()]),
+        "felix" | "bgpd" => {
+            program.path = bin(&format!("margay-{what}"));
+            program.args = [
+                "--node-name",
+                place,
+                "--run-dir",
+                &text(&plan.run_dir(place)),
+                "--state-dir",
+                &text(&plan.node_state_dir(place)),
+            ]
+            .map(str::to_owned)
+            .to_vec();
+            program.env.extend([
+                ("KUBECONFIG".to_owned(), text(&plan.kubeconfig())),
+                (
+                    "MARGAY_CNI_CONF_DIR".to_owned(),
+                    text(&plan.cni_conf_dir(place)),
+                ),
+            ]);
+        }
+        _ => bail!("no process {process:?}"),
+    }
+    Ok(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lab() -> (Plan, State) {
+        let state = State {
+            nodes: 3,
+            parts: Parts::Everything,
+            bin_dir: "/bins".into(),
+            api_port: 6443,
+        };
+        (Plan::new(Path::new("/x"), 3), state)
+    }
+
+    #[test]
+    fn every_expected_process_can_be_started() {
+        let (plan, state) = lab();
+        let names = expected(&plan, Parts::Everything);
+        assert_eq!(names.len(), 2 + 2 + 9);
+        for name in names {
+            assert_eq!(program(&plan, &state, &name).unwrap().name, name);
+        }
+        assert!(program(&plan, &state, "n1.kubelet").is_err());
+    }
+
+    #[test]
+    fn the_api_server_listens_in_every_node() {
+        let (plan, state) = lab();
+        let args = program(&plan, &state, APISERVER).unwrap().args.join(" ");
+        assert_eq!(args.matches("--listen").count(), 4, "{args}");
+        assert!(
+            args.contains(&format!("127.0.0.1:6443@/run/netns/{}", plan.netns("n3"))),
+            "{args}"
+        );
+    }
+
+    #[test]
+    fn processes_are_found_by_what_and_where() {
+        let (plan, _) = lab();
+        let find = |what, place| find(&plan, what, place).map_err(|e| e.to_string());
+        assert_eq!(find("felix", Some("n2")), Ok("n2.felix".into()));
+        assert_eq!(find("bird", Some("tor-a")), Ok("tor-a.bird".into()));
+        assert_eq!(find("apiserver", None), Ok("apiserver".into()));
+        assert_eq!(find("felix", None), Err("felix of which node?".into()));
+        assert!(find("felix", Some("tor-a")).is_err());
+        assert!(find("apiserver", Some("n1")).is_err());
+        assert!(find("etcd", None).unwrap_err().contains("scheduler"));
+    }
+}
