@@ -8,9 +8,9 @@ fn schema(kind: &str) -> Schema {
         .into_iter()
         .find(|crd| crd.spec.names.kind == kind)
         .unwrap_or_else(|| panic!("there is no {kind}"));
-    let schema = crd.spec.versions[0].schema.clone().unwrap();
-    let schema = serde_json::to_value(schema.open_api_v3_schema.unwrap()).unwrap();
-    Schema::parse(&schema).unwrap_or_else(|e| panic!("{kind}: {e}"))
+    let crd = serde_json::to_value(crd).unwrap_or_default();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+    Schema::parse(schema).unwrap_or_else(|e| panic!("{kind}: {e}"))
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {
