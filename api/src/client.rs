@@ -98,9 +98,7 @@ fn describe(daemon: Daemon, status: &Status) -> String {
         Code::DeadlineExceeded | Code::Cancelled => {
             format!("{name} took too long to answer: look at its log, or give a longer --timeout")
         }
-        Code::Unavailable => {
-            format!("{name} closed the connection: was {program} restarted? Try again")
-        }
+        Code::Unavailable => format!("{name} is not available: {}", status.message()),
         Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition => {
             status.message().to_owned()
         }

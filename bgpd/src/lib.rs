@@ -8,8 +8,9 @@
 //!                                        driver: tcp, rtnetlink (read), gRPC, Kubernetes
 //! ```
 //!
-//! Everything but [`driver`] is a core: no sockets, clock, tokio or kube.
+//! Everything but [`driver`] and [`args`] is a core: no sockets, clock, tokio or kube.
 
+pub mod args;
 pub mod config;
 pub mod driver;
 pub mod fsm;

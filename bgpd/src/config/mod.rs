@@ -1,6 +1,8 @@
 //! One [`Config`] from a file or from Kubernetes, already checked.
 
 mod diff;
+pub mod file;
+pub mod kubernetes;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::Millis;
 
 pub use diff::{Cost, PeerChange, diff};
+
+/// Equal-cost paths used when nobody says how many.
+const MULTIPATH: u8 = 16;
 
 /// What the speaker shall be. Applied by difference: see [`diff()`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,4 +197,22 @@ impl Peer {
     pub fn is_internal(&self, config: &Config) -> bool {
         self.local_asn.unwrap_or(config.asn) == self.remote_asn
     }
+}
+
+/// The peer an object asks for, with what the configuration of all says.
+fn from_objects(
+    peer: &crds::bgp_peer::Peer,
+    configuration: &crds::bgp_configuration::Configuration,
+) -> Peer {
+    let mut made = Peer::new(peer.address, peer.as_number);
+    made.name.clone_from(&peer.name);
+    made.port = peer.port;
+    made.hold_time = peer.hold_time;
+    made.local_address = peer.local_address;
+    made.families = peer.families.iter().copied().collect();
+    made.passive = peer.passive;
+    made.timers.keepalive = configuration
+        .keepalive
+        .map(|seconds| Millis::from(seconds) * 1000);
+    made
 }

@@ -1,1 +1,142 @@
 //! The only I/O of bgpd.
+//!
+//! ```text
+//!  listeners ─┐ tcp                                         ┌─► tcp: connect, send, close
+//!  rtnetlink ─┤ netlink      bounded      ┌─────────┐       ├─► fib ──► felix (gRPC stream)
+//!  felix ─────┤ grpc      ──► channel ──► │ engine  │ ──────┤
+//!  people ────┤ grpc                      │ Speaker │       ├─► log
+//!  file, API ─┘ source, watch             └─────────┘       └─► state: last good configuration
+//! ```
+//!
+//! One task, the engine, owns the speaker; the others turn what happens into [`Event`]s.
+
+mod accepted;
+mod engine;
+mod fib;
+mod grpc;
+mod netlink;
+mod sock;
+mod source;
+mod state;
+mod status;
+mod tcp;
+mod view;
+mod watch;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::sync::watch::channel as watch_channel;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::nexthop::Change;
+use crate::speaker::{ConnId, TcpEvent};
+
+/// Events that wait for the engine; whoever has one more waits.
+const EVENTS: usize = 1024;
+
+/// What happened, for the engine.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection was accepted, from there.
+    Accepted(TcpStream, SocketAddr),
+    Tcp(ConnId, TcpEvent),
+    Kernel(Vec<Change>),
+    /// A new configuration, or why there is none; the last one stays in force then.
+    Config(Result<Box<Config>, String>),
+    /// The configuration is in force, but something of it is not as it was asked for. Empty: all is.
+    Complaint(String),
+    Felix(grpc::Felix),
+    Query(grpc::Query),
+}
+
+/// Where the configuration comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// That file, followed.
+    File(PathBuf),
+    /// The Kubernetes API, for the node of that name.
+    Kubernetes(String),
+}
+
+/// What the driver is told by the command line.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the configuration comes from.
+    pub source: Source,
+    /// Directory of the socket.
+    pub run_dir: PathBuf,
+    /// Directory of the last good configuration.
+    pub state_dir: PathBuf,
+}
+
+/// Checks a configuration file; the number of its peers.
+///
+/// # Errors
+///
+/// Says what is wrong with it.
+pub fn check(path: &Path) -> anyhow::Result<usize> {
+    Ok(source::read(path)?.config.peers.len())
+}
+
+/// Runs the speaker until SIGTERM or SIGINT.
+///
+/// The end is not announced to the peers: their TCP connections close without a Cease, as a graceful restart wants it.
+///
+/// # Errors
+///
+/// When there is no configuration to start with, or the socket cannot be served.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    // Configuration is followed by itself; a stray SIGHUP must not end the sessions.
+    let mut hangup = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+
+    let socket = options.run_dir.join(api::paths::BGPD_SOCKET);
+    let listener = api::local::Listener::bind(&socket)?;
+    let (events, inbox) = mpsc::channel(EVENTS);
+    let instance = engine::instance();
+    let fib = Arc::new(fib::Fib::new());
+    let (ready, is_ready) = watch_channel(false);
+    let service = grpc::Service {
+        events: events.clone(),
+        fib: Arc::clone(&fib),
+        instance: instance.clone(),
+        ready: is_ready,
+    };
+    let mut serving = tokio::spawn(grpc::serve(listener, service));
+    info!(socket = %socket.display(), instance, "serving");
+
+    let starting = source::start(&options, events.clone());
+    let start = tokio::select! {
+        start = starting => start?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    ready.send_replace(true);
+    tokio::spawn(netlink::follow(events.clone()));
+    let engine = engine::Engine::new(start, events, fib);
+    let mut running = tokio::spawn(engine.run(inbox));
+    loop {
+        tokio::select! {
+            ended = &mut running => {
+                return ended.context("the speaker failed")?;
+            }
+            ended = &mut serving => {
+                ended.context("the gRPC server failed")??;
+                anyhow::bail!("the gRPC server ended");
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => warn!("SIGHUP is ignored: configuration is followed without it"),
+        }
+    }
+    info!("ending; sessions close without Cease");
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! Writes the condition Accepted of BGPPeers.
+//!
+//! Every node comes to the same verdict, so each waits a while of its own and writes only what nobody else has written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crds::BGPPeer;
+use crds::condition::{ACCEPTED, Condition, ConditionStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, Resource as _, ResourceExt as _};
+use serde_json::json;
+use tokio::time::Instant;
+use tracing::{debug, warn};
+
+use crate::config::kubernetes::Verdict;
+
+/// Nodes spread their writes over this time, milliseconds.
+const SPREAD: u64 = 2000;
+
+/// Wait after a failed write.
+const RETRY: Duration = Duration::from_secs(10);
+
+/// What is known of an object's status.
+struct Seen {
+    version: Option<String>,
+    generation: Option<i64>,
+    conditions: Vec<Condition>,
+}
+
+/// Writes conditions when they are due.
+pub(crate) struct Writer {
+    api: Api<DynamicObject>,
+    wait: Duration,
+    seen: BTreeMap<String, Seen>,
+    due: BTreeMap<String, (Instant, Verdict)>,
+    /// Not to repeat the same failure.
+    failure: Option<String>,
+}
+
+impl Writer {
+    pub(crate) fn new(client: Client, node: &str) -> Self {
+        let spread = node.bytes().fold(0_u64, |hash, byte| {
+            hash.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        Self {
+            // Not as BGPPeer: the answer may be one that cannot be read as such.
+            api: Api::all_with(client, &ApiResource::erase::<BGPPeer>(&())),
+            wait: Duration::from_millis(spread % SPREAD),
+            seen: BTreeMap::new(),
+            due: BTreeMap::new(),
+            failure: None,
+        }
+    }
+
+    /// An object is there or has changed.
+    pub(crate) fn seen(&mut self, name: &str, object: &DeserializeGuard<BGPPeer>) {
+        let conditions = match &object.0 {
+            Ok(peer) => peer
+                .status
+                .iter()
+                .flat_map(|status| status.conditions.clone())
+                .collect(),
+            Err(_) => Vec::new(),
+        };
+        let (version, generation) = (object.resource_version(), object.meta().generation);
+        self.seen.insert(
+            name.to_owned(),
+            Seen {
+                version,
+                generation,
+                conditions,
+            },
+        );
+    }
+
+    /// An object is gone.
+    pub(crate) fn gone(&mut self, name: &str) {
+        self.seen.remove(name);
+        self.due.remove(name);
+    }
+
+    /// Only these objects exist.
+    pub(crate) fn only(&mut self, names: &BTreeSet<String>) {
+        self.seen.retain(|name, _| names.contains(name));
+        self.due.retain(|name, _| names.contains(name));
+    }
+
+    /// The verdicts are these now.
+    pub(crate) fn judge(&mut self, verdicts: Vec<Verdict>) {
+        for verdict in verdicts {
+            let Some(seen) = self.seen.get(&verdict.name) else {
+                continue;
+            };
+            if is_written(seen, &verdict) {
+                self.due.remove(&verdict.name);
+            } else if self
+                .due
+                .get(&verdict.name)
+                .is_none_or(|(_, known)| *known != verdict)
+            {
+                let at = Instant::now() + self.wait;
+                self.due.insert(verdict.name.clone(), (at, verdict));
+            }
+        }
+    }
+
+    /// Writes what is due.
+    pub(crate) async fn write_due(&mut self) {
+        let now = Instant::now();
+        let names: Vec<String> = self
+            .due
+            .iter()
+            .filter(|(_, (at, _))| *at <= now)
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in names {
+            let Some((_, verdict)) = self.due.remove(&name) else {
+                continue;
+            };
+            let Some(seen) = self.seen.get(&name) else {
+                continue;
+            };
+            let patch = json!({
+                // Somebody else's write in between is looked at first.
+                "metadata": {"resourceVersion": seen.version},
+                "status": {"conditions": conditions(seen, &verdict)},
+            });
+            match self
+                .api
+                .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
+                .await
+            {
+                Ok(_) => self.failure = None,
+                // The watch brings the newer version, and with it another verdict.
+                Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
+                    debug!(
+                        name,
+                        "the condition of a BGPPeer was not written: it has changed"
+                    );
+                }
+                Err(e) => {
+                    let text = e.to_string();
+                    if self.failure.as_ref() != Some(&text) {
+                        warn!(
+                            name,
+                            error = text,
+                            "cannot write the condition of a BGPPeer"
+                        );
+                    }
+                    self.failure = Some(text);
+                    self.due.insert(name, (now + RETRY, verdict));
+                }
+            }
+        }
+    }
+}
+
+/// Status, reason and message of the condition.
+fn wanted(verdict: &Verdict) -> (ConditionStatus, &'static str, String) {
+    match &verdict.problem {
+        None => (
+            ConditionStatus::True,
+            "Valid",
+            "the speakers of the selected nodes use it".to_owned(),
+        ),
+        Some(problem) => (
+            ConditionStatus::False,
+            "Invalid",
+            format!("{problem}; the last good version stays in force"),
+        ),
+    }
+}
+
+fn is_written(seen: &Seen, verdict: &Verdict) -> bool {
+    let (status, reason, message) = wanted(verdict);
+    seen.conditions.iter().any(|condition| {
+        condition.type_ == ACCEPTED
+            && condition.status == status
+            && condition.reason == reason
+            && condition.message == message
+            && condition.observed_generation == seen.generation
+    })
+}
+
+/// All conditions of the object with the new one.
+fn conditions(seen: &Seen, verdict: &Verdict) -> Vec<Condition> {
+    let (status, reason, message) = wanted(verdict);
+    let before = seen
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == ACCEPTED);
+    let last_transition_time = match before {
+        Some(before) if before.status == status => before.last_transition_time.clone(),
+        _ => Time(Timestamp::now()),
+    };
+    let mut conditions: Vec<Condition> = seen
+        .conditions
+        .iter()
+        .filter(|condition| condition.type_ != ACCEPTED)
+        .cloned()
+        .collect();
+    conditions.push(Condition {
+        type_: ACCEPTED.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message,
+        last_transition_time,
+        observed_generation: seen.generation,
+    });
+    conditions
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(problem: Option<&str>) -> Verdict {
+        Verdict {
+            name: "tor-a".into(),
+            problem: problem.map(ToOwned::to_owned),
+        }
+    }
+
+    #[test]
+    fn a_condition_is_written_once_for_each_generation_and_verdict() {
+        let mut seen = Seen {
+            version: None,
+            generation: Some(3),
+            conditions: Vec::new(),
+        };
+        let good = verdict(None);
+        assert!(!is_written(&seen, &good));
+        seen.conditions = conditions(&seen, &good);
+        assert!(is_written(&seen, &good));
+        assert!(!is_written(&seen, &verdict(Some("spec.peerIP: no"))));
+        seen.generation = Some(4);
+        assert!(!is_written(&seen, &good));
+        let before = seen.conditions[0].last_transition_time.clone();
+        seen.conditions = conditions(&seen, &good);
+        assert_eq!(seen.conditions.len(), 1);
+        assert_eq!(
+            seen.conditions[0].last_transition_time, before,
+            "the status is the same"
+        );
+    }
+}

@@ -1,0 +1,337 @@
+//! The one task that owns the speaker: events in, outputs carried out, one timer.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{error, info, warn};
+
+use super::fib::Fib;
+use super::grpc::{Felix, Query, Said};
+use super::tcp::{Connections, Listeners};
+use super::{Event, state, status};
+use crate::Millis;
+use crate::config::Config;
+use crate::speaker::{DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
+
+/// Events handled before the timer is looked at again.
+const BATCH: usize = 256;
+
+/// What the engine starts with.
+pub(crate) struct Start {
+    pub(crate) config: Config,
+    /// "file" or "kubernetes".
+    pub(crate) source: &'static str,
+    /// Why it is not the newest one; empty: it is.
+    pub(crate) complaint: String,
+    /// Sessions wait for felix, which brings the origins.
+    pub(crate) wait_for_felix: bool,
+    /// Where to keep the last good configuration.
+    pub(crate) keep: Option<PathBuf>,
+}
+
+/// The speaker and what carries its outputs out.
+pub(crate) struct Engine {
+    speaker: Speaker,
+    events: mpsc::Sender<Event>,
+    connections: Connections,
+    listeners: Listeners,
+    fib: Arc<Fib>,
+    started: Instant,
+    facts: status::Facts,
+    keep: Option<PathBuf>,
+}
+
+impl Engine {
+    pub(crate) fn new(start: Start, events: mpsc::Sender<Event>, fib: Arc<Fib>) -> Self {
+        let Start {
+            config,
+            source,
+            complaint,
+            wait_for_felix,
+            keep,
+        } = start;
+        let started = Instant::now();
+        let listeners = Listeners::new(config.listen_port, &events);
+        info!(source, asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "starting");
+        let mut engine = Self {
+            speaker: Speaker::new(config, seed(), 0),
+            connections: Connections::new(events.clone()),
+            events,
+            listeners,
+            fib,
+            started,
+            facts: status::Facts {
+                source,
+                complaint,
+                felix: None,
+            },
+            keep,
+        };
+        engine.keep();
+        if !wait_for_felix {
+            let report = DataplaneReport {
+                boot_id: String::new(),
+                preserved: Vec::new(),
+            };
+            engine.input(Input::Dataplane(report));
+            engine.input(Input::OriginsComplete);
+        }
+        engine
+    }
+
+    /// Runs until the speaker fails for good.
+    pub(crate) async fn run(mut self, mut inbox: mpsc::Receiver<Event>) -> anyhow::Result<()> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let due = self.speaker.next_timeout();
+            let timer = async {
+                match due {
+                    Some(due) => {
+                        tokio::time::sleep_until(self.started + Duration::from_millis(due)).await
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = inbox.recv_many(&mut batch, BATCH) => {
+                    anyhow::ensure!(count > 0, "no event can come any more");
+                }
+                () = timer => {}
+            }
+            for event in batch.drain(..) {
+                self.take(event);
+            }
+            let now = self.now();
+            if self.speaker.next_timeout().is_some_and(|due| due <= now) {
+                self.input(Input::Tick);
+            }
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.started.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Accepted(stream, remote) => {
+                let Ok(local) = stream.local_addr() else {
+                    // It is gone already.
+                    return;
+                };
+                match self.connections.accept(stream) {
+                    Some(conn) => {
+                        self.input(Input::Tcp(conn, TcpEvent::Accepted { local, remote }));
+                    }
+                    None => warn!(%remote, "too many connections: one more is refused"),
+                }
+            }
+            Event::Tcp(conn, event) => {
+                if self.connections.admit(conn, &event) {
+                    self.input(Input::Tcp(conn, event));
+                }
+            }
+            Event::Kernel(changes) => self.input(Input::Kernel(changes)),
+            Event::Config(Ok(config)) => self.configure(*config),
+            Event::Config(Err(problem)) | Event::Complaint(problem) => {
+                if self.facts.complaint != problem && !problem.is_empty() {
+                    warn!(problem, "the newest configuration is not (all) in force");
+                }
+                self.facts.complaint = problem;
+            }
+            Event::Felix(felix) => self.felix(felix),
+            Event::Query(query) => self.answer(query),
+        }
+    }
+
+    fn configure(&mut self, config: Config) {
+        self.facts.complaint.clear();
+        if *self.speaker.config() == config {
+            return;
+        }
+        info!(
+            peers = config.peers.len(),
+            pools = config.pools.len(),
+            "new configuration"
+        );
+        if config.listen_port != self.listeners.port() {
+            self.listeners = Listeners::new(config.listen_port, &self.events);
+        }
+        self.input(Input::Config(config));
+        self.keep();
+    }
+
+    /// Keeps the configuration for a start without the API.
+    fn keep(&self) {
+        if let Some(path) = &self.keep
+            && let Err(e) = state::save(path, self.speaker.config())
+        {
+            warn!(path = %path.display(), error = format!("{e:#}"), "cannot keep the configuration for the next start");
+        }
+    }
+
+    fn felix(&mut self, Felix { stream, said }: Felix) {
+        if !self.fib.is_current(stream) {
+            return;
+        }
+        match said {
+            Said::Opened => {
+                self.facts.felix = Some(stream);
+                self.input(Input::OriginsBegin);
+            }
+            Said::Report(report) => self.input(Input::Dataplane(report)),
+            Said::Origin {
+                generation,
+                prefix,
+                kind,
+                withdrawn,
+            } => {
+                self.input(Input::Origin {
+                    prefix,
+                    kind,
+                    withdrawn,
+                });
+                self.fib.ack(stream, generation, String::new());
+            }
+            Said::OriginsComplete { generation } => {
+                self.input(Input::OriginsComplete);
+                self.fib.ack(stream, generation, String::new());
+            }
+            Said::Invalid {
+                generation,
+                problem,
+            } => {
+                warn!(problem, "felix sent an origin that makes no sense");
+                self.fib.ack(stream, generation, problem);
+            }
+            Said::Ack { generation, error } => {
+                if !error.is_empty() {
+                    warn!(generation, error, "felix could not take a route");
+                }
+            }
+            Said::Closed => {
+                info!("felix is gone; what it said stays in force");
+                self.facts.felix = None;
+            }
+        }
+    }
+
+    fn answer(&self, query: Query) {
+        let now = self.now();
+        // Whoever asked may be gone.
+        match query {
+            Query::Speaker(answer) => {
+                let _ = answer.send(status::speaker(&self.speaker, &self.facts, now));
+            }
+            Query::Neighbors(answer) => {
+                let _ = answer.send(status::neighbors(&self.speaker, now));
+            }
+            Query::Routes(query, answer) => {
+                let _ = answer.send(status::routes(&self.speaker, &query, now));
+            }
+        }
+    }
+
+    /// Feeds the speaker. A defect that bytes of a peer bring to light costs that connection, not the program.
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        let conn = match &input {
+            Input::Tcp(conn, _) => Some(*conn),
+            _ => None,
+        };
+        match (
+            catch_unwind(AssertUnwindSafe(|| self.speaker.handle(input, now))),
+            conn,
+        ) {
+            (Ok(outputs), _) => self.carry_out(outputs),
+            (Err(_), Some(conn)) => {
+                error!(%conn, "a defect of the speaker; the connection is closed");
+                self.connections.close(conn);
+                let closed = TcpEvent::Closed {
+                    reason: "internal error".to_owned(),
+                };
+                let outputs = self.speaker.handle(Input::Tcp(conn, closed), now);
+                self.carry_out(outputs);
+            }
+            // Its state may be half a change; a restart reads everything anew.
+            (Err(panic), None) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    fn carry_out(&mut self, outputs: Vec<Output>) {
+        for output in outputs {
+            match output {
+                Output::Connect {
+                    peer: _,
+                    local,
+                    remote,
+                    conn,
+                } => self.connections.connect(conn, local, remote),
+                Output::Send(conn, bytes) => self.connections.send(conn, bytes),
+                Output::Close(conn) => self.connections.close(conn),
+                Output::Best { prefix, legs } => self.fib.set(prefix, legs),
+                Output::BestComplete => {
+                    info!("the best routes are complete");
+                    self.fib.complete();
+                }
+                Output::Event(event) => log(&event),
+            }
+        }
+    }
+}
+
+/// Changes with each start of the program.
+pub(crate) fn instance() -> String {
+    format!("{:016x}", seed())
+}
+
+/// A number nobody can foretell, from the randomness the standard library gives its hash maps.
+fn seed() -> u64 {
+    use std::hash::{BuildHasher as _, RandomState};
+    RandomState::new().hash_one(std::process::id())
+}
+
+fn log(event: &SpeakerEvent) {
+    match event {
+        SpeakerEvent::Established {
+            peer,
+            families,
+            hold_time,
+        } => {
+            info!(%peer, ?families, hold_time, "session established");
+        }
+        SpeakerEvent::Down {
+            peer,
+            state,
+            reason,
+        } => info!(%peer, %state, %reason, "session down"),
+        SpeakerEvent::UnknownPeer { remote } => {
+            warn!(%remote, "connection refused: no peer has this address");
+        }
+        SpeakerEvent::NotReady { peer, state } => {
+            info!(%peer, %state, "connection refused: the session is not ready for one");
+        }
+        SpeakerEvent::Malformed {
+            peer,
+            problem,
+            bytes,
+        } => warn!(%peer, problem, bytes, "malformed UPDATE"),
+        SpeakerEvent::NoNextHop { peer, family } => {
+            warn!(%peer, %family, "nothing is announced: there is no own address for the next hop");
+        }
+        SpeakerEvent::TooLong { peer, prefix } => {
+            warn!(%peer, %prefix, "route not announced: its attributes do not fit into a message");
+        }
+        SpeakerEvent::EndOfRib { peer, family } => info!(%peer, %family, "End-of-RIB received"),
+        SpeakerEvent::DataplaneOverdue => {
+            warn!("felix sent no report in time: sessions start without it")
+        }
+        SpeakerEvent::DeferralOver => {
+            warn!("not every peer sent End-of-RIB in time: going on without")
+        }
+    }
+}

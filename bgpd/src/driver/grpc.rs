@@ -1,0 +1,442 @@
+//! The gRPC socket: the stream with felix, and the status for people.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use api::v1;
+use api::v1::bgp_status_server::{BgpStatus, BgpStatusServer};
+use api::v1::bgpd_message::Body as Tell;
+use api::v1::dataplane_server::{Dataplane, DataplaneServer};
+use api::v1::felix_message::Body as Heard;
+use crds::net::{Cidr, Family};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::Event;
+use super::fib::{Fib, Step};
+use crate::config::OriginKind;
+use crate::speaker::{DataplaneReport, Leg};
+
+/// Version of the contract with felix; one up and one down are understood.
+const CONTRACT: u32 = 1;
+
+/// Messages to felix that wait for the socket.
+const TO_FELIX: usize = 64;
+
+/// What felix said, or that it is there or gone.
+#[derive(Debug)]
+pub(crate) struct Felix {
+    /// The stream it said it on.
+    pub(crate) stream: u64,
+    pub(crate) said: Said,
+}
+
+#[derive(Debug)]
+pub(crate) enum Said {
+    Opened,
+    Report(DataplaneReport),
+    Origin {
+        generation: u64,
+        prefix: Cidr,
+        kind: OriginKind,
+        withdrawn: bool,
+    },
+    OriginsComplete {
+        generation: u64,
+    },
+    /// A message that makes no sense.
+    Invalid {
+        generation: u64,
+        problem: String,
+    },
+    Ack {
+        generation: u64,
+        error: String,
+    },
+    Closed,
+}
+
+/// What people ask.
+#[derive(Debug)]
+pub(crate) enum Query {
+    Speaker(oneshot::Sender<v1::Speaker>),
+    Neighbors(oneshot::Sender<Vec<v1::Neighbor>>),
+    Routes(RouteQuery, oneshot::Sender<Vec<v1::Route>>),
+}
+
+/// Which routes are asked for.
+#[derive(Debug, Default)]
+pub(crate) struct RouteQuery {
+    pub(crate) prefix: Option<Cidr>,
+    /// Prefixes that contain it.
+    pub(crate) containing: Option<std::net::IpAddr>,
+    pub(crate) neighbor: Option<NeighborQuery>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum NeighborQuery {
+    Local,
+    Address(std::net::IpAddr),
+}
+
+/// What the calls are answered with.
+#[derive(Clone)]
+pub(crate) struct Service {
+    pub(crate) events: mpsc::Sender<Event>,
+    pub(crate) fib: Arc<Fib>,
+    /// Changes with each start.
+    pub(crate) instance: String,
+    /// There is a configuration, and with it a speaker.
+    pub(crate) ready: watch::Receiver<bool>,
+}
+
+/// Serves both services for as long as the program runs.
+pub(crate) async fn serve(listener: api::local::Listener, service: Service) -> anyhow::Result<()> {
+    tonic::transport::Server::builder()
+        .add_service(BgpStatusServer::new(service.clone()))
+        .add_service(DataplaneServer::new(service))
+        .serve_with_incoming(listener)
+        .await?;
+    Ok(())
+}
+
+type ToFelix = mpsc::Sender<Result<v1::BgpdMessage, Status>>;
+
+#[tonic::async_trait]
+impl Dataplane for Service {
+    type SyncStream = Pin<Box<dyn Stream<Item = Result<v1::BgpdMessage, Status>> + Send>>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<v1::FelixMessage>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        self.is_ready()?;
+        let (out, messages) = mpsc::channel(TO_FELIX);
+        let service = self.clone();
+        tokio::spawn(async move {
+            if let Err(status) = service.converse(request.into_inner(), &out).await {
+                warn!(problem = status.message(), "the stream with felix ended");
+                // It may be gone already.
+                let _ = out.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+}
+
+impl Service {
+    /// One stream, from its Hello to its end.
+    async fn converse(
+        &self,
+        mut from: Streaming<v1::FelixMessage>,
+        out: &ToFelix,
+    ) -> Result<(), Status> {
+        let hello = match from
+            .next()
+            .await
+            .transpose()?
+            .and_then(|message| message.body)
+        {
+            Some(Heard::Hello(hello)) => hello,
+            None => return Ok(()),
+            Some(_) => {
+                return Err(Status::failed_precondition(
+                    "the first message must be Hello",
+                ));
+            }
+        };
+        if hello.version.abs_diff(CONTRACT) > 1 {
+            return Err(Status::failed_precondition(format!(
+                "felix speaks version {} of the contract and bgpd version {CONTRACT}: bring both to neighbouring releases",
+                hello.version
+            )));
+        }
+        let (stream, mut changed) = self.fib.open();
+        info!(felix = hello.instance, stream, "felix is connected");
+        self.tell(stream, Said::Opened).await?;
+        let instance = self.instance.clone();
+        send(
+            out,
+            Tell::Hello(v1::Hello {
+                version: CONTRACT,
+                instance,
+            }),
+        )
+        .await?;
+
+        let telling = async {
+            let mut generation = 0;
+            loop {
+                changed.mark_unchanged();
+                let Some(step) = self.fib.step(stream) else {
+                    return Err(Status::aborted("a newer felix has connected"));
+                };
+                if step == Step::default() {
+                    // The sender lives as long as the service.
+                    let _ = changed.changed().await;
+                    continue;
+                }
+                generation = send_step(out, step, generation).await?;
+            }
+        };
+        let hearing = async {
+            while let Some(message) = from.next().await.transpose()? {
+                if let Some(said) = message.body.and_then(understand) {
+                    self.tell(stream, said).await?;
+                }
+            }
+            Ok::<(), Status>(())
+        };
+        let ended = tokio::select! {
+            ended = telling => ended,
+            ended = hearing => ended,
+        };
+        self.tell(stream, Said::Closed).await?;
+        ended
+    }
+
+    fn is_ready(&self) -> Result<(), Status> {
+        if *self.ready.borrow() {
+            return Ok(());
+        }
+        Err(Status::unavailable(
+            "it has no configuration yet: does the Kubernetes API answer, and is --node-name right?",
+        ))
+    }
+
+    async fn tell(&self, stream: u64, said: Said) -> Result<(), Status> {
+        let event = Event::Felix(Felix { stream, said });
+        self.events.send(event).await.map_err(|_| ending())
+    }
+
+    async fn ask<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, Status> {
+        self.is_ready()?;
+        let (answer, answered) = oneshot::channel();
+        let event = Event::Query(query(answer));
+        self.events.send(event).await.map_err(|_| ending())?;
+        answered.await.map_err(|_| ending())
+    }
+}
+
+fn ending() -> Status {
+    Status::unavailable("bgpd is ending")
+}
+
+async fn send(out: &ToFelix, body: Tell) -> Result<(), Status> {
+    let message = v1::BgpdMessage { body: Some(body) };
+    out.send(Ok(message))
+        .await
+        .map_err(|_| Status::cancelled("felix is gone"))
+}
+
+/// Sends what is due; the generation after it.
+async fn send_step(out: &ToFelix, step: Step, mut generation: u64) -> Result<u64, Status> {
+    if let Some(ack) = step.ack {
+        let ack = v1::Ack {
+            generation: ack.generation,
+            error: ack.error,
+        };
+        send(out, Tell::Ack(ack)).await?;
+    }
+    for (prefix, legs) in step.routes {
+        generation += 1;
+        let update = v1::RouteUpdate {
+            generation,
+            prefix: prefix.to_string(),
+            legs: legs.iter().map(leg).collect(),
+        };
+        send(out, Tell::Route(update)).await?;
+    }
+    if step.end_of_snapshot {
+        generation += 1;
+        send(out, Tell::EndOfSnapshot(v1::EndOfSnapshot { generation })).await?;
+    }
+    Ok(generation)
+}
+
+fn leg(leg: &Leg) -> v1::Leg {
+    v1::Leg {
+        address: leg.address.to_string(),
+        ifindex: leg.ifindex.unwrap_or(0),
+        onlink: leg.onlink,
+        weight: leg.weight.into(),
+    }
+}
+
+fn understand(body: Heard) -> Option<Said> {
+    match body {
+        // Only the first one means something.
+        Heard::Hello(_) => None,
+        Heard::Dataplane(report) => {
+            let families = [
+                (report.preserved_ipv4, Family::V4),
+                (report.preserved_ipv6, Family::V6),
+            ];
+            let preserved = families
+                .iter()
+                .filter(|(kept, _)| *kept)
+                .map(|(_, family)| *family)
+                .collect();
+            Some(Said::Report(DataplaneReport {
+                boot_id: report.boot_id,
+                preserved,
+            }))
+        }
+        Heard::Origin(origin) => Some(understand_origin(&origin)),
+        Heard::EndOfSnapshot(end) => Some(Said::OriginsComplete {
+            generation: end.generation,
+        }),
+        Heard::Ack(ack) => Some(Said::Ack {
+            generation: ack.generation,
+            error: ack.error,
+        }),
+    }
+}
+
+fn understand_origin(origin: &v1::OriginUpdate) -> Said {
+    let generation = origin.generation;
+    let prefix = match origin.prefix.parse() {
+        Ok(prefix) => prefix,
+        Err(e) => {
+            return Said::Invalid {
+                generation,
+                problem: format!("prefix: {e}"),
+            };
+        }
+    };
+    let kind = match v1::OriginKind::try_from(origin.kind) {
+        Ok(v1::OriginKind::Block) => OriginKind::Block,
+        Ok(v1::OriginKind::Borrowed) => OriginKind::Borrowed,
+        Ok(v1::OriginKind::Service) => OriginKind::Service,
+        Ok(v1::OriginKind::Node) => OriginKind::Node,
+        // A withdrawal needs no kind.
+        _ if origin.withdrawn => OriginKind::Block,
+        _ => {
+            let problem = format!("kind: {} of {} is not known", origin.kind, origin.prefix);
+            return Said::Invalid {
+                generation,
+                problem,
+            };
+        }
+    };
+    Said::Origin {
+        generation,
+        prefix,
+        kind,
+        withdrawn: origin.withdrawn,
+    }
+}
+
+#[tonic::async_trait]
+impl BgpStatus for Service {
+    async fn get_speaker(
+        &self,
+        _: Request<v1::GetSpeakerRequest>,
+    ) -> Result<Response<v1::Speaker>, Status> {
+        self.ask(Query::Speaker).await.map(Response::new)
+    }
+
+    async fn list_neighbors(
+        &self,
+        _: Request<v1::ListNeighborsRequest>,
+    ) -> Result<Response<v1::ListNeighborsResponse>, Status> {
+        let neighbors = self.ask(Query::Neighbors).await?;
+        Ok(Response::new(v1::ListNeighborsResponse { neighbors }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        let query = route_query(request.get_ref()).map_err(Status::invalid_argument)?;
+        let routes = self.ask(|answer| Query::Routes(query, answer)).await?;
+        Ok(Response::new(v1::ListRoutesResponse { routes }))
+    }
+}
+
+fn route_query(request: &v1::ListRoutesRequest) -> Result<RouteQuery, String> {
+    let mut query = RouteQuery::default();
+    if let Ok(address) = request.prefix.parse() {
+        query.containing = Some(address);
+    } else if !request.prefix.is_empty() {
+        query.prefix = Some(request.prefix.parse().map_err(|e| format!("prefix: {e}"))?);
+    }
+    query.neighbor = match request.neighbor.as_str() {
+        "" => None,
+        "local" => Some(NeighborQuery::Local),
+        text => {
+            let wrong = |_| format!("neighbor: {text:?} is neither an address nor `local`");
+            Some(NeighborQuery::Address(text.parse().map_err(wrong)?))
+        }
+    };
+    Ok(query)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_origin_that_makes_no_sense_is_told_back() {
+        let update = |prefix: &str, kind: v1::OriginKind, withdrawn| v1::OriginUpdate {
+            generation: 7,
+            prefix: prefix.into(),
+            kind: kind.into(),
+            withdrawn,
+        };
+        let said = understand_origin(&update("10.244.0.0/26", v1::OriginKind::Block, false));
+        assert!(
+            matches!(
+                said,
+                Said::Origin {
+                    generation: 7,
+                    kind: OriginKind::Block,
+                    ..
+                }
+            ),
+            "{said:?}"
+        );
+        for bad in [
+            update("10.244.0.1/26", v1::OriginKind::Block, false),
+            update("10.244.0.0/26", v1::OriginKind::Unspecified, false),
+        ] {
+            let said = understand_origin(&bad);
+            assert!(
+                matches!(said, Said::Invalid { generation: 7, .. }),
+                "{said:?}"
+            );
+        }
+        let said = understand_origin(&update("10.244.0.0/26", v1::OriginKind::Unspecified, true));
+        assert!(
+            matches!(
+                said,
+                Said::Origin {
+                    withdrawn: true,
+                    ..
+                }
+            ),
+            "{said:?}"
+        );
+    }
+
+    #[test]
+    fn routes_are_asked_for_by_prefix_address_or_neighbour() {
+        let query = |prefix: &str, neighbor: &str| {
+            route_query(&v1::ListRoutesRequest {
+                prefix: prefix.into(),
+                neighbor: neighbor.into(),
+            })
+        };
+        assert!(query("10.0.0.0/8", "").unwrap().prefix.is_some());
+        assert!(query("10.0.0.7", "").unwrap().containing.is_some());
+        assert_eq!(
+            query("", "local").unwrap().neighbor,
+            Some(NeighborQuery::Local)
+        );
+        assert!(query("banana", "").unwrap_err().starts_with("prefix"));
+        assert!(query("", "banana").unwrap_err().starts_with("neighbor"));
+    }
+}

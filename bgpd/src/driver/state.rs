@@ -1,0 +1,125 @@
+//! The last good configuration, kept for a start without the API.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+
+/// Name of the file in the state directory.
+const NAME: &str = "bgpd.json";
+
+/// Version of the file's format; one up and one down are understood.
+const VERSION: u32 = 1;
+
+#[derive(Serialize)]
+struct Kept<'a> {
+    version: u32,
+    config: &'a Config,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    version: u32,
+    config: Config,
+}
+
+/// Where it is kept.
+pub(crate) fn path(state_dir: &Path) -> PathBuf {
+    state_dir.join(NAME)
+}
+
+/// Replaces the kept configuration, whole or not at all.
+pub(crate) fn save(path: &Path, config: &Config) -> anyhow::Result<()> {
+    let text = serde_json::to_vec(&Kept {
+        version: VERSION,
+        config,
+    })
+    .context("cannot be written as JSON")?;
+    if std::fs::read(path).is_ok_and(|kept| kept == text) {
+        return Ok(());
+    }
+    let dir = path.parent().context("it has no directory")?;
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+    let new = path.with_extension("json.new");
+    // A left-over of a crash might have another mode.
+    match std::fs::remove_file(&new) {
+        Err(e) if e.kind() != ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    std::fs::rename(&new, path)?;
+    // The name is in the directory, which is written on its own.
+    File::open(dir)?.sync_all()?;
+    Ok(())
+}
+
+/// The kept configuration; None: there is none.
+pub(crate) fn load(path: &Path) -> anyhow::Result<Option<Config>> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let found: Found = serde_json::from_slice(&text)?;
+    anyhow::ensure!(
+        found.version.abs_diff(VERSION) <= 1,
+        "it has version {} and this program writes {VERSION}",
+        found.version
+    );
+    Ok(Some(found.config))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    fn config() -> Config {
+        let text =
+            "{asNumber: 65001, routerID: 192.0.2.1, peers: [{peerIP: 192.0.2.2, asNumber: 65002}]}";
+        crate::config::file::parse(text).unwrap().config
+    }
+
+    #[test]
+    fn what_is_saved_is_loaded_and_private() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = path(&tmp.path().join("margay"));
+        assert_eq!(load(&path).unwrap(), None);
+        save(&path, &config()).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(config()));
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let mut other = config();
+        other.hold_time = 30;
+        save(&path, &other).unwrap();
+        assert_eq!(load(&path).unwrap(), Some(other));
+        assert_eq!(
+            std::fs::read_dir(tmp.path().join("margay"))
+                .unwrap()
+                .count(),
+            1
+        );
+    }
+
+    #[test]
+    fn half_a_file_is_an_error_and_not_a_configuration() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = path(tmp.path());
+        save(&path, &config()).unwrap();
+        let text = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &text[..text.len() / 2]).unwrap();
+        assert!(load(&path).is_err());
+    }
+}

@@ -1,0 +1,123 @@
+//! The speaker's state as the API's messages.
+
+use api::v1;
+use crds::net::{Cidr, Family};
+
+use super::grpc::{NeighborQuery, RouteQuery};
+use crate::Millis;
+use crate::speaker::{FamilyCount, NeighborInfo, PeerKey, RouteFilter, RouteInfo, Speaker};
+
+/// What the driver knows beside the speaker.
+#[derive(Debug)]
+pub(crate) struct Facts {
+    /// "file" or "kubernetes".
+    pub(crate) source: &'static str,
+    /// Why the newest configuration is not in force.
+    pub(crate) complaint: String,
+    /// The stream with felix.
+    pub(crate) felix: Option<u64>,
+}
+
+pub(crate) fn speaker(speaker: &Speaker, facts: &Facts, now: Millis) -> v1::Speaker {
+    let summary = speaker.summary();
+    v1::Speaker {
+        asn: summary.asn,
+        router_id: summary.router_id.to_string(),
+        config_source: facts.source.to_owned(),
+        config_error: facts.complaint.clone(),
+        felix_connected: facts.felix.is_some(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: now / 1000,
+        neighbors_configured: count(summary.neighbors_configured),
+        neighbors_established: count(summary.neighbors_established),
+        origins: count(summary.origins),
+        routes: count(summary.routes),
+    }
+}
+
+pub(crate) fn neighbors(speaker: &Speaker, now: Millis) -> Vec<v1::Neighbor> {
+    speaker.neighbors(now).into_iter().map(neighbor).collect()
+}
+
+fn neighbor(info: NeighborInfo) -> v1::Neighbor {
+    v1::Neighbor {
+        name: info.name,
+        address: info.key.to_string(),
+        peer_asn: info.remote_asn,
+        local_asn: info.local_asn,
+        state: info.state.to_string(),
+        state_seconds: info.state_millis / 1000,
+        hold_seconds: info.hold_time.into(),
+        peer_router_id: info.router_id.map(|id| id.to_string()).unwrap_or_default(),
+        families: info.families.iter().map(family).collect(),
+        established_count: info.established_count,
+        last_error: info.last_error.map(|e| e.to_string()).unwrap_or_default(),
+        messages_received: info.messages_received,
+        messages_sent: info.messages_sent,
+        capabilities: info.capabilities,
+    }
+}
+
+fn family(counts: &FamilyCount) -> v1::FamilyCount {
+    let family = match counts.family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    v1::FamilyCount {
+        family: family.to_owned(),
+        negotiated: counts.negotiated,
+        received: count(counts.received),
+        accepted: count(counts.accepted),
+        advertised: count(counts.advertised),
+        end_of_rib: counts.end_of_rib,
+    }
+}
+
+pub(crate) fn routes(speaker: &Speaker, query: &RouteQuery, now: Millis) -> Vec<v1::Route> {
+    let neighbor = match query.neighbor {
+        Some(NeighborQuery::Address(address)) => Some(PeerKey::Address(address)),
+        _ => None,
+    };
+    let filter = RouteFilter {
+        prefix: query.prefix,
+        neighbor,
+    };
+    let local_only = query.neighbor == Some(NeighborQuery::Local);
+    let contains = |prefix: Cidr| {
+        query
+            .containing
+            .is_none_or(|address| prefix.contains(address))
+    };
+    speaker
+        .routes(&filter, now)
+        .into_iter()
+        .filter(|route| contains(route.prefix) && (!local_only || route.neighbor.is_none()))
+        .map(route)
+        .collect()
+}
+
+fn route(info: RouteInfo) -> v1::Route {
+    v1::Route {
+        reason: info.reason(),
+        prefix: info.prefix.to_string(),
+        neighbor: info
+            .neighbor
+            .map_or_else(|| "local".to_owned(), |key| key.to_string()),
+        next_hop: info
+            .next_hop
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
+        as_path: info.as_path,
+        origin: info.origin.to_owned(),
+        local_pref: info.local_pref,
+        med: info.med,
+        best: info.best,
+        multipath: info.multipath,
+        communities: info.communities,
+        age_seconds: info.age_millis / 1000,
+    }
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
