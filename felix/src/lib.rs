@@ -11,5 +11,6 @@
 pub mod driver;
 pub mod feed;
 pub mod nft;
+pub mod nla;
 pub mod policy;
 pub mod routes;

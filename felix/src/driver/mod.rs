@@ -1,1 +1,5 @@
 //! The only I/O of felix: Kubernetes, netlink, gRPC, the CNI socket.
+
+pub mod conntrack;
+pub mod nft;
+pub mod socket;

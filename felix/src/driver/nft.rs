@@ -1,0 +1,289 @@
+//! The table `inet margay` in the kernel. No other table is read or written.
+
+use std::io;
+
+use super::conntrack::Conntrack;
+use super::socket::{self, NETFILTER, Refusal, Socket};
+use crate::nft::build::{self, Epoch, SETS, TABLE};
+use crate::nft::decode::{self, Counters, Elements, Inspection};
+use crate::nft::diff::Batch;
+use crate::nft::encode::{Step, Transaction, request};
+use crate::nft::model::Set;
+use crate::nft::rows;
+use crate::nla;
+use crate::policy::tables::Tables;
+
+const GET_TABLE: u8 = 1;
+const GET_RULE: u8 = 7;
+const GET_SET: u8 = 10;
+const GET_ELEMENT: u8 = 13;
+const GET_GENERATION: u8 = 16;
+const ACK: u16 = 4;
+
+/// Why the table could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Netlink failed.
+    #[error(transparent)]
+    Netlink(#[from] socket::Error),
+    /// The kernel refused a transaction; nothing of it was done.
+    #[error("{step}: {refusal}")]
+    Refused {
+        /// The message that was refused, in words.
+        step: String,
+        /// What the kernel said.
+        refusal: Refusal,
+    },
+    /// Others changed the ruleset each time the table was about to be made.
+    #[error("others keep changing the ruleset")]
+    Contended,
+}
+
+impl Error {
+    /// The kernel does not hold what it was thought to hold: read it, and apply the difference to that, or
+    /// [`Nft::reload`].
+    #[must_use]
+    pub fn is_drift(&self) -> bool {
+        matches!(self, Self::Refused { refusal, .. }
+            if matches!(refusal.errno, libc::ENOENT | libc::EEXIST | libc::EBUSY | libc::ENOTEMPTY))
+    }
+}
+
+/// What [`Nft::ensure_table`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ensured {
+    /// No table: it was made, without elements.
+    Created,
+    /// The table this felix would make: left as it is, with its elements and its epoch.
+    Adopted,
+    /// One with other rules: replaced in one transaction, with the elements it had.
+    Replaced,
+}
+
+/// The table of one network namespace.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+    conntrack: Conntrack,
+    epoch: Epoch,
+}
+
+impl Nft {
+    /// Of the network namespace of this thread.
+    pub fn open() -> io::Result<Self> {
+        Ok(Self {
+            socket: Socket::open(NETFILTER)?,
+            conntrack: Conntrack::open()?,
+            epoch: Epoch::FIRST,
+        })
+    }
+
+    /// The epoch which connections are stamped with.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Makes the table what [`build::table`] says, and never leaves traffic without rules in doing so.
+    pub fn ensure_table(&mut self) -> Result<Ensured, Error> {
+        for _ in 0..20 {
+            let generation = self.generation()?;
+            let there = self.inspect()?;
+            if let Some(epoch) = there.current() {
+                self.epoch = epoch;
+                return Ok(Ensured::Adopted);
+            }
+            let elements = if there.comment.is_some() {
+                self.read_sets(|set| there.has(set))?
+            } else {
+                Tables::default()
+            };
+            let epoch = match there.epoch {
+                Some(epoch) => {
+                    self.conntrack.forget_before(epoch.next())?;
+                    epoch.next()
+                }
+                // Nobody stamps connections now; those of an earlier table may carry any number.
+                None => {
+                    self.conntrack.forget_all()?;
+                    Epoch::FIRST
+                }
+            };
+            let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
+            transaction.replace_table(&build::table(epoch));
+            transaction.add(&rows::all(&elements).collect::<Vec<_>>());
+            match self.commit(transaction) {
+                Ok(()) => {
+                    self.epoch = epoch;
+                    return Ok(if there.comment.is_some() {
+                        Ensured::Replaced
+                    } else {
+                        Ensured::Created
+                    });
+                }
+                Err(Error::Refused { refusal, .. }) if refusal.errno == ERESTART => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// The elements in force. Links are not among them: the group of an interface is not in the table.
+    pub fn read(&mut self) -> Result<Tables, Error> {
+        self.read_sets(|_| true)
+    }
+
+    /// Makes the changes in one transaction, all or none.
+    pub fn apply(&mut self, batch: &Batch) -> Result<(), Error> {
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let epoch = if batch.bump {
+            self.epoch.next()
+        } else {
+            self.epoch
+        };
+        if batch.bump {
+            self.conntrack.forget_before(epoch)?;
+        }
+        let mut transaction = Transaction::begin(self.socket.sequence(0), None);
+        transaction.batch(batch, epoch);
+        self.commit(transaction)?;
+        self.epoch = epoch;
+        Ok(())
+    }
+
+    /// Replaces all elements by these in one transaction, whatever is there, and has live connections judged again.
+    pub fn reload(&mut self, tables: &Tables) -> Result<(), Error> {
+        self.apply(&Batch {
+            flush: true,
+            add: rows::all(tables).collect(),
+            bump: true,
+            ..Batch::default()
+        })
+    }
+
+    /// What has been dropped so far.
+    pub fn counters(&mut self) -> Result<Counters, Error> {
+        Ok(self.inspect()?.counters)
+    }
+
+    /// The table is there and has the rules it should have.
+    pub fn intact(&mut self) -> Result<bool, Error> {
+        Ok(self.inspect()?.current() == Some(self.epoch))
+    }
+
+    fn generation(&mut self) -> Result<u32, Error> {
+        let mut generation = 0;
+        let send = |sequence| request(GET_GENERATION, ACK, sequence).finish();
+        self.socket.request(send, |message| {
+            let id = message
+                .payload
+                .get(4..)
+                .and_then(|attributes| nla::find(attributes, 1));
+            generation = id.and_then(nla::be32).unwrap_or(generation);
+        })?;
+        Ok(generation)
+    }
+
+    fn inspect(&mut self) -> Result<Inspection, Error> {
+        let of_table = |kind| {
+            move |flags, sequence| {
+                let mut message = request(kind, flags, sequence);
+                message.string(1, TABLE);
+                message.finish()
+            }
+        };
+        let mut there = Inspection::default();
+        match self.socket.request(
+            |sequence| of_table(GET_TABLE)(ACK, sequence),
+            |message| there.table(message.payload),
+        ) {
+            Ok(()) => {}
+            Err(error) if error.errno() == Some(libc::ENOENT) => return Ok(there),
+            Err(error) => return Err(error.into()),
+        }
+        let there = self.socket.dump(
+            of_table(GET_SET),
+            || there.clone(),
+            |seen, message| seen.set(message.payload),
+        )?;
+        Ok(self.socket.dump(
+            of_table(GET_RULE),
+            || there.clone(),
+            |seen, message| seen.rule(message.payload),
+        )?)
+    }
+
+    fn read_sets(&mut self, wanted: impl Fn(&Set) -> bool) -> Result<Tables, Error> {
+        let mut tables = Tables::default();
+        for set in SETS
+            .iter()
+            .filter(|set| !build::is_constant(set) && wanted(set))
+        {
+            let send = |flags, sequence| {
+                let mut message = request(GET_ELEMENT, flags, sequence);
+                message.string(1, TABLE);
+                message.string(2, set.name);
+                message.finish()
+            };
+            let dumped = self.socket.dump(
+                send,
+                || Elements::of(set),
+                |elements, message| elements.message(message.payload),
+            );
+            for element in dumped?.finish() {
+                if !rows::insert(&mut tables, &element) {
+                    tracing::warn!(%element, "an element that felix did not make");
+                }
+            }
+        }
+        Ok(tables)
+    }
+
+    fn commit(&mut self, transaction: Transaction) -> Result<(), Error> {
+        let (bytes, last, steps) = transaction.end();
+        self.socket
+            .sequence(u32::try_from(steps.len() + 2).unwrap_or(u32::MAX));
+        let mut done = false;
+        let mut refused = None;
+        self.socket
+            .exchange(&bytes, |message| match socket::refusal(&message) {
+                Some(refusal) => {
+                    refused.get_or_insert(refusal);
+                }
+                None => done |= message.sequence == last,
+            })?;
+        match refused {
+            Some(refusal) => Err(Error::Refused {
+                step: describe(&bytes, &steps, &refusal),
+                refusal,
+            }),
+            None if done || steps.is_empty() => Ok(()),
+            None => Err(socket::Error::from(io::Error::other(
+                "the kernel did not answer a transaction",
+            ))
+            .into()),
+        }
+    }
+}
+
+/// Linux' own number, not in libc: the generation was no longer the one the transaction was made for.
+const ERESTART: i32 = 85;
+
+/// The refused message in words; the element itself, when the kernel says which.
+fn describe(bytes: &[u8], steps: &[Step], refusal: &Refusal) -> String {
+    let Some(step) = steps.iter().find(|step| step.sequence == refusal.sequence) else {
+        return "commit".to_owned();
+    };
+    let element = refusal.offset.and_then(|offset| {
+        let message = bytes.get(step.start..)?;
+        let name = nla::text(nla::find(message.get(nla::HEADER + 4..)?, 2)?);
+        let set = SETS.iter().find(|set| set.name == name)?;
+        decode::first_element(set, message.get(usize::try_from(offset).ok()?..)?)
+    });
+    match element {
+        Some(element) => format!("{} (at {})", step.what, element.text()),
+        None => step.what.clone(),
+    }
+}

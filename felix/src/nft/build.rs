@@ -1,0 +1,587 @@
+//! The fixed ruleset: every set and map, every chain and rule of `inet margay`.
+//!
+//! A packet of a workload is judged once per connection and epoch. The other side's address gives a class (`peer4`,
+//! `net4` …); class and device group of our side's interface give a program (`pair_eg`, else `default_eg` …); the
+//! program gives a verdict on protocol and port (`port`, `icmp_code`, `program`, `port_range`, `proto`,
+//! `program_ranged`). An accepted connection is stamped with the epoch in the top byte of its mark, and while that
+//! epoch lasts one comparison lets it pass. A change that takes permission away bumps the epoch in the same
+//! transaction: every live connection is judged again, and those now forbidden end, TCP with a reset.
+//!
+//! Replies are judged too, by the same tables with addresses, ports and interfaces exchanged, so that a connection does
+//! not survive because its next packet happens to be a reply.
+//!
+//! The packet's mark belongs to others (kube-proxy, among them). Scratch between two lookups is the packet's priority,
+//! used only on packets being judged and cleared afterwards.
+
+use super::model::{
+    Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Type,
+    Value, Verdict,
+};
+use crate::policy::tables::{Direction, Program, Subject};
+
+/// Name of the table.
+pub const TABLE: &str = "margay";
+/// How the host side of every workload's veth is named.
+pub const INTERFACE_PREFIX: &str = "mgy";
+/// Bits of the connection's mark that hold the epoch.
+pub const EPOCH_MASK: u32 = 0xff00_0000;
+
+/// Number of the current judgement of live connections, 1 to 255; 0 marks a connection never judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(u8);
+
+impl Epoch {
+    /// The first.
+    pub const FIRST: Self = Self(1);
+
+    /// The epoch with this number, unless it is 0.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number == 0 {
+            None
+        } else {
+            Some(Self(number))
+        }
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The one that follows a bump; 255 is followed by 1.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        if self.0 == u8::MAX {
+            Self(1)
+        } else {
+            Self(self.0 + 1)
+        }
+    }
+
+    /// Connections which carry an epoch of this half must forget it before this epoch begins: they were stamped in an
+    /// earlier cycle, and would pass unjudged when its number comes round. `Some((value, mask))` of the mark.
+    #[must_use]
+    pub const fn stale_half(self) -> Option<(u32, u32)> {
+        match self.0 {
+            1 => Some((0, 0x8000_0000)),
+            128 => Some((0x8000_0000, 0x8000_0000)),
+            _ => None,
+        }
+    }
+
+    /// As it stands in the connection's mark.
+    #[must_use]
+    pub const fn mark(self) -> u32 {
+        (self.0 as u32) << 24
+    }
+}
+
+macro_rules! sets {
+    ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
+        $($(#[$doc])+ pub static $constant: Set = {
+            #[allow(unused_mut, reason = "not every set has flags")]
+            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false };
+            $(set.$flag = true;)*
+            set
+        };)+
+        /// Every set and map of the table.
+        pub static SETS: &[&Set] = &[$(&$constant),+];
+    };
+}
+
+sets! {
+    /// Interface and source of each local pod.
+    WORKLOAD4 = "workload4", [IfName, Ip4];
+    /// Interface and source of each local pod.
+    WORKLOAD6 = "workload6", [IfName, Ip6];
+    /// Sources which a pod's own link may use towards its neighbour, the node.
+    LOCAL6 = "local6", [Ip6], interval;
+    /// ICMPv6 types of neighbour discovery and multicast listeners.
+    NEIGHBOUR = "neighbour", [Icmp6Type];
+    /// Class of an address.
+    PEER4 = "peer4", [Ip4], map;
+    /// Class of an address.
+    PEER6 = "peer6", [Ip6], map;
+    /// Class of an interval of addresses.
+    NET4 = "net4", [Ip4], map, interval;
+    /// Class of an interval of addresses.
+    NET6 = "net6", [Ip6], map, interval;
+    /// Program of a subject towards a class, egress.
+    PAIR_EGRESS = "pair_eg", [DevGroup, ClassId], map;
+    /// Program of a subject from a class, ingress.
+    PAIR_INGRESS = "pair_in", [DevGroup, ClassId], map;
+    /// Program of a subject towards the rest, egress.
+    DEFAULT_EGRESS = "default_eg", [DevGroup], map;
+    /// Program of a subject from the rest, ingress.
+    DEFAULT_INGRESS = "default_in", [DevGroup], map;
+    /// Verdict of a program on a port.
+    PORT = "port", [ClassId, Proto, Port], map;
+    /// Verdict of a program on an ICMP type and code.
+    ICMP_CODE = "icmp_code", [ClassId, Proto, Port], map;
+    /// Verdict of a program without ranges and protocols on the rest.
+    PROGRAM = "program", [ClassId], map;
+    /// Verdict of a program on a range of ports.
+    PORT_RANGE = "port_range", [ClassId, Proto, Port], map, interval;
+    /// Verdict of a program on a protocol.
+    PROTO = "proto", [ClassId, Proto], map;
+    /// Verdict of a program with ranges or protocols on the rest.
+    PROGRAM_RANGED = "program_ranged", [ClassId], map;
+}
+
+/// The chains whose rules name the epoch: a bump writes them anew, all in one transaction. They are kept short.
+#[must_use]
+pub fn epoch_chains(epoch: Epoch) -> Vec<Chain> {
+    let judged = || {
+        rule(
+            [
+                Statement::CtMark(EPOCH_MASK, Is::Equal, epoch.mark()),
+                ACCEPT,
+            ],
+            "judged in this epoch",
+        )
+    };
+    let filter = |name, number| {
+        Some(Hook {
+            name,
+            number,
+            priority: 0,
+        })
+    };
+    vec![
+        Chain {
+            name: "forward",
+            hook: filter("forward", 2),
+            rules: vec![
+                judged(),
+                plain([from_workload(Is::Equal), goto("judge")]),
+                plain([to_workload(), goto("judge")]),
+            ],
+        },
+        Chain {
+            name: "input",
+            hook: filter("input", 1),
+            rules: vec![judged(), plain([from_workload(Is::Equal), goto("to_node")])],
+        },
+        Chain {
+            name: "output",
+            hook: filter("output", 3),
+            rules: vec![judged(), plain([to_workload(), goto("from_node")])],
+        },
+        Chain {
+            name: "stamp",
+            hook: None,
+            rules: vec![
+                plain([Statement::SetCtMark(!EPOCH_MASK, epoch.mark())]),
+                plain([ACCEPT]),
+            ],
+        },
+    ]
+}
+
+/// The whole table at this epoch, without the elements of policy.
+#[must_use]
+pub fn table(epoch: Epoch) -> Table {
+    let mut chains = vec![antispoof()];
+    chains.extend(epoch_chains(epoch));
+    chains.extend(node_chains());
+    chains.extend(forward_chains());
+    for direction in Direction::BOTH {
+        for flow in [CtDirection::Original, CtDirection::Reply] {
+            chains.extend(side(direction, flow));
+        }
+    }
+    chains.push(run(CtDirection::Original));
+    chains.push(run(CtDirection::Reply));
+    chains.extend(ends());
+    let mut table = Table {
+        name: TABLE,
+        comment: String::new(),
+        sets: SETS.to_vec(),
+        elements: constants(),
+        chains,
+    };
+    table.comment = format!("ruleset {:016x}", fingerprint(&table));
+    table
+}
+
+/// Recognises the table that another felix made: the same rules, whatever the epoch. FNV-1a of the text.
+fn fingerprint(table: &Table) -> u64 {
+    let epochless = Table {
+        chains: table
+            .chains
+            .iter()
+            .map(|chain| {
+                let first = epoch_chains(Epoch::FIRST)
+                    .into_iter()
+                    .find(|other| other.name == chain.name);
+                first.unwrap_or_else(|| chain.clone())
+            })
+            .collect(),
+        ..table.clone()
+    };
+    epochless
+        .to_string()
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+}
+
+const ACCEPT: Statement = Statement::Verdict(Verdict::Accept);
+const DROP: Statement = Statement::Verdict(Verdict::Drop);
+const RETURN: Statement = Statement::Verdict(Verdict::Return);
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const ICMP6: u8 = 58;
+
+const fn goto(chain: &'static str) -> Statement {
+    Statement::Verdict(Verdict::Goto(chain))
+}
+
+const fn jump(chain: &'static str) -> Statement {
+    Statement::Verdict(Verdict::Jump(chain))
+}
+
+const fn from_workload(is: Is) -> Statement {
+    Statement::NameBegins(Field::IifName, is, INTERFACE_PREFIX)
+}
+
+const fn to_workload() -> Statement {
+    Statement::NameBegins(Field::OifName, Is::Equal, INTERFACE_PREFIX)
+}
+
+/// The interface's pod is selected by policies of this direction.
+const fn isolated(field: Field, direction: Direction) -> Statement {
+    let bit = direction.bit();
+    Statement::Group(
+        field,
+        Subject::MAGIC_MASK | bit,
+        Is::Equal,
+        Subject::MAGIC | bit,
+    )
+}
+
+const fn unprogrammed(field: Field) -> Statement {
+    Statement::Group(field, Subject::MAGIC_MASK, Is::Not, Subject::MAGIC)
+}
+
+fn plain<const N: usize>(statements: [Statement; N]) -> Rule {
+    Rule {
+        statements: statements.into(),
+        comment: None,
+    }
+}
+
+fn rule<const N: usize>(statements: [Statement; N], comment: &'static str) -> Rule {
+    Rule {
+        statements: statements.into(),
+        comment: Some(comment),
+    }
+}
+
+fn discovery() -> Statement {
+    Statement::In(vec![Field::Icmp6Type], &NEIGHBOUR)
+}
+
+/// Before connection tracking and before the established path, or a spoofer could ride another pod's connection.
+fn antispoof() -> Chain {
+    Chain {
+        name: "prerouting",
+        hook: Some(Hook {
+            name: "prerouting",
+            number: 0,
+            priority: -300,
+        }),
+        rules: vec![
+            plain([from_workload(Is::Not), RETURN]),
+            plain([
+                Statement::In(vec![Field::IifName, Field::Ip4Source], &WORKLOAD4),
+                ACCEPT,
+            ]),
+            plain([
+                Statement::In(vec![Field::IifName, Field::Ip6Source], &WORKLOAD6),
+                ACCEPT,
+            ]),
+            plain([
+                Statement::In(vec![Field::Ip6Source], &LOCAL6),
+                discovery(),
+                ACCEPT,
+            ]),
+            rule(
+                [Statement::Counter, DROP],
+                "unknown interface or spoofed source",
+            ),
+        ],
+    }
+}
+
+/// Between a pod and its own node. The node always reaches its pods; what a pod opens to its node is judged by the
+/// pod's egress, in both directions of the connection.
+fn node_chains() -> [Chain; 2] {
+    let to_node = vec![
+        plain([discovery(), ACCEPT]),
+        plain([Statement::CtState(&[CtState::Invalid]), goto("deny")]),
+        rule(
+            [Statement::CtDirection(CtDirection::Reply), goto("stamp")],
+            "of the node's own connections",
+        ),
+        plain([Statement::CtState(&[CtState::Related]), ACCEPT]),
+        rule(
+            [unprogrammed(Field::IifGroup), goto("deny")],
+            "not programmed",
+        ),
+        plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
+        plain([goto("ok")]),
+    ];
+    let from_node = vec![
+        rule(
+            [
+                Statement::CtState(&[CtState::Invalid, CtState::Related, CtState::Untracked]),
+                ACCEPT,
+            ],
+            "errors, resets, neighbour discovery",
+        ),
+        rule(
+            [Statement::CtDirection(CtDirection::Original), goto("stamp")],
+            "the node to its own pods",
+        ),
+        plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
+        plain([goto("ok")]),
+    ];
+    [
+        Chain {
+            name: "to_node",
+            hook: None,
+            rules: to_node,
+        },
+        Chain {
+            name: "from_node",
+            hook: None,
+            rules: from_node,
+        },
+    ]
+}
+
+/// Between a pod and anything but its own node. An ICMP error carries the mark of the connection it is about, but is
+/// not judged in its place: it passes without stamping, or an allowed error would revive a forbidden connection.
+fn forward_chains() -> [Chain; 2] {
+    let error = |proto| {
+        rule(
+            [
+                Statement::L4Proto(proto),
+                Statement::CtState(&[CtState::Related]),
+                ACCEPT,
+            ],
+            "about a connection",
+        )
+    };
+    let judge = vec![
+        plain([
+            Statement::CtState(&[CtState::Invalid, CtState::Untracked]),
+            goto("deny"),
+        ]),
+        rule(
+            [
+                unprogrammed(Field::IifGroup),
+                from_workload(Is::Equal),
+                goto("deny"),
+            ],
+            "not programmed",
+        ),
+        rule(
+            [unprogrammed(Field::OifGroup), to_workload(), goto("deny")],
+            "not programmed",
+        ),
+        error(ICMP),
+        error(ICMP6),
+        plain([Statement::CtDirection(CtDirection::Reply), goto("judge_r")]),
+        plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
+        plain([isolated(Field::OifGroup, Direction::Ingress), jump("in_o")]),
+        plain([goto("ok")]),
+    ];
+    let judge_r = vec![
+        plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
+        plain([isolated(Field::IifGroup, Direction::Ingress), jump("in_r")]),
+        plain([goto("ok")]),
+    ];
+    [
+        Chain {
+            name: "judge",
+            hook: None,
+            rules: judge,
+        },
+        Chain {
+            name: "judge_r",
+            hook: None,
+            rules: judge_r,
+        },
+    ]
+}
+
+/// One side's judgement: the class of the other side's address, then the program of subject and class.
+fn side(direction: Direction, flow: CtDirection) -> [Chain; 2] {
+    use CtDirection::{Original, Reply};
+    use Direction::{Egress, Ingress};
+    let (class, program) = match (direction, flow) {
+        (Egress, Original) => ("eg_o", "eg_ox"),
+        (Egress, Reply) => ("eg_r", "eg_rx"),
+        (Ingress, Original) => ("in_o", "in_ox"),
+        (Ingress, Reply) => ("in_r", "in_rx"),
+    };
+    let (pair, default) = match direction {
+        Egress => (&PAIR_EGRESS, &DEFAULT_EGRESS),
+        Ingress => (&PAIR_INGRESS, &DEFAULT_INGRESS),
+    };
+    // The opener of a flow is the source of its original packets and the destination of its replies.
+    let (ip4, ip6, group) = match (direction, flow) {
+        (Egress, Original) => (
+            Field::Ip4Destination,
+            Field::Ip6Destination,
+            Field::IifGroup,
+        ),
+        (Egress, Reply) => (Field::Ip4Source, Field::Ip6Source, Field::OifGroup),
+        (Ingress, Original) => (Field::Ip4Source, Field::Ip6Source, Field::OifGroup),
+        (Ingress, Reply) => (
+            Field::Ip4Destination,
+            Field::Ip6Destination,
+            Field::IifGroup,
+        ),
+    };
+    let run = run_name(flow);
+    let classify = |field, map| plain([Statement::Map(vec![field], map), goto(program)]);
+    [
+        Chain {
+            name: class,
+            hook: None,
+            rules: vec![
+                classify(ip4, &PEER4),
+                classify(ip6, &PEER6),
+                classify(ip4, &NET4),
+                classify(ip6, &NET6),
+                plain([Statement::ClearPriority, goto(program)]),
+            ],
+        },
+        Chain {
+            name: program,
+            hook: None,
+            rules: vec![
+                plain([
+                    Statement::Map(vec![group, Field::Priority], pair),
+                    goto(run),
+                ]),
+                plain([Statement::Map(vec![group], default), goto(run)]),
+                plain([goto("deny")]),
+            ],
+        },
+    ]
+}
+
+const fn run_name(flow: CtDirection) -> &'static str {
+    match flow {
+        CtDirection::Original => "run_o",
+        CtDirection::Reply => "run_r",
+    }
+}
+
+/// The program in the scratch register is asked about protocol and port; the service's port is the source of a reply.
+fn run(flow: CtDirection) -> Chain {
+    let port = match flow {
+        CtDirection::Original => Field::DestinationPort,
+        CtDirection::Reply => Field::SourcePort,
+    };
+    let ask = |rest: &[Field], map| {
+        let mut key = vec![Field::Priority];
+        key.extend_from_slice(rest);
+        plain([Statement::Map(key, map), goto("act")])
+    };
+    Chain {
+        name: run_name(flow),
+        hook: None,
+        rules: vec![
+            plain([Statement::Priority(Program::ALLOW.0), RETURN]),
+            plain([Statement::Priority(Program::DENY.0), goto("deny")]),
+            ask(&[Field::L4Proto, port], &PORT),
+            ask(&[Field::L4Proto, Field::SourcePort], &ICMP_CODE),
+            ask(&[], &PROGRAM),
+            ask(&[Field::L4Proto, port], &PORT_RANGE),
+            ask(&[Field::L4Proto], &PROTO),
+            ask(&[], &PROGRAM_RANGED),
+            plain([goto("deny")]),
+        ],
+    }
+}
+
+fn ends() -> [Chain; 3] {
+    let act = vec![
+        plain([Statement::Priority(Program::ALLOW.0), RETURN]),
+        plain([goto("deny")]),
+    ];
+    let ok = vec![plain([Statement::ClearPriority]), plain([goto("stamp")])];
+    let deny = vec![
+        plain([Statement::ClearPriority]),
+        rule(
+            [
+                Statement::L4Proto(TCP),
+                Statement::CtMark(EPOCH_MASK, Is::Not, 0),
+                Statement::Counter,
+                Statement::ResetTcp,
+            ],
+            "was allowed before",
+        ),
+        rule([Statement::Counter, DROP], "denied"),
+    ];
+    [
+        Chain {
+            name: "act",
+            hook: None,
+            rules: act,
+        },
+        Chain {
+            name: "ok",
+            hook: None,
+            rules: ok,
+        },
+        Chain {
+            name: "deny",
+            hook: None,
+            rules: deny,
+        },
+    ]
+}
+
+fn constants() -> Vec<Element> {
+    let address = |text: [u16; 8]| vec![Value::Address(std::net::IpAddr::from(text))];
+    let single = |set, key| Element {
+        set,
+        key,
+        last: None,
+        value: None,
+        comment: None,
+    };
+    let range = |first, last| Element {
+        last: Some(address(last)),
+        ..single(&LOCAL6, address(first))
+    };
+    let mut elements = vec![
+        range([0; 8], [0; 8]),
+        range(
+            [0xfe80, 0, 0, 0, 0, 0, 0, 0],
+            [
+                0xfebf, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff, 0xffff,
+            ],
+        ),
+    ];
+    // Listener report and done, router and neighbour solicitation, neighbour advertisement, version 2 listener report.
+    for icmp6 in [131, 132, 133, 135, 136, 143] {
+        elements.push(single(&NEIGHBOUR, vec![Value::Number(icmp6)]));
+    }
+    elements
+}
+
+/// The elements of this set belong to the ruleset and not to policy.
+#[must_use]
+pub fn is_constant(set: &Set) -> bool {
+    std::ptr::eq(set, &raw const LOCAL6) || std::ptr::eq(set, &raw const NEIGHBOUR)
+}

@@ -1,0 +1,318 @@
+//! What the kernel says about `inet margay`: the state of its rules, and its elements.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use super::build::{self, Epoch};
+use super::encode;
+use super::model::{Element, Set, Type, Value};
+use crate::nla;
+
+/// What is there of the table, without its elements.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// The table's comment; `None` when there is no table.
+    pub comment: Option<String>,
+    /// Type and length of the key, by name of the set.
+    pub sets: BTreeMap<String, (u32, u32)>,
+    /// Number of rules by chain.
+    pub rules: BTreeMap<String, usize>,
+    /// The epoch which accepted connections are stamped with.
+    pub epoch: Option<Epoch>,
+    /// What the rules have counted.
+    pub counters: Counters,
+}
+
+/// Packets that were dropped since the table was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// From an unknown interface, or with a source that is not the interface's.
+    pub spoofed: u64,
+    /// By policy, before they became a connection.
+    pub denied: u64,
+    /// Of connections that had been allowed: answered with a reset.
+    pub reset: u64,
+}
+
+impl Inspection {
+    /// Takes in a message about the table, a set or a rule of it.
+    pub fn table(&mut self, payload: &[u8]) {
+        let attributes = payload.get(4..).unwrap_or_default();
+        if nla::find(attributes, 1).map(nla::text).as_deref() == Some(build::TABLE) {
+            self.comment = Some(
+                nla::find(attributes, 6)
+                    .and_then(|data| user_text(data, 0))
+                    .unwrap_or_default(),
+            );
+        }
+    }
+
+    /// Takes in a message about a set.
+    pub fn set(&mut self, payload: &[u8]) {
+        let attributes = payload.get(4..).unwrap_or_default();
+        let number = |kind| {
+            nla::find(attributes, kind)
+                .and_then(nla::be32)
+                .unwrap_or_default()
+        };
+        if let Some(name) = nla::find(attributes, 2).map(nla::text) {
+            self.sets.insert(name, (number(4), number(5)));
+        }
+    }
+
+    /// Takes in a message about a rule.
+    pub fn rule(&mut self, payload: &[u8]) {
+        let attributes = payload.get(4..).unwrap_or_default();
+        let Some(chain) = nla::find(attributes, 2).map(nla::text) else {
+            return;
+        };
+        let expressions = nla::find(attributes, 4).unwrap_or_default();
+        let mut packets = None;
+        let mut resets = false;
+        for expression in nla::attributes(expressions) {
+            let data = nla::find(expression.value, 2).unwrap_or_default();
+            match nla::find(expression.value, 1).map(nla::text).as_deref() {
+                Some("counter") => packets = nla::find(data, 2).and_then(nla::be64),
+                Some("reject") => resets = true,
+                Some("bitwise") if chain == "stamp" => {
+                    let xor = nla::find(data, 5).and_then(|nest| nla::ne32(nla::find(nest, 1)?));
+                    self.epoch = xor.and_then(|xor| Epoch::new(xor.to_be_bytes()[0]));
+                }
+                _ => {}
+            }
+        }
+        match (chain.as_str(), packets) {
+            ("prerouting", Some(packets)) => self.counters.spoofed = packets,
+            ("deny", Some(packets)) if resets => self.counters.reset = packets,
+            ("deny", Some(packets)) => self.counters.denied = packets,
+            _ => {}
+        }
+        *self.rules.entry(chain).or_default() += 1;
+    }
+
+    /// The ruleset is the one this felix makes, complete, at this epoch; `None` when it is not.
+    #[must_use]
+    pub fn current(&self) -> Option<Epoch> {
+        let epoch = self.epoch?;
+        let table = build::table(epoch);
+        let same = self.comment.as_ref() == Some(&table.comment)
+            && table.sets.iter().all(|set| self.has(set))
+            && table
+                .chains
+                .iter()
+                .all(|chain| self.rules.get(chain.name) == Some(&chain.rules.len()))
+            && self.rules.len() == table.chains.len();
+        same.then_some(epoch)
+    }
+
+    /// The set is there, with keys as this felix writes them.
+    #[must_use]
+    pub fn has(&self, set: &Set) -> bool {
+        self.sets.get(set.name) == Some(&(encode::key_type(set), encode::key_length(set)))
+    }
+}
+
+/// The elements of a set, gathered from the messages of a dump.
+#[derive(Debug)]
+pub struct Elements {
+    set: &'static Set,
+    raw: Vec<Raw>,
+}
+
+#[derive(Debug)]
+struct Raw {
+    key: Vec<u8>,
+    last: Option<Vec<u8>>,
+    end: bool,
+    value: Option<u32>,
+    comment: Option<String>,
+}
+
+impl Elements {
+    /// None yet.
+    #[must_use]
+    pub const fn of(set: &'static Set) -> Self {
+        Self {
+            set,
+            raw: Vec::new(),
+        }
+    }
+
+    /// Takes in one message of the dump.
+    pub fn message(&mut self, payload: &[u8]) {
+        let list = nla::find(payload.get(4..).unwrap_or_default(), 3).unwrap_or_default();
+        self.raw
+            .extend(nla::attributes(list).filter_map(|element| raw(element.value)));
+    }
+
+    /// All of them; ranges put together from their ends.
+    #[must_use]
+    pub fn finish(mut self) -> Vec<Element> {
+        let set = self.set;
+        if !set.interval || set.ranges_in_concatenation() {
+            return self
+                .raw
+                .iter()
+                .filter_map(|raw| {
+                    let last = match &raw.last {
+                        Some(last) => Some(values(set, last)?),
+                        None => None,
+                    };
+                    element(set, raw, last)
+                })
+                .collect();
+        }
+        // Where one range ends and the next begins, the end comes first.
+        self.raw
+            .sort_by(|a, b| (&a.key, !a.end).cmp(&(&b.key, !b.end)));
+        let mut ranges = Vec::new();
+        for (i, raw) in self.raw.iter().enumerate().filter(|(_, raw)| !raw.end) {
+            let last = match self.raw.get(i + 1) {
+                Some(next) => predecessor(next.key.clone()),
+                None => vec![u8::MAX; raw.key.len()],
+            };
+            if let Some(last) = values(set, &last) {
+                ranges.extend(element(set, raw, Some(last)));
+            }
+        }
+        ranges
+    }
+}
+
+/// The element at the start of this list, for an error which names it.
+#[must_use]
+pub fn first_element(set: &'static Set, attribute: &[u8]) -> Option<Element> {
+    let raw = raw(nla::attributes(attribute).next()?.value)?;
+    element(set, &raw, None)
+}
+
+fn element(set: &'static Set, raw: &Raw, last: Option<Vec<Value>>) -> Option<Element> {
+    Some(Element {
+        set,
+        key: values(set, &raw.key)?,
+        last,
+        value: raw.value,
+        comment: raw.comment.clone(),
+    })
+}
+
+fn raw(element: &[u8]) -> Option<Raw> {
+    let data = |kind| nla::find(nla::find(element, kind)?, 1);
+    Some(Raw {
+        key: data(1)?.to_vec(),
+        last: data(10).map(<[u8]>::to_vec),
+        end: nla::find(element, 3)
+            .and_then(nla::be32)
+            .is_some_and(|flags| flags & 1 != 0),
+        value: data(2).and_then(nla::ne32),
+        comment: nla::find(element, 6).and_then(|user| user_text(user, 0)),
+    })
+}
+
+fn predecessor(mut key: Vec<u8>) -> Vec<u8> {
+    for byte in key.iter_mut().rev() {
+        *byte = byte.wrapping_sub(1);
+        if *byte != u8::MAX {
+            break;
+        }
+    }
+    key
+}
+
+fn values(set: &Set, mut bytes: &[u8]) -> Option<Vec<Value>> {
+    let mut all = Vec::with_capacity(set.key.len());
+    for kind in set.key {
+        let field = bytes.get(..kind.length())?;
+        all.push(value(*kind, field, set.ranges_in_concatenation())?);
+        bytes = bytes.get(kind.length().next_multiple_of(4).min(bytes.len())..)?;
+    }
+    Some(all)
+}
+
+fn value(kind: Type, field: &[u8], network_order: bool) -> Option<Value> {
+    Some(match kind {
+        Type::IfName => Value::Name(nla::text(field)),
+        Type::Ip4 => Value::Address(IpAddr::from(*field.first_chunk::<4>()?)),
+        Type::Ip6 => Value::Address(IpAddr::from(*field.first_chunk::<16>()?)),
+        _ if kind.host_order() && !network_order => Value::Number(nla::ne32(field)?),
+        _ => Value::Number(
+            field
+                .iter()
+                .fold(0, |number, byte| number << 8 | u32::from(*byte)),
+        ),
+    })
+}
+
+/// The text of this kind in user data.
+fn user_text(mut data: &[u8], wanted: u8) -> Option<String> {
+    while let [kind, length, rest @ ..] = data {
+        let (value, tail) = rest.split_at_checked((*length).into())?;
+        if *kind == wanted {
+            return Some(nla::text(value));
+        }
+        data = tail;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nft::encode::Transaction;
+    use crate::nft::{diff, rows};
+    use crate::policy::tables::Tables;
+
+    #[test]
+    fn elements_come_back_from_the_messages_that_add_them() {
+        let tables = diff::fixture();
+        let elements: Vec<_> = rows::all(&tables).collect();
+        let mut transaction = Transaction::begin(1, None);
+        transaction.add(&elements);
+        let (bytes, ..) = transaction.end();
+        let mut sets: BTreeMap<String, Elements> = build::SETS
+            .iter()
+            .map(|set| (set.name.to_owned(), Elements::of(set)))
+            .collect();
+        for message in nla::messages(&bytes) {
+            if let Some(name) = message
+                .payload
+                .get(4..)
+                .and_then(|attributes| nla::find(attributes, 2))
+            {
+                sets.get_mut(&nla::text(name))
+                    .expect("a set of ours")
+                    .message(message.payload);
+            }
+        }
+        let mut back = Tables {
+            links: tables.links.clone(),
+            ..Tables::default()
+        };
+        for set in sets.into_values() {
+            for element in set.finish() {
+                assert!(rows::insert(&mut back, &element), "{element}");
+            }
+        }
+        assert_eq!(back, tables);
+    }
+
+    #[test]
+    fn a_ruleset_is_recognised_whatever_its_epoch_and_not_when_a_rule_is_missing() {
+        let epoch = Epoch::new(77).expect("epoch");
+        let mut transaction = Transaction::begin(1, None);
+        transaction.replace_table(&build::table(epoch));
+        let (bytes, ..) = transaction.end();
+        let mut seen = Inspection::default();
+        for message in nla::messages(&bytes) {
+            match message.kind.to_be_bytes() {
+                [encode::SUBSYSTEM, encode::kind::NEW_TABLE] => seen.table(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_SET] => seen.set(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_RULE] => seen.rule(message.payload),
+                _ => {}
+            }
+        }
+        assert_eq!(seen.current(), Some(epoch));
+        *seen.rules.get_mut("judge").expect("chain") -= 1;
+        assert_eq!(seen.current(), None);
+    }
+}

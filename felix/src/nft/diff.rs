@@ -1,0 +1,366 @@
+//! From changes of the policy tables to the steps which bring the kernel there.
+//!
+//! The device group of a link cannot change in the same transaction as the sets, so there are three steps. What no
+//! packet can reach yet comes first: the rows of new programs and subjects, and the addresses of new pods. Then links
+//! get their groups. Then everything else, additions and removals together with the bump of the epoch, in one
+//! transaction: whoever is judged in between is judged by the old rows or by the new ones, never by a mixture.
+
+use std::collections::BTreeSet;
+
+use super::model::Element;
+use super::rows;
+use crate::policy::tables::{Change, Edit, Program, Subject};
+
+/// One transaction.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Every set is emptied first, apart from those of the ruleset itself.
+    pub flush: bool,
+    /// Elements that go.
+    pub delete: Vec<Element>,
+    /// Elements that come, after those.
+    pub add: Vec<Element>,
+    /// Live connections are judged again.
+    pub bump: bool,
+}
+
+impl Batch {
+    /// Nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    fn push(&mut self, step: rows::Move) {
+        self.delete.extend(step.old);
+        self.add.extend(step.new);
+    }
+}
+
+/// The steps, in the order in which they are to be made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Nothing refers to these yet.
+    pub add: Batch,
+    /// Device groups to set; [`UNPROGRAMMED`] takes a link out of policy, and it is denied.
+    pub links: Vec<(String, Subject)>,
+    /// The rest.
+    pub commit: Batch,
+}
+
+/// Device group of a link whose pod is not (or no longer) known: the kernel's default.
+pub const UNPROGRAMMED: Subject = Subject(0);
+
+impl Phases {
+    /// Nothing would change.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.add.is_empty() && self.links.is_empty() && self.commit.is_empty()
+    }
+}
+
+/// Steps for these changes. `narrowing`: some connection allowed before may be forbidden now. A link that leaves policy
+/// narrows, too.
+#[must_use]
+pub fn plan(changes: &[Change], narrowing: bool) -> Phases {
+    let fresh = Fresh::of(changes);
+    let mut phases = Phases::default();
+    phases.commit.bump = narrowing;
+    for change in changes {
+        match (rows::of(change), change) {
+            (Some(step), _) if fresh.unreachable(change) => phases.add.push(step),
+            (Some(step), _) => phases.commit.push(step),
+            (None, Change::Link(edit)) => {
+                phases
+                    .links
+                    .push((edit.key.clone(), edit.new.unwrap_or(UNPROGRAMMED)));
+                phases.commit.bump |= edit.new.is_none();
+            }
+            (None, _) => {}
+        }
+    }
+    phases
+}
+
+/// What no packet can reach before the changes are made.
+struct Fresh<'a> {
+    programs: BTreeSet<Program>,
+    subjects: BTreeSet<Subject>,
+    links: BTreeSet<&'a str>,
+    addresses: BTreeSet<std::net::IpAddr>,
+}
+
+impl<'a> Fresh<'a> {
+    /// A program in use has a row in one of the two maps of final verdicts, a subject one default per direction in
+    /// which it is isolated: one without such a row before the changes is new.
+    fn of(changes: &'a [Change]) -> Self {
+        let mut fresh = Self {
+            programs: BTreeSet::new(),
+            subjects: BTreeSet::new(),
+            links: BTreeSet::new(),
+            addresses: BTreeSet::new(),
+        };
+        let mut known = BTreeSet::new();
+        for change in changes {
+            match change {
+                Change::Program(edit) | Change::ProgramRanged(edit) => {
+                    match edit.old {
+                        None => fresh.programs.insert(edit.key),
+                        Some(_) => known.insert(edit.key),
+                    };
+                }
+                Change::Default(Edit {
+                    key: (_, subject),
+                    old: None,
+                    ..
+                }) => {
+                    fresh.subjects.insert(*subject);
+                }
+                Change::Link(Edit { key, old: None, .. }) => {
+                    fresh.links.insert(key);
+                }
+                _ => {}
+            }
+        }
+        fresh.programs.retain(|program| !known.contains(program));
+        for change in changes {
+            if let Change::Workload(Edit {
+                key: (interface, address),
+                old: None,
+                ..
+            }) = change
+                && fresh.links.contains(interface.as_str())
+            {
+                fresh.addresses.insert(*address);
+            }
+        }
+        // An address that moves from one pod to another is in use by the first until the commit.
+        for change in changes {
+            if let Change::Workload(Edit {
+                key: (_, address),
+                old: Some(_),
+                ..
+            }) = change
+            {
+                fresh.addresses.remove(address);
+            }
+        }
+        fresh
+    }
+
+    fn unreachable(&self, change: &Change) -> bool {
+        match change {
+            Change::Workload(Edit {
+                key: (_, address),
+                old: None,
+                ..
+            })
+            | Change::Peer(Edit {
+                key: address,
+                old: None,
+                ..
+            }) => self.addresses.contains(address),
+            Change::Pair(Edit {
+                key: (_, subject, _),
+                old: None,
+                ..
+            })
+            | Change::Default(Edit {
+                key: (_, subject),
+                old: None,
+                ..
+            }) => self.subjects.contains(subject),
+            Change::Port(Edit {
+                key: (program, ..),
+                old: None,
+                ..
+            })
+            | Change::Icmp(Edit {
+                key: (program, ..),
+                old: None,
+                ..
+            }) => self.programs.contains(program),
+            Change::PortRange(Edit {
+                key: (program, ..),
+                old: None,
+                ..
+            }) => self.programs.contains(program),
+            Change::Proto(Edit {
+                key: (program, _),
+                old: None,
+                ..
+            }) => self.programs.contains(program),
+            Change::Program(Edit {
+                key: program,
+                old: None,
+                ..
+            })
+            | Change::ProgramRanged(Edit {
+                key: program,
+                old: None,
+                ..
+            }) => self.programs.contains(program),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) fn fixture() -> crate::policy::tables::Tables {
+    use crate::policy::tables::{Class, Direction, Tables, Verdict};
+    let address = |text: &str| text.parse().expect("address");
+    let web = Subject::new(4, false, true);
+    let mut tables = Tables::default();
+    for ip in ["10.1.0.1", "fd00:1::1"] {
+        tables
+            .workloads
+            .insert(("mgy0000000000a1".into(), address(ip)), "a/web1".into());
+        tables.peers.insert(address(ip), Class(0x12));
+    }
+    tables.links.insert("mgy0000000000a1".into(), web);
+    for (first, last, class) in [
+        ("0.0.0.0", "9.255.255.255", 0x10),
+        ("10.0.0.0", "10.0.255.255", 0x11),
+        ("10.1.0.0", "10.1.0.127", 0x12),
+        ("224.0.0.0", "255.255.255.255", 0x13),
+        ("::", "::ffff", 0x10),
+        ("fd00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 0x14),
+    ] {
+        tables
+            .nets
+            .insert((address(first), address(last)), Class(class));
+    }
+    tables
+        .pairs
+        .insert((Direction::Ingress, web, Class(0x12)), Program(0x11));
+    tables.pairs.insert(
+        (Direction::Egress, Subject::new(5, true, false), Class(0x12)),
+        Program::ALLOW,
+    );
+    tables
+        .defaults
+        .insert((Direction::Ingress, web), Program(0x10));
+    tables.defaults.insert(
+        (Direction::Egress, Subject::new(5, true, false)),
+        Program::DENY,
+    );
+    tables
+        .ports
+        .insert((Program(0x10), 6, 8080), Verdict::Allow);
+    tables.ports.insert((Program(0x10), 17, 53), Verdict::Allow);
+    tables
+        .port_ranges
+        .insert((Program(0x11), 17, 5000, 5999), Verdict::Allow);
+    tables
+        .port_ranges
+        .insert((Program(0x11), 17, 7000, 65535), Verdict::Deny);
+    tables
+        .icmp
+        .insert((Program(0x10), 1, 0x0800), Verdict::Allow);
+    tables.protos.insert((Program(0x11), 132), Verdict::Allow);
+    tables.programs.insert(Program(0x10), Verdict::Deny);
+    tables.programs_ranged.insert(Program(0x11), Verdict::Deny);
+    tables
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::tables::{Class, Direction, Tables, Verdict};
+
+    fn names(elements: &[Element]) -> Vec<String> {
+        elements.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_first_pod_is_built_before_its_link_is_set() {
+        let phases = plan(&Tables::default().diff(&fixture()), false);
+        assert_eq!(
+            phases.links,
+            [("mgy0000000000a1".to_owned(), Subject::new(4, false, true))]
+        );
+        let added = names(&phases.add.add);
+        for row in [
+            "workload4 { \"mgy0000000000a1\" . 10.1.0.1 comment \"a/web1\" }",
+            "peer4 { 10.1.0.1 : 0:12 }",
+            "pair_in { 1828716562 . 0:12 : 0:11 }",
+            "port { 0:10 . 6 . 8080 : 0:1 }",
+            "port_range { 0:11 . 17 . 5000-5999 : 0:1 }",
+        ] {
+            assert!(added.iter().any(|line| line == row), "{row} in {added:#?}");
+        }
+        // Intervals change the class of addresses in use.
+        assert!(phases.commit.add.iter().all(|element| element.set.interval));
+        assert_eq!(phases.commit.add.len(), fixture().nets.len());
+        assert!(phases.add.delete.is_empty() && phases.commit.delete.is_empty());
+        assert!(!phases.commit.bump);
+    }
+
+    #[test]
+    fn what_packets_can_reach_changes_in_one_transaction_with_the_bump() {
+        let have = fixture();
+        let mut want = have.clone();
+        let web = Subject::new(4, false, true);
+        want.defaults
+            .insert((Direction::Ingress, web), Program(0x20));
+        want.programs.insert(Program(0x20), Verdict::Allow);
+        want.pairs
+            .insert((Direction::Ingress, web, Class(0x13)), Program::DENY);
+        want.ports.remove(&(Program(0x10), 6, 8080));
+        want.peers
+            .insert("10.9.0.9".parse().expect("address"), Class(0x13));
+        let phases = plan(&have.diff(&want), true);
+        assert_eq!(names(&phases.add.add), ["program { 0:20 : 0:1 }"]);
+        assert_eq!(
+            names(&phases.commit.delete),
+            [
+                "default_in { 1828716562 : 0:10 }",
+                "port { 0:10 . 6 . 8080 : 0:1 }"
+            ]
+        );
+        assert_eq!(
+            names(&phases.commit.add),
+            [
+                "peer4 { 10.9.0.9 : 0:13 }",
+                "pair_in { 1828716562 . 0:13 : 0:2 }",
+                "default_in { 1828716562 : 0:20 }"
+            ]
+        );
+        assert!(phases.commit.bump);
+    }
+
+    #[test]
+    fn a_link_that_leaves_policy_is_cut_and_bumps() {
+        let have = fixture();
+        let mut want = have.clone();
+        want.links.clear();
+        let phases = plan(&have.diff(&want), false);
+        assert_eq!(phases.links, [("mgy0000000000a1".to_owned(), UNPROGRAMMED)]);
+        assert!(
+            phases.commit.bump && phases.commit.add.is_empty() && phases.commit.delete.is_empty()
+        );
+    }
+
+    #[test]
+    fn an_address_that_moves_between_pods_waits_for_the_commit() {
+        let have = fixture();
+        let mut want = have.clone();
+        let ip: std::net::IpAddr = "10.1.0.1".parse().expect("address");
+        want.workloads.remove(&("mgy0000000000a1".to_owned(), ip));
+        want.workloads
+            .insert(("mgy0000000000b2".to_owned(), ip), "b/web1".to_owned());
+        want.links
+            .insert("mgy0000000000b2".to_owned(), Subject::new(4, false, true));
+        let phases = plan(&have.diff(&want), true);
+        assert!(phases.add.is_empty());
+        assert_eq!(
+            (phases.commit.delete.len(), phases.commit.add.len()),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn no_change_is_no_step() {
+        assert!(plan(&fixture().diff(&fixture()), false).is_empty());
+    }
+}

@@ -1,0 +1,522 @@
+//! Tables, chains, rules, sets and elements as values which compare and print. The text is nft's own syntax: `nft -f`
+//! loads it, and what it makes is what the netlink encoding of the same value makes.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// A table of the family `inet`, with the elements its sets start with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Name.
+    pub name: &'static str,
+    /// Kept with the table; shown by `nft list`.
+    pub comment: String,
+    /// Named sets and maps.
+    pub sets: Vec<&'static Set>,
+    /// Elements which belong to the table itself and never change.
+    pub elements: Vec<Element>,
+    /// Chains; a chain may refer to a later one.
+    pub chains: Vec<Chain>,
+}
+
+/// A named set, or a map when it has values.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Set {
+    /// Name; never a keyword of nft.
+    pub name: &'static str,
+    /// Types of the fields of the key.
+    pub key: &'static [Type],
+    /// Maps to a 32-bit number, shown as a class id.
+    pub map: bool,
+    /// Keys may be ranges.
+    pub interval: bool,
+}
+
+impl Set {
+    /// Several fields, of which some may be ranges. Such keys compare as strings of bytes, so that every field is in
+    /// network order, also those which the kernel otherwise keeps in host order.
+    #[must_use]
+    pub const fn ranges_in_concatenation(&self) -> bool {
+        self.interval && self.key.len() > 1
+    }
+}
+
+/// Type of one field of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// Interface name.
+    IfName,
+    /// IPv4 address.
+    Ip4,
+    /// IPv6 address.
+    Ip6,
+    /// Device group.
+    DevGroup,
+    /// The scratch value in `meta priority`.
+    ClassId,
+    /// Layer 4 protocol.
+    Proto,
+    /// TCP or UDP port, or `type << 8 | code` of ICMP.
+    Port,
+    /// ICMPv6 type.
+    Icmp6Type,
+}
+
+impl Type {
+    /// nft's name of the type.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IfName => "ifname",
+            Self::Ip4 => "ipv4_addr",
+            Self::Ip6 => "ipv6_addr",
+            Self::DevGroup => "devgroup",
+            Self::ClassId => "classid",
+            Self::Proto => "inet_proto",
+            Self::Port => "inet_service",
+            Self::Icmp6Type => "icmpv6_type",
+        }
+    }
+
+    /// nft's number of the type, which the kernel keeps for it.
+    #[must_use]
+    pub const fn id(self) -> u32 {
+        match self {
+            Self::IfName => 41,
+            Self::Ip4 => 7,
+            Self::Ip6 => 8,
+            Self::DevGroup => 35,
+            Self::ClassId => 23,
+            Self::Proto => 12,
+            Self::Port => 13,
+            Self::Icmp6Type => 29,
+        }
+    }
+
+    /// Bytes of a value.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        match self {
+            Self::IfName | Self::Ip6 => 16,
+            Self::Ip4 | Self::DevGroup | Self::ClassId => 4,
+            Self::Proto | Self::Icmp6Type => 1,
+            Self::Port => 2,
+        }
+    }
+
+    /// The kernel holds the value in host order.
+    #[must_use]
+    pub const fn host_order(self) -> bool {
+        matches!(self, Self::IfName | Self::DevGroup | Self::ClassId)
+    }
+
+    fn write(self, f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
+        match (self, value) {
+            (Self::IfName, Value::Name(name)) => write!(f, "\"{name}\""),
+            (Self::ClassId, Value::Number(number)) => write_class(f, *number),
+            (_, Value::Name(name)) => f.write_str(name),
+            (_, Value::Address(address)) => write!(f, "{address}"),
+            (_, Value::Number(number)) => write!(f, "{number}"),
+        }
+    }
+}
+
+fn write_class(f: &mut fmt::Formatter<'_>, number: u32) -> fmt::Result {
+    write!(f, "{:x}:{:x}", number >> 16, number & 0xffff)
+}
+
+/// Value of one field of a key; its [`Type`] is the set's.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// Of an interface name.
+    Name(String),
+    /// Of an address.
+    Address(IpAddr),
+    /// Of anything else.
+    Number(u32),
+}
+
+/// One element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// The set or map it is in.
+    pub set: &'static Set,
+    /// Key; the first of the range in a set of intervals.
+    pub key: Vec<Value>,
+    /// Last of the range, `None` when the set has no intervals.
+    pub last: Option<Vec<Value>>,
+    /// What a map maps it to.
+    pub value: Option<u32>,
+    /// Shown by `nft list`, and read back.
+    pub comment: Option<String>,
+}
+
+impl Element {
+    fn write_key(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (kind, value)) in self.set.key.iter().zip(&self.key).enumerate() {
+            if i > 0 {
+                f.write_str(" . ")?;
+            }
+            kind.write(f, value)?;
+            if let Some(last) = self
+                .last
+                .as_ref()
+                .and_then(|last| last.get(i))
+                .filter(|last| *last != value)
+            {
+                f.write_str("-")?;
+                kind.write(f, last)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// As nft writes it between the braces of `elements`.
+    #[must_use]
+    pub fn text(&self) -> String {
+        struct Text<'a>(&'a Element);
+        impl fmt::Display for Text<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.write_key(f)?;
+                if let Some(comment) = &self.0.comment {
+                    write!(f, " comment \"{comment}\"")?;
+                }
+                if let Some(value) = self.0.value {
+                    f.write_str(" : ")?;
+                    write_class(f, value)?;
+                }
+                Ok(())
+            }
+        }
+        Text(self).to_string()
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {{ {} }}", self.set.name, self.text())
+    }
+}
+
+/// A chain, reached from a hook or from another chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chain {
+    /// Name.
+    pub name: &'static str,
+    /// Where packets enter it, if they do so by themselves. The policy is always accept: what is not a workload's
+    /// traffic is none of our business.
+    pub hook: Option<Hook>,
+    /// Rules in order.
+    pub rules: Vec<Rule>,
+}
+
+/// A hook of the family `inet` and the priority there (`linux/netfilter.h`, `linux/netfilter_ipv4.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hook {
+    /// nft's name.
+    pub name: &'static str,
+    /// `NF_INET_…`.
+    pub number: u32,
+    /// Lower runs earlier: -300 is before connection tracking, 0 is where filters sit, after DNAT and before SNAT.
+    pub priority: i32,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rule {
+    /// Matches and actions, in order.
+    pub statements: Vec<Statement>,
+    /// Shown by `nft list`.
+    pub comment: Option<&'static str>,
+}
+
+/// What can be read of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    /// Name of the interface it came in by.
+    IifName,
+    /// Name of the interface it goes out by.
+    OifName,
+    /// Device group of the interface it came in by.
+    IifGroup,
+    /// Device group of the interface it goes out by.
+    OifGroup,
+    /// Layer 4 protocol.
+    L4Proto,
+    /// The packet's priority, our scratch register.
+    Priority,
+    /// IPv4 source.
+    Ip4Source,
+    /// IPv4 destination.
+    Ip4Destination,
+    /// IPv6 source.
+    Ip6Source,
+    /// IPv6 destination.
+    Ip6Destination,
+    /// First 16 bits of the layer 4 header: source port, or type and code of ICMP.
+    SourcePort,
+    /// Second 16 bits of the layer 4 header.
+    DestinationPort,
+    /// ICMPv6 type.
+    Icmp6Type,
+}
+
+impl Field {
+    /// As nft writes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::IifName => "iifname",
+            Self::OifName => "oifname",
+            Self::IifGroup => "iifgroup",
+            Self::OifGroup => "oifgroup",
+            Self::L4Proto => "meta l4proto",
+            Self::Priority => "meta priority",
+            Self::Ip4Source => "ip saddr",
+            Self::Ip4Destination => "ip daddr",
+            Self::Ip6Source => "ip6 saddr",
+            Self::Ip6Destination => "ip6 daddr",
+            Self::SourcePort => "th sport",
+            Self::DestinationPort => "th dport",
+            Self::Icmp6Type => "icmpv6 type",
+        }
+    }
+
+    /// Type of its value.
+    #[must_use]
+    pub const fn kind(self) -> Type {
+        match self {
+            Self::IifName | Self::OifName => Type::IfName,
+            Self::IifGroup | Self::OifGroup => Type::DevGroup,
+            Self::L4Proto => Type::Proto,
+            Self::Priority => Type::ClassId,
+            Self::Ip4Source | Self::Ip4Destination => Type::Ip4,
+            Self::Ip6Source | Self::Ip6Destination => Type::Ip6,
+            Self::SourcePort | Self::DestinationPort => Type::Port,
+            Self::Icmp6Type => Type::Icmp6Type,
+        }
+    }
+}
+
+/// Equal or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Is {
+    /// `==`, which nft leaves out where it can.
+    Equal,
+    /// `!=`.
+    Not,
+}
+
+/// A bit of the connection tracking state of a packet (`NF_CT_STATE_BIT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CtState {
+    /// Belongs to no connection and cannot begin one.
+    Invalid = 1,
+    /// About a connection (an ICMP error), or expected by one.
+    Related = 4,
+    /// Never seen by connection tracking.
+    Untracked = 64,
+}
+
+impl CtState {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Invalid => "invalid",
+            Self::Related => "related",
+            Self::Untracked => "untracked",
+        }
+    }
+}
+
+/// Direction of a packet within its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CtDirection {
+    /// As its first packet.
+    Original = 0,
+    /// The other.
+    Reply = 1,
+}
+
+/// Where a packet goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Passes this hook.
+    Accept,
+    /// Is gone.
+    Drop,
+    /// Back behind the last jump.
+    Return,
+    /// Into a chain, and back at its end.
+    Jump(&'static str),
+    /// Into a chain, never back here.
+    Goto(&'static str),
+}
+
+/// A match, which ends the rule when it fails, or an action.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Statement {
+    /// The interface's name begins with this.
+    NameBegins(Field, Is, &'static str),
+    /// The masked device group.
+    Group(Field, u32, Is, u32),
+    /// The masked mark of the connection.
+    CtMark(u32, Is, u32),
+    /// Any of these states.
+    CtState(&'static [CtState]),
+    /// Direction within the connection.
+    CtDirection(CtDirection),
+    /// Layer 4 protocol.
+    L4Proto(u8),
+    /// The scratch register.
+    Priority(u32),
+    /// The key of these fields is in the set.
+    In(Vec<Field>, &'static Set),
+    /// The key of these fields is in the map; its value goes to the scratch register.
+    Map(Vec<Field>, &'static Set),
+    /// Clears the scratch register.
+    ClearPriority,
+    /// Keeps the bits of the mask of the connection's mark and sets these others.
+    SetCtMark(u32, u32),
+    /// Counts packets and bytes.
+    Counter,
+    /// Answers with a TCP reset and drops.
+    ResetTcp,
+    /// Ends the rule.
+    Verdict(Verdict),
+}
+
+impl fmt::Display for Is {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Equal => "==",
+            Self::Not => "!=",
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
+
+fn joined(fields: &[Field]) -> String {
+    fields
+        .iter()
+        .map(|field| field.name())
+        .collect::<Vec<_>>()
+        .join(" . ")
+}
+
+impl fmt::Display for Statement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameBegins(field, Is::Equal, prefix) => {
+                write!(f, "{} \"{prefix}*\"", field.name())
+            }
+            Self::NameBegins(field, Is::Not, prefix) => {
+                write!(f, "{} != \"{prefix}*\"", field.name())
+            }
+            Self::Group(field, mask, is, value) => {
+                write!(f, "{} & {mask:#010x} {is} {value:#010x}", field.name())
+            }
+            Self::CtMark(mask, is, value) => write!(f, "ct mark & {mask:#010x} {is} {value:#010x}"),
+            Self::CtState(states) => {
+                let names: Vec<_> = states.iter().map(|state| state.name()).collect();
+                write!(f, "ct state {}", names.join(","))
+            }
+            Self::CtDirection(CtDirection::Original) => f.write_str("ct direction original"),
+            Self::CtDirection(CtDirection::Reply) => f.write_str("ct direction reply"),
+            Self::L4Proto(proto) => write!(f, "meta l4proto {proto}"),
+            Self::Priority(value) => {
+                f.write_str("meta priority ")?;
+                write_class(f, *value)
+            }
+            Self::In(key, set) => write!(f, "{} @{}", joined(key), set.name),
+            Self::Map(key, set) => write!(f, "meta priority set {} map @{}", joined(key), set.name),
+            Self::ClearPriority => f.write_str("meta priority set none"),
+            Self::SetCtMark(keep, set) => {
+                write!(f, "ct mark set ct mark & {keep:#010x} | {set:#010x}")
+            }
+            Self::Counter => f.write_str("counter"),
+            Self::ResetTcp => f.write_str("reject with tcp reset"),
+            Self::Verdict(verdict) => write!(f, "{verdict}"),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, statement) in self.statements.iter().enumerate() {
+            if i > 0 {
+                f.write_str(" ")?;
+            }
+            write!(f, "{statement}")?;
+        }
+        match self.comment {
+            Some(comment) => write!(f, " comment \"{comment}\""),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  chain {} {{", self.name)?;
+        if let Some(hook) = self.hook {
+            writeln!(
+                f,
+                "    type filter hook {} priority {}; policy accept;",
+                hook.name, hook.priority
+            )?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "    {rule}")?;
+        }
+        writeln!(f, "  }}")
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.name)?;
+        writeln!(f, "  comment \"{}\"", self.comment)?;
+        for set in &self.sets {
+            let types: Vec<_> = set.key.iter().map(|kind| kind.name()).collect();
+            let (word, value) = if set.map {
+                ("map", " : classid")
+            } else {
+                ("set", "")
+            };
+            write!(
+                f,
+                "  {word} {} {{ type {}{value}; ",
+                set.name,
+                types.join(" . ")
+            )?;
+            if set.interval {
+                f.write_str("flags interval; ")?;
+            }
+            let elements: Vec<_> = self
+                .elements
+                .iter()
+                .filter(|e| e.set == *set)
+                .map(Element::text)
+                .collect();
+            if !elements.is_empty() {
+                write!(f, "elements = {{ {} }} ", elements.join(", "))?;
+            }
+            f.write_str("}\n")?;
+        }
+        for chain in &self.chains {
+            write!(f, "{chain}")?;
+        }
+        f.write_str("}\n")
+    }
+}

@@ -1,0 +1,579 @@
+//! The table `inet margay` in a real kernel: it loads, lists, reads back, and judges packets.
+
+mod net;
+mod ns;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use felix::driver::nft::{Ensured, Nft};
+use felix::nft::build::{self, Epoch};
+use felix::nft::diff::{self, Batch};
+use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
+use net::{Network, Probe};
+use ns::Namespace;
+
+/// A table in a namespace of its own.
+struct Kernel {
+    namespace: Namespace,
+    nft: Arc<Mutex<Nft>>,
+}
+
+impl Kernel {
+    fn new() -> Self {
+        let namespace = Namespace::new();
+        let nft = namespace.run(|| Nft::open().expect("netlink"));
+        let kernel = Self {
+            namespace,
+            nft: Arc::new(Mutex::new(nft)),
+        };
+        assert_eq!(
+            kernel.with(|nft| nft.ensure_table().expect("table")),
+            Ensured::Created
+        );
+        kernel
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut Nft) -> T) -> T {
+        act(&mut self.nft.lock().expect("lock"))
+    }
+}
+
+fn address(text: &str) -> std::net::IpAddr {
+    text.parse().expect("address")
+}
+
+/// One row of everything, ranges at both ends of the address space and next to each other included.
+fn rows() -> Tables {
+    let web = Subject::new(4, false, true);
+    let mut tables = Tables::default();
+    for ip in ["10.1.0.1", "fd00:1::1"] {
+        tables
+            .workloads
+            .insert(("mgy0000000000a1".into(), address(ip)), "a/web1".into());
+        tables.peers.insert(address(ip), Class(0x12));
+    }
+    tables.workloads.insert(
+        ("mgy0000000000a2".into(), address("10.1.0.2")),
+        format!("long/{}", "n".repeat(200)),
+    );
+    for (first, last, class) in [
+        ("0.0.0.0", "9.255.255.255", 0x10),
+        ("10.0.0.0", "10.0.255.255", 0x11),
+        ("10.1.0.0", "10.1.0.0", 0x12),
+        ("224.0.0.0", "255.255.255.255", 0x13),
+        ("::", "::ffff", 0x10),
+        ("fd00::", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 0x14),
+    ] {
+        tables
+            .nets
+            .insert((address(first), address(last)), Class(class));
+    }
+    for (direction, subject) in [
+        (Direction::Ingress, web),
+        (Direction::Egress, Subject::new(5, true, false)),
+    ] {
+        tables
+            .pairs
+            .insert((direction, subject, Class(0x12)), Program(0x11));
+        tables.defaults.insert((direction, subject), Program(0x10));
+    }
+    tables
+        .ports
+        .insert((Program(0x10), 6, 8080), Verdict::Allow);
+    tables.ports.insert((Program(0x10), 17, 53), Verdict::Deny);
+    tables
+        .port_ranges
+        .insert((Program(0x11), 17, 5000, 5999), Verdict::Allow);
+    tables
+        .port_ranges
+        .insert((Program(0x11), 17, 6000, 65535), Verdict::Deny);
+    tables
+        .port_ranges
+        .insert((Program(0x11), 6, 0, 1023), Verdict::Deny);
+    tables
+        .icmp
+        .insert((Program(0x10), 1, 0x0800), Verdict::Allow);
+    tables
+        .icmp
+        .insert((Program(0x10), 58, 0x8000), Verdict::Allow);
+    tables.protos.insert((Program(0x11), 132), Verdict::Allow);
+    tables.programs.insert(Program(0x10), Verdict::Deny);
+    tables.programs_ranged.insert(Program(0x11), Verdict::Deny);
+    tables
+}
+
+/// Brings the kernel from `have` to `want`, links included.
+fn enforce(kernel: &Kernel, have: &Tables, want: &Tables, narrowing: bool) {
+    let phases = diff::plan(&have.diff(want), narrowing);
+    kernel.with(|nft| nft.apply(&phases.add).expect("add"));
+    for (link, subject) in &phases.links {
+        kernel
+            .namespace
+            .sh(&format!("ip link set {link} group {}", subject.0));
+    }
+    kernel.with(|nft| nft.apply(&phases.commit).expect("commit"));
+}
+
+#[test]
+fn the_kernel_holds_what_the_text_says() {
+    let made = Kernel::new();
+    let loaded = Namespace::new();
+    loaded.feed("nft -f -", &build::table(Epoch::FIRST).to_string());
+    for list in [
+        "nft list ruleset",
+        "nft -j list ruleset",
+        "nft --debug=netlink list ruleset",
+    ] {
+        let without_handles = |text: String| {
+            let parts = text
+                .split("\"handle\": ")
+                .map(|part| part.trim_start_matches(|c: char| c.is_ascii_digit()));
+            parts.collect::<Vec<_>>().join("\"handle\": ")
+        };
+        let (ours, theirs) = (
+            without_handles(made.namespace.sh(list)),
+            without_handles(loaded.sh(list)),
+        );
+        for (ours, theirs) in ours.lines().zip(theirs.lines()) {
+            assert_eq!(ours, theirs, "{list}");
+        }
+        assert_eq!(ours.lines().count(), theirs.lines().count(), "{list}");
+    }
+}
+
+#[test]
+fn nft_lists_elements_with_names_and_types() {
+    let kernel = Kernel::new();
+    enforce(&kernel, &Tables::default(), &rows(), false);
+    let listed: String = kernel
+        .namespace
+        .sh("nft list ruleset")
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    for part in [
+        "table inet margay { comment \"ruleset ",
+        "type ifname . ipv4_addr elements = { \"mgy0000000000a1\" . 10.1.0.1 comment \"a/web1\"",
+        "map peer6 { type ipv6_addr : classid elements = { fd00:1::1 : 0:12 } }",
+        "elements = { 0.0.0.0-9.255.255.255 : 0:10, 10.0.0.0/16 : 0:11, 10.1.0.0 : 0:12, 224.0.0.0/3 : 0:13 }",
+        "map pair_in { type devgroup . classid : classid elements = { 1828716562 . 0:12 : 0:11 } }",
+        "0:11 . tcp . 0-1023 : 0:2",
+        "0:11 . udp . 5000-5999 : 0:1",
+        "0:10 . tcp . 8080 : 0:1",
+        "map icmp_code { type classid . inet_proto . inet_service : classid",
+        "type filter hook prerouting priority raw; policy accept;",
+        "iifname . ip saddr @workload4 accept",
+        "counter packets 0 bytes 0 drop comment \"unknown interface or spoofed source\"",
+    ] {
+        assert!(listed.contains(part), "{part}\nin {listed}");
+    }
+    kernel.namespace.sh("nft -j list ruleset");
+}
+
+#[test]
+fn what_is_written_is_read_back_by_the_next_felix() {
+    let kernel = Kernel::new();
+    let want = rows();
+    enforce(&kernel, &Tables::default(), &want, true);
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+
+    let mut next = kernel.namespace.run(|| Nft::open().expect("netlink"));
+    assert_eq!(next.ensure_table().expect("table"), Ensured::Adopted);
+    assert_eq!(next.epoch(), kernel.with(|nft| nft.epoch()));
+    assert_eq!(next.epoch().number(), 2);
+    assert_eq!(next.read().expect("read"), want);
+
+    enforce(&kernel, &want, &Tables::default(), true);
+    assert_eq!(next.read().expect("read"), Tables::default());
+}
+
+#[test]
+fn a_refused_transaction_changes_nothing_and_names_the_element() {
+    let kernel = Kernel::new();
+    let have = rows();
+    enforce(&kernel, &Tables::default(), &have, false);
+
+    let mut want = have.clone();
+    want.peers.insert(address("10.1.0.9"), Class(0x12));
+    kernel
+        .namespace
+        .sh("nft add element inet margay peer4 { 10.1.0.9 : 0:77 }");
+    let phases = diff::plan(&have.diff(&want), true);
+    let error = kernel
+        .with(|nft| nft.apply(&phases.commit))
+        .expect_err("somebody was faster");
+    assert!(error.is_drift(), "{error}");
+    assert!(
+        error.to_string().contains("peer4 { 10.1.0.9 : 0:12 }"),
+        "{error}"
+    );
+    assert_eq!(kernel.with(|nft| nft.epoch()), Epoch::FIRST);
+
+    // Reading what is there and applying the difference to that repairs it.
+    let found = kernel.with(|nft| nft.read().expect("read"));
+    assert_eq!(found.peers[&address("10.1.0.9")], Class(0x77));
+    enforce(&kernel, &found, &want, true);
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+
+    // So does loading everything anew.
+    kernel
+        .namespace
+        .sh("nft delete element inet margay peer4 { 10.1.0.1 }; nft flush map inet margay net4");
+    kernel.with(|nft| nft.reload(&want).expect("reload"));
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+    assert!(kernel.with(|nft| nft.intact().expect("inspect")));
+}
+
+#[test]
+fn a_table_with_other_rules_is_replaced_and_keeps_its_elements() {
+    let kernel = Kernel::new();
+    let want = rows();
+    enforce(&kernel, &Tables::default(), &want, true);
+    kernel.namespace.sh("nft flush chain inet margay judge");
+    assert!(!kernel.with(|nft| nft.intact().expect("inspect")));
+    assert_eq!(
+        kernel.with(|nft| nft.ensure_table().expect("table")),
+        Ensured::Replaced
+    );
+    assert!(kernel.with(|nft| nft.intact().expect("inspect")));
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+    assert_eq!(kernel.with(|nft| nft.epoch().number()), 3);
+
+    // Somebody else's table of another shape under our name; and none of the others is touched.
+    kernel.namespace.sh(
+        "nft delete table inet margay; nft add table inet margay; nft add chain inet margay judge",
+    );
+    kernel
+        .namespace
+        .sh("nft add table ip other; nft add chain ip other margay");
+    assert_eq!(
+        kernel.with(|nft| nft.ensure_table().expect("table")),
+        Ensured::Replaced
+    );
+    assert_eq!(
+        kernel.with(|nft| nft.read().expect("read")),
+        Tables::default()
+    );
+    assert!(
+        kernel
+            .namespace
+            .sh("nft list tables")
+            .contains("table ip other")
+    );
+
+    kernel.namespace.sh("nft delete table inet margay");
+    assert_eq!(
+        kernel.with(|nft| nft.ensure_table().expect("table")),
+        Ensured::Created
+    );
+}
+
+#[test]
+fn ten_thousand_elements_load_and_leave_in_one_transaction_each() {
+    let kernel = Kernel::new();
+    let mut want = Tables::default();
+    for i in 0..10_000_u32 {
+        want.peers.insert(
+            std::net::Ipv4Addr::from_bits(0x0a00_0000 + i).into(),
+            Class(0x10 + i % 7),
+        );
+        want.nets.insert(
+            (
+                std::net::Ipv4Addr::from_bits(0x2000_0000 + (i << 8)).into(),
+                std::net::Ipv4Addr::from_bits(0x2000_00ff + (i << 8)).into(),
+            ),
+            Class(0x10 + i % 5),
+        );
+    }
+    enforce(&kernel, &Tables::default(), &want, true);
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+    enforce(&kernel, &want, &Tables::default(), true);
+    assert_eq!(
+        kernel.with(|nft| nft.read().expect("read")),
+        Tables::default()
+    );
+}
+
+/// Pods a (ingress isolated), b (egress isolated) and c (known, never programmed) on a node, and r beyond it.
+struct Policed {
+    kernel: Kernel,
+    network: Network,
+    tables: Tables,
+}
+
+const FROM_R: Class = Class(0x10);
+const OF_A: Class = Class(0x11);
+const OF_B: Class = Class(0x12);
+
+impl Policed {
+    fn new() -> Self {
+        let kernel = Kernel::new();
+        let network = Network::new(&kernel.namespace, &["a", "b", "c", "d"]);
+        let ingress = Subject::new(7, false, true);
+        let egress = Subject::new(8, true, false);
+        let web = Program(0x10);
+        let mut tables = Tables::default();
+        for pod in ["a", "b", "c"] {
+            for ip in network.addresses(pod) {
+                tables
+                    .workloads
+                    .insert((Network::interface(pod), ip), format!("test/{pod}"));
+            }
+        }
+        for (name, class) in [("r", FROM_R), ("a", OF_A), ("b", OF_B)] {
+            for ip in network.addresses(name) {
+                tables.peers.insert(ip, class);
+            }
+        }
+        tables.links.insert(Network::interface("a"), ingress);
+        tables.links.insert(Network::interface("b"), egress);
+        tables
+            .defaults
+            .insert((Direction::Ingress, ingress), Program::DENY);
+        tables
+            .defaults
+            .insert((Direction::Egress, egress), Program::DENY);
+        tables
+            .pairs
+            .insert((Direction::Ingress, ingress, FROM_R), web);
+        tables
+            .pairs
+            .insert((Direction::Ingress, ingress, OF_B), web);
+        tables
+            .pairs
+            .insert((Direction::Egress, egress, OF_A), Program::ALLOW);
+        tables.ports.insert((web, 6, 8080), Verdict::Allow);
+        tables
+            .port_ranges
+            .insert((web, 17, 5000, 5099), Verdict::Allow);
+        tables.icmp.insert((web, 1, 0x0800), Verdict::Allow);
+        tables.icmp.insert((web, 1, 0), Verdict::Allow);
+        tables.protos.insert((web, 58), Verdict::Allow);
+        tables.programs_ranged.insert(web, Verdict::Deny);
+        enforce(&kernel, &Tables::default(), &tables, true);
+        Self {
+            kernel,
+            network,
+            tables,
+        }
+    }
+
+    /// The verdicts on all probes of a source and a destination, in both families.
+    fn expect(&self, from: &str, to: &str, probes: &[(Probe, bool)]) {
+        for address in self.network.addresses(to) {
+            for (probe, allowed) in probes {
+                let answered = self.network.probe(from, address, *probe);
+                assert_eq!(
+                    answered,
+                    *allowed,
+                    "{from} to {to} ({address}) {probe:?}\n{}",
+                    self.dump()
+                );
+            }
+        }
+    }
+
+    fn dump(&self) -> String {
+        self.kernel
+            .namespace
+            .sh("nft list ruleset; ip -d link; conntrack -L 2>&1 | head -40")
+    }
+}
+
+#[test]
+fn verdicts_hold_in_both_directions_and_families() {
+    use Probe::{Ping, Tcp, Udp};
+    let policed = Policed::new();
+    // Ingress of a: r and b may use one TCP port, a range of UDP ports, and ping.
+    for from in ["r", "b"] {
+        let probes = [
+            (Tcp(8080), true),
+            (Tcp(8081), false),
+            (Udp(5001), true),
+            (Udp(6000), false),
+            (Ping, true),
+        ];
+        policed.expect(from, "a", &probes);
+    }
+    // Egress of b: nobody but a. Replies to what others open to b pass.
+    policed.expect(
+        "b",
+        "r",
+        &[(Tcp(8080), false), (Udp(5001), false), (Ping, false)],
+    );
+    policed.expect(
+        "b",
+        "node",
+        &[(Tcp(8080), false), (Udp(5001), false), (Ping, false)],
+    );
+    policed.expect(
+        "r",
+        "b",
+        &[(Tcp(8081), true), (Udp(6000), true), (Ping, true)],
+    );
+    policed.expect("a", "b", &[(Tcp(8081), true), (Ping, true)]);
+    // a may open anything, also to its node.
+    policed.expect(
+        "a",
+        "r",
+        &[(Tcp(8080), true), (Udp(6000), true), (Ping, true)],
+    );
+    policed.expect("a", "node", &[(Tcp(8080), true), (Ping, true)]);
+    // The node reaches all its pods, whatever policy says, and those not yet programmed.
+    for to in ["a", "b", "c"] {
+        policed.expect(
+            "node",
+            to,
+            &[(Tcp(8081), true), (Udp(6000), true), (Ping, true)],
+        );
+    }
+    // A pod that is not programmed has no other network.
+    policed.expect("c", "r", &[(Tcp(8080), false), (Ping, false)]);
+    policed.expect("r", "c", &[(Tcp(8080), false), (Ping, false)]);
+    policed.expect("c", "b", &[(Tcp(8080), false)]);
+    policed.expect("b", "c", &[(Tcp(8080), false)]);
+    policed.expect("c", "node", &[(Tcp(8080), false)]);
+    assert!(
+        policed
+            .kernel
+            .with(|nft| nft.counters().expect("counters"))
+            .denied
+            > 0
+    );
+}
+
+#[test]
+fn unknown_interfaces_and_spoofed_sources_are_dropped() {
+    use Probe::{Ping, Tcp, Udp};
+    let policed = Policed::new();
+    policed.expect(
+        "d",
+        "r",
+        &[(Tcp(8080), false), (Udp(5001), false), (Ping, false)],
+    );
+    policed.expect("d", "node", &[(Tcp(8080), false)]);
+    policed.expect("r", "d", &[(Tcp(8080), false)]);
+
+    let spoofed = policed
+        .kernel
+        .with(|nft| nft.counters().expect("counters"))
+        .spoofed;
+    assert!(spoofed > 0);
+    for (forged, to) in [("10.1.0.2", "10.9.0.2"), ("fd00:1::2", "fd00:9::2")] {
+        policed
+            .network
+            .send_as("a", address(forged), address(to), 5001);
+    }
+    net::eventually("spoofed packets are counted", || {
+        policed
+            .kernel
+            .with(|nft| nft.counters().expect("counters"))
+            .spoofed
+            >= spoofed + 2
+    });
+    assert_eq!(policed.network.seen("r", address("10.1.0.2")), 0);
+    assert_eq!(policed.network.seen("r", address("fd00:1::2")), 0);
+}
+
+#[test]
+fn a_bump_ends_what_is_forbidden_now_and_nothing_else() {
+    let policed = Policed::new();
+    for (r, a) in [("10.9.0.2", "10.1.0.1"), ("fd00:9::2", "fd00:1::1")] {
+        let mut doomed = policed.network.connect("r", address(a), 8080);
+        let mut spared = policed.network.connect("b", address(a), 8080);
+        let mut outbound = policed.network.connect("a", address(r), 8080);
+        for stream in [&mut doomed, &mut spared, &mut outbound] {
+            net::echo(stream).expect("the connection lives");
+        }
+
+        // Without a bump, connections outlive the change; with it, they do not.
+        let mut want = policed.tables.clone();
+        want.pairs
+            .remove(&(Direction::Ingress, Subject::new(7, false, true), FROM_R));
+        enforce(&policed.kernel, &policed.tables, &want, false);
+        net::echo(&mut doomed).expect("nobody judged it again");
+        let epoch = policed.kernel.with(|nft| nft.epoch());
+        policed.kernel.with(|nft| {
+            nft.apply(&Batch {
+                bump: true,
+                ..Batch::default()
+            })
+            .expect("bump")
+        });
+        assert_eq!(policed.kernel.with(|nft| nft.epoch()), epoch.next());
+
+        let error = net::echo(&mut doomed).expect_err("forbidden");
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
+        for _ in 0..3 {
+            net::echo(&mut spared).expect("still allowed");
+            net::echo(&mut outbound).expect("still allowed");
+        }
+        assert!(
+            policed
+                .kernel
+                .with(|nft| nft.counters().expect("counters"))
+                .reset
+                > 0
+        );
+        enforce(&policed.kernel, &want, &policed.tables, false);
+    }
+}
+
+#[test]
+fn a_whole_cycle_of_epochs_spares_no_old_connection() {
+    let policed = Policed::new();
+    let mut stream = policed.network.connect("r", address("10.1.0.1"), 8080);
+    net::echo(&mut stream).expect("the connection lives");
+    let first = policed.kernel.with(|nft| nft.epoch());
+
+    let mut want = policed.tables.clone();
+    want.pairs
+        .remove(&(Direction::Ingress, Subject::new(7, false, true), FROM_R));
+    enforce(&policed.kernel, &policed.tables, &want, true);
+    while policed.kernel.with(|nft| nft.epoch()) != first {
+        policed.kernel.with(|nft| {
+            nft.apply(&Batch {
+                bump: true,
+                ..Batch::default()
+            })
+            .expect("bump")
+        });
+    }
+    assert!(
+        net::echo(&mut stream).is_err(),
+        "the epoch it was stamped with is in force again, its permission is not"
+    );
+}
+
+#[test]
+fn a_rebuilt_table_lets_no_unpoliced_packet_through() {
+    let policed = Policed::new();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let flood = policed
+        .network
+        .flood("c", address("10.9.0.2"), 5002, stop.clone());
+    for _ in 0..20 {
+        policed
+            .kernel
+            .namespace
+            .sh("nft add rule inet margay judge counter");
+        assert_eq!(
+            policed
+                .kernel
+                .with(|nft| nft.ensure_table().expect("table")),
+            Ensured::Replaced
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(flood.join().expect("flood") > 100);
+    assert_eq!(policed.network.seen("r", address("10.1.0.3")), 0);
+    assert_eq!(
+        policed
+            .kernel
+            .with(|nft| nft.read().expect("read"))
+            .defaults,
+        policed.tables.defaults
+    );
+}
