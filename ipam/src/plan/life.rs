@@ -203,7 +203,11 @@ impl Ipam {
         if let Some(entry) = self.entries.get_mut(&cidr) {
             entry.call = Call::Idle;
             if matches!(entry.state, State::Releasing { .. }) {
-                self.entries.remove(&cidr);
+                // Not empty: something was seen to use an address while the answer was on its way.
+                entry.state = State::Missing;
+                if entry.is_empty() {
+                    self.entries.remove(&cidr);
+                }
             }
         }
     }
@@ -230,41 +234,40 @@ impl Ipam {
 
     /// Sends the calls that are due and forgets blocks that are not worth one.
     pub(super) fn send_calls(&mut self, now: Millis) {
-        let due: Vec<Cidr> = self
-            .entries
-            .iter()
-            .filter(|(_, e)| e.call.is_due(now))
-            .map(|(c, _)| *c)
-            .collect();
-        for cidr in due {
-            let Some(entry) = self.entries.get(&cidr) else {
-                continue;
-            };
-            let useless = entry.is_empty() && self.pool_in_force(&entry.pool, cidr).is_none();
-            match entry.state.clone() {
-                State::Owned { .. } => {}
-                State::Pending | State::Missing if useless => self.forget(cidr),
-                // Something was seen to use an address after all.
-                State::Releasing { epoch, .. } if !entry.is_empty() => {
-                    self.become_owner(cidr, epoch, now)
-                }
-                State::Quarantined(_) if entry.is_empty() => self.forget(cidr),
-                State::Pending | State::Missing | State::Quarantined(_) => {
-                    let pool = entry.pool.clone();
-                    self.call(cidr, Output::Create { cidr, pool });
-                }
-                State::Releasing {
-                    withdrawn: false, ..
-                } => {}
-                State::Releasing {
-                    epoch,
-                    withdrawn: true,
-                } => {
-                    // Before the object goes: a log that claims a block somebody else has by then would announce it.
-                    self.log(Record::Disown { cidr });
-                    self.call(cidr, Output::Delete { cidr, uid: epoch });
-                }
+        for cidr in self.entries.keys().copied().collect::<Vec<_>>() {
+            self.settle(cidr, now);
+        }
+    }
+
+    fn settle(&mut self, cidr: Cidr, now: Millis) {
+        let Some(entry) = self.entries.get(&cidr) else {
+            return;
+        };
+        if entry.call == Call::Sent {
+            return;
+        }
+        let due = entry.call.is_due(now);
+        let empty = entry.is_empty();
+        let useless = empty && self.pool_in_force(&entry.pool, cidr).is_none();
+        match &entry.state {
+            State::Pending | State::Missing if useless => self.forget(cidr),
+            State::Quarantined(_) if empty => self.forget(cidr),
+            State::Pending | State::Missing | State::Quarantined(_) if due => {
+                let pool = entry.pool.clone();
+                self.call(cidr, Output::Create { cidr, pool });
             }
+            // Something was seen to use an address after all.
+            State::Releasing { epoch, .. } if !empty => self.become_owner(cidr, epoch.clone(), now),
+            State::Releasing {
+                epoch,
+                withdrawn: true,
+            } if due => {
+                let uid = epoch.clone();
+                // Before the object goes: a log that claims a block somebody else has by then would announce it.
+                self.log(Record::Disown { cidr });
+                self.call(cidr, Output::Delete { cidr, uid });
+            }
+            _ => {}
         }
     }
 
