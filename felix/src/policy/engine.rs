@@ -1,8 +1,19 @@
-//! The engine: what it is told, and what it answers.
+//! The engine: what it is told. [`compile`](super::compile) turns that into tables.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::active::{Active, Uses};
+use super::classes::{ClassKey, Nets, SubjectKey};
+use super::evaluate::Rule;
+use super::function::Function;
+use super::ids::Interned;
+use super::index::{Claimed, Ifname, Index, Uid};
 use super::k8s::PolicyError;
-use super::model::{Policy, PolicyKey, Tier};
-use super::tables::{Change, Ledger, Program, Tables, Verdict};
+use super::lists::PeerLists;
+use super::model::{Action, DEFAULT_TIER, DEFAULT_TIER_ORDER, Order, Policy, PolicyKey, Tier};
+use super::tables::{Change, Class, Direction, Ledger, Program, Subject, Tables, Verdict};
 use crate::feed::{Identity, Labels, LocalEndpoint};
 
 /// What one compile changed.
@@ -16,11 +27,92 @@ pub struct Compiled {
     pub narrowing: bool,
 }
 
+/// How much the engine has computed since it was made. Counts, not times: what one change costs can be asserted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Times a peer list was tried on a pod.
+    pub lists: u64,
+    /// Times a policy's selector was tried on an endpoint.
+    pub selectors: u64,
+    /// Times the classes of one address were looked at.
+    pub addresses: u64,
+    /// Functions tabulated.
+    pub functions: u64,
+}
+
 /// Index, evaluator and tables of one node.
 #[derive(Debug)]
 pub struct Engine {
-    ledger: Ledger,
-    revision: u64,
+    pub(super) tiers: BTreeMap<String, Tier>,
+    pub(super) policies: BTreeMap<PolicyKey, Installed>,
+    pub(super) refused: BTreeMap<PolicyKey, Refused>,
+    pub(super) lists: PeerLists,
+    pub(super) active: Active,
+    pub(super) index: Index,
+    pub(super) endpoints: BTreeMap<Ifname, Programmed>,
+    pub(super) nets: Nets,
+    /// Class of every address that has an owner.
+    pub(super) addresses: BTreeMap<IpAddr, Class>,
+    pub(super) classes: Interned<ClassKey>,
+    pub(super) subjects: Interned<SubjectKey>,
+    pub(super) programs: Interned<Function>,
+    pub(super) ledger: Ledger,
+    pub(super) dirty: Dirty,
+    /// Addresses that lost their owner since live flows were last judged again.
+    pub(super) freed: BTreeSet<IpAddr>,
+    /// What was told since the last compile may forbid a live flow, whatever the tables say.
+    pub(super) narrowing: bool,
+    pub(super) work: Work,
+    pub(super) revision: u64,
+}
+
+/// A policy in force.
+#[derive(Debug)]
+pub(super) struct Installed {
+    pub(super) policy: Policy,
+    pub(super) egress: Vec<Rule>,
+    pub(super) ingress: Vec<Rule>,
+    /// Stands in for a policy that was never understood.
+    pub(super) closed: bool,
+    /// Endpoints it selects, as of the last compile.
+    pub(super) selected: BTreeSet<Ifname>,
+    /// What it had in use at the last compile.
+    pub(super) uses: Uses,
+}
+
+/// The newest version of a policy, which could not be understood.
+#[derive(Debug)]
+pub(super) struct Refused {
+    pub(super) generation: i64,
+    pub(super) error: PolicyError,
+}
+
+/// An endpoint whose pod is known.
+#[derive(Debug, Default)]
+pub(super) struct Programmed {
+    pub(super) policies: BTreeSet<PolicyKey>,
+    pub(super) subject: Option<Subject>,
+}
+
+/// What the next compile has to look at.
+#[derive(Debug, Default)]
+pub(super) struct Dirty {
+    pub(super) pods: BTreeSet<Uid>,
+    pub(super) addresses: BTreeSet<IpAddr>,
+    pub(super) endpoints: BTreeSet<Ifname>,
+    pub(super) policies: BTreeSet<PolicyKey>,
+    /// Of policies that are gone.
+    pub(super) uses: Vec<Uses>,
+}
+
+impl Installed {
+    pub(super) fn rules(&self, direction: Direction) -> Option<&[Rule]> {
+        self.policy.rules(direction)?;
+        Some(match direction {
+            Direction::Egress => &self.egress,
+            Direction::Ingress => &self.ingress,
+        })
+    }
 }
 
 impl Default for Engine {
@@ -35,57 +127,268 @@ impl Engine {
     pub fn new() -> Self {
         let mut ledger = Ledger::default();
         ledger.put_program(Program::DENY, Some(Verdict::Deny));
+        let tier = Tier {
+            name: DEFAULT_TIER.to_owned(),
+            order: DEFAULT_TIER_ORDER,
+            default_action: Action::Deny,
+        };
         Self {
+            tiers: BTreeMap::from([(tier.name.clone(), tier)]),
+            policies: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            lists: PeerLists::default(),
+            active: Active::default(),
+            index: Index::default(),
+            endpoints: BTreeMap::new(),
+            nets: Nets::default(),
+            addresses: BTreeMap::new(),
+            classes: Interned::new(Class::FIRST, u32::MAX - 1),
+            subjects: Interned::new(Subject::FIRST, Subject::LAST),
+            programs: Interned::new(Program::FIRST, u32::MAX - 1),
             ledger,
+            dirty: Dirty::default(),
+            freed: BTreeSet::new(),
+            narrowing: false,
+            work: Work::default(),
             revision: 0,
         }
     }
 
-    /// Tells what the kernel holds from an earlier life of felix, before the first compile: none of the numbers in
-    /// use there gets another meaning until a compile was [applied](Self::applied).
-    pub fn resume(&mut self, _kernel: &Tables) {}
+    /// Tells what the kernel holds from an earlier life of felix, before the first compile. None of the numbers in use
+    /// there gets another meaning until a compile was [applied](Self::applied), and the first compile narrows.
+    pub fn resume(&mut self, kernel: &Tables) {
+        for class in kernel.peers.values().chain(kernel.nets.values()) {
+            self.classes.reserve(class.0);
+        }
+        for (_, subject, class) in kernel.pairs.keys() {
+            self.subjects.reserve(subject.number());
+            self.classes.reserve(class.0);
+        }
+        for (_, subject) in kernel.defaults.keys() {
+            self.subjects.reserve(subject.number());
+        }
+        for subject in kernel.links.values() {
+            self.subjects.reserve(subject.number());
+        }
+        let programs = kernel.pairs.values().chain(kernel.defaults.values());
+        for program in programs
+            .chain(kernel.programs.keys())
+            .chain(kernel.programs_ranged.keys())
+        {
+            self.programs.reserve(program.0);
+        }
+        for &(program, ..) in kernel.ports.keys().chain(kernel.icmp.keys()) {
+            self.programs.reserve(program.0);
+        }
+        for &(program, ..) in kernel.port_ranges.keys() {
+            self.programs.reserve(program.0);
+        }
+        for &(program, _) in kernel.protos.keys() {
+            self.programs.reserve(program.0);
+        }
+        self.narrowing = true;
+    }
 
     /// Tells that the kernel holds the tables of this compile: numbers that went out of use before may be reused.
-    pub fn applied(&mut self, _revision: u64) {}
+    pub fn applied(&mut self, revision: u64) {
+        self.classes.applied(revision);
+        self.subjects.applied(revision);
+        self.programs.applied(revision);
+    }
 
     /// A namespace came or changed.
-    pub fn apply_namespace(&mut self, _name: &str, _labels: Labels) {}
+    pub fn apply_namespace(&mut self, name: &str, labels: Labels) {
+        if self.index.namespaces.get(name) != Some(&labels) {
+            self.index.namespaces.insert(name.to_owned(), labels);
+            self.touch_namespace(name);
+        }
+    }
 
     /// A namespace is gone.
-    pub fn delete_namespace(&mut self, _name: &str) {}
+    pub fn delete_namespace(&mut self, name: &str) {
+        if self.index.namespaces.remove(name).is_some() {
+            self.touch_namespace(name);
+        }
+    }
 
-    /// A pod came or changed. Pods that have finished are to be deleted, not applied: their addresses are free.
-    pub fn apply_identity(&mut self, _identity: Identity) {}
+    fn touch_namespace(&mut self, name: &str) {
+        let pods: Vec<_> = self.index.in_namespace(name).map(Arc::clone).collect();
+        for uid in pods {
+            self.touch_pod(uid);
+        }
+    }
+
+    fn touch_pod(&mut self, uid: Uid) {
+        self.dirty
+            .endpoints
+            .extend(self.index.attached(&uid).map(Arc::clone));
+        if let Some(pod) = self.index.resident(&uid) {
+            self.dirty.addresses.extend(pod.claimed());
+        }
+        self.dirty.pods.insert(uid);
+    }
+
+    /// A pod came or changed. A pod that has finished is to be deleted, not applied: its addresses are free.
+    pub fn apply_identity(&mut self, identity: Identity) {
+        let uid = Uid::from(identity.uid.as_str());
+        if let Some(claimed) = self.index.insert(identity) {
+            self.note(claimed);
+            self.touch_pod(uid);
+        }
+    }
 
     /// A pod is gone. One that is still attached here keeps its identity until it is detached.
-    pub fn delete_identity(&mut self, _uid: &str) {}
+    pub fn delete_identity(&mut self, uid: &str) {
+        let claimed = self.index.delete(uid);
+        self.note(claimed);
+    }
+
+    /// An endpoint is attached here, or its addresses changed. It stays without a link, and so without network, until
+    /// its pod is known.
+    pub fn set_local(&mut self, ifname: &str, endpoint: LocalEndpoint) {
+        let ifname = Ifname::from(ifname);
+        let before: Vec<IpAddr> = self
+            .index
+            .endpoint(&ifname)
+            .map(|endpoint| endpoint.addresses.clone())
+            .unwrap_or_default();
+        let comment = format!("{}/{}", endpoint.namespace, endpoint.pod);
+        let (uid, addresses) = (Uid::from(endpoint.uid.as_str()), endpoint.addresses.clone());
+        let Some(claimed) = self.index.attach(&ifname, endpoint) else {
+            return;
+        };
+        self.note(claimed);
+        for address in before {
+            self.ledger
+                .put_workload((ifname.to_string(), address), None);
+        }
+        for address in addresses {
+            self.ledger
+                .put_workload((ifname.to_string(), address), Some(comment.clone()));
+        }
+        self.touch_pod(uid);
+        self.dirty.endpoints.insert(ifname);
+    }
+
+    /// An endpoint is detached.
+    pub fn remove_local(&mut self, ifname: &str) {
+        let (endpoint, claimed) = self.index.detach(ifname);
+        self.note(claimed);
+        let Some(endpoint) = endpoint else { return };
+        for address in endpoint.addresses {
+            self.ledger.put_workload((ifname.to_owned(), address), None);
+            self.freed.insert(address);
+        }
+        self.dirty.endpoints.insert(Ifname::from(ifname));
+    }
+
+    /// An address that another pod had a moment ago carries flows which were judged for that one.
+    fn note(&mut self, claimed: Claimed) {
+        for address in claimed.gained {
+            if self.freed.contains(&address) || self.index.claimants(address) > 1 {
+                self.narrowing = true;
+            }
+        }
+        self.freed.extend(claimed.lost);
+        self.dirty.addresses.extend(claimed.touched);
+    }
 
     /// A tier came or changed. The tier `default` is there from the start.
-    pub fn apply_tier(&mut self, _tier: Tier) {}
+    pub fn apply_tier(&mut self, tier: Tier) {
+        let policies = self
+            .policies
+            .iter()
+            .filter(|(_, installed)| installed.policy.tier == tier.name);
+        self.dirty
+            .policies
+            .extend(policies.map(|(key, _)| key.clone()));
+        self.tiers.insert(tier.name.clone(), tier);
+    }
 
     /// A policy came or changed.
-    pub fn apply_policy(&mut self, _policy: Policy) {}
+    pub fn apply_policy(&mut self, policy: Policy) {
+        self.refused.remove(&policy.key);
+        self.install(policy, false);
+    }
 
     /// A policy came or changed and cannot be understood: its last good version stays in force, and if there is none,
     /// what it selects is closed.
-    pub fn refuse_policy(&mut self, _key: PolicyKey, _generation: i64, _error: PolicyError) {}
+    pub fn refuse_policy(&mut self, key: PolicyKey, generation: i64, error: PolicyError) {
+        if self
+            .policies
+            .get(&key)
+            .is_none_or(|installed| installed.closed)
+        {
+            match &error.closed {
+                Some(closed) => self.install((**closed).clone(), true),
+                None => self.uninstall(&key),
+            }
+        }
+        self.refused.insert(key, Refused { generation, error });
+    }
 
     /// A policy is gone.
-    pub fn delete_policy(&mut self, _key: &PolicyKey) {}
+    pub fn delete_policy(&mut self, key: &PolicyKey) {
+        self.refused.remove(key);
+        self.uninstall(key);
+    }
 
-    /// An endpoint is attached here, or its addresses changed.
-    pub fn set_local(&mut self, _ifname: &str, _endpoint: LocalEndpoint) {}
+    fn install(&mut self, policy: Policy, closed: bool) {
+        if let Some(installed) = self.policies.get_mut(&policy.key)
+            && installed.policy == policy
+        {
+            installed.closed = closed;
+            return;
+        }
+        self.tiers
+            .entry(policy.tier.clone())
+            .or_insert_with(|| Tier {
+                name: policy.tier.clone(),
+                order: Order(f64::INFINITY),
+                default_action: Action::Deny,
+            });
+        let mut intern = |rules: Option<&[super::model::Rule]>| -> Vec<Rule> {
+            let rules = rules.into_iter().flatten();
+            let interned = rules.map(|rule| Rule {
+                action: rule.action,
+                peers: rule.peers.as_ref().map(|list| self.lists.acquire(list)),
+                ports: rule.ports.clone(),
+            });
+            interned.collect()
+        };
+        let egress = intern(policy.rules(Direction::Egress));
+        let ingress = intern(policy.rules(Direction::Ingress));
+        let key = policy.key.clone();
+        let mut installed = Installed {
+            policy,
+            egress,
+            ingress,
+            closed,
+            selected: BTreeSet::new(),
+            uses: Uses::default(),
+        };
+        if let Some(before) = self.policies.remove(&key) {
+            self.release(&before);
+            installed.selected = before.selected;
+            installed.uses = before.uses;
+        }
+        self.policies.insert(key.clone(), installed);
+        self.dirty.policies.insert(key);
+    }
 
-    /// An endpoint is detached.
-    pub fn remove_local(&mut self, _ifname: &str) {}
+    fn uninstall(&mut self, key: &PolicyKey) {
+        if let Some(before) = self.policies.remove(key) {
+            self.release(&before);
+            self.dirty.uses.push(before.uses);
+            self.dirty.policies.insert(key.clone());
+        }
+    }
 
-    /// Brings the tables up to date with everything told so far.
-    pub fn compile(&mut self) -> Compiled {
-        self.revision += 1;
-        Compiled {
-            revision: self.revision,
-            changes: self.ledger.drain(),
-            narrowing: false,
+    fn release(&mut self, installed: &Installed) {
+        for rule in installed.egress.iter().chain(&installed.ingress) {
+            if let Some(list) = rule.peers {
+                self.lists.release(list);
+            }
         }
     }
 
@@ -93,5 +396,11 @@ impl Engine {
     #[must_use]
     pub const fn tables(&self) -> &Tables {
         self.ledger.tables()
+    }
+
+    /// What was computed so far.
+    #[must_use]
+    pub const fn work(&self) -> Work {
+        self.work
     }
 }

@@ -263,4 +263,26 @@ impl Ledger {
     pub(super) const fn tables(&self) -> &Tables {
         &self.tables
     }
+
+    /// The value of a pair at the last drain.
+    pub(super) fn pair_before(&self, key: &(Direction, Subject, Class)) -> Option<Program> {
+        let before = self.before.pairs.get(key).copied();
+        before.unwrap_or_else(|| self.tables.pairs.get(key).copied())
+    }
+
+    /// The value of a default at the last drain.
+    pub(super) fn default_before(&self, key: &(Direction, Subject)) -> Option<Program> {
+        let before = self.before.defaults.get(key).copied();
+        before.unwrap_or_else(|| self.tables.defaults.get(key).copied())
+    }
+
+    /// Keys of the pairs written since the last drain.
+    pub(super) fn touched_pairs(&self) -> impl Iterator<Item = (Direction, Subject, Class)> {
+        self.before.pairs.keys().copied()
+    }
+
+    /// Keys of the defaults written since the last drain.
+    pub(super) fn touched_defaults(&self) -> impl Iterator<Item = (Direction, Subject)> {
+        self.before.defaults.keys().copied()
+    }
 }

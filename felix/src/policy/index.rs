@@ -1,0 +1,265 @@
+//! Who is in the cluster, which of them are attached here, and whose every address is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::lists::ListId;
+use crate::feed::{Identity, Labels, LocalEndpoint};
+
+/// UID of a pod.
+pub(super) type Uid = Arc<str>;
+/// Name of a host veth.
+pub(super) type Ifname = Arc<str>;
+
+/// A pod that is known.
+#[derive(Debug)]
+pub(super) struct Resident {
+    pub(super) identity: Identity,
+    /// The active peer lists that select it by labels.
+    pub(super) lists: BTreeSet<ListId>,
+    /// The addresses it claims.
+    claimed: BTreeSet<IpAddr>,
+    /// Deleted, but still attached here.
+    departed: bool,
+}
+
+/// What a change of claims did to addresses.
+#[derive(Debug, Default)]
+pub(super) struct Claimed {
+    /// Addresses whose owner may be another now.
+    pub(super) touched: BTreeSet<IpAddr>,
+    /// Addresses claimed by this pod and not before.
+    pub(super) gained: Vec<IpAddr>,
+    /// Addresses no longer claimed by it.
+    pub(super) lost: Vec<IpAddr>,
+}
+
+/// Namespaces, pods, endpoints.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    pub(super) namespaces: BTreeMap<String, Labels>,
+    residents: BTreeMap<Uid, Resident>,
+    by_namespace: BTreeMap<String, BTreeSet<Uid>>,
+    endpoints: BTreeMap<Ifname, LocalEndpoint>,
+    attached: BTreeMap<Uid, BTreeSet<Ifname>>,
+    claims: BTreeMap<IpAddr, BTreeSet<Uid>>,
+}
+
+impl Index {
+    pub(super) fn resident(&self, uid: &str) -> Option<&Resident> {
+        self.residents.get(uid)
+    }
+
+    pub(super) fn resident_mut(&mut self, uid: &str) -> Option<&mut Resident> {
+        self.residents.get_mut(uid)
+    }
+
+    pub(super) fn residents(&self) -> impl Iterator<Item = (&Uid, &Resident)> {
+        self.residents.iter()
+    }
+
+    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Uid> {
+        self.by_namespace.get(namespace).into_iter().flatten()
+    }
+
+    pub(super) fn endpoint(&self, ifname: &str) -> Option<&LocalEndpoint> {
+        self.endpoints.get(ifname)
+    }
+
+    pub(super) fn endpoints(&self) -> impl Iterator<Item = (&Ifname, &LocalEndpoint)> {
+        self.endpoints.iter()
+    }
+
+    /// Endpoints of a pod.
+    pub(super) fn attached(&self, uid: &str) -> impl Iterator<Item = &Ifname> {
+        self.attached.get(uid).into_iter().flatten()
+    }
+
+    /// The pod an address belongs to. Of several claims the one attached here wins, then the newest, then the greatest
+    /// UID; when it goes, the next in that order has the address again.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<(&Uid, &Resident)> {
+        let claims = self.claims.get(&address)?.iter();
+        let residents = claims.filter_map(|uid| Some((uid, self.residents.get(uid)?)));
+        residents.max_by_key(|(uid, pod)| {
+            (
+                self.attached.contains_key(*uid),
+                pod.identity.created,
+                Arc::clone(uid),
+            )
+        })
+    }
+
+    /// How many pods claim an address.
+    pub(super) fn claimants(&self, address: IpAddr) -> usize {
+        self.claims.get(&address).map_or(0, BTreeSet::len)
+    }
+
+    /// Addresses that pods claim, from first to last.
+    pub(super) fn claimed(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
+        self.claims.range(first..=last).map(|(&address, _)| address)
+    }
+
+    /// Stores a pod; `None` if nothing about it is new.
+    pub(super) fn insert(&mut self, identity: Identity) -> Option<Claimed> {
+        let uid = Uid::from(identity.uid.as_str());
+        if let Some(pod) = self.residents.get_mut(&uid) {
+            pod.departed = false;
+            if pod.identity == identity {
+                return None;
+            }
+            if pod.identity.namespace == identity.namespace {
+                pod.identity = identity;
+                return Some(self.reclaim(&uid));
+            }
+            let mut claimed = self.remove(&uid);
+            let again = self.insert_new(uid, identity);
+            claimed.touched.extend(again.touched);
+            claimed.gained = again.gained;
+            return Some(claimed);
+        }
+        Some(self.insert_new(uid, identity))
+    }
+
+    fn insert_new(&mut self, uid: Uid, identity: Identity) -> Claimed {
+        self.by_namespace
+            .entry(identity.namespace.clone())
+            .or_default()
+            .insert(Arc::clone(&uid));
+        let pod = Resident {
+            identity,
+            lists: BTreeSet::new(),
+            claimed: BTreeSet::new(),
+            departed: false,
+        };
+        self.residents.insert(Arc::clone(&uid), pod);
+        self.reclaim(&uid)
+    }
+
+    /// Removes a pod, unless it is attached here: then it stays until it is detached.
+    pub(super) fn delete(&mut self, uid: &str) -> Claimed {
+        if self.attached.contains_key(uid) {
+            if let Some(pod) = self.residents.get_mut(uid) {
+                pod.departed = true;
+            }
+            return Claimed::default();
+        }
+        self.remove(uid)
+    }
+
+    fn remove(&mut self, uid: &str) -> Claimed {
+        let Some(pod) = self.residents.remove(uid) else {
+            return Claimed::default();
+        };
+        if let Some(uids) = self.by_namespace.get_mut(&pod.identity.namespace) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.by_namespace.remove(&pod.identity.namespace);
+            }
+        }
+        for &address in &pod.claimed {
+            self.unclaim(address, uid);
+        }
+        Claimed {
+            lost: pod.claimed.iter().copied().collect(),
+            touched: pod.claimed,
+            gained: Vec::new(),
+        }
+    }
+
+    /// Stores an endpoint; `None` if nothing about it is new.
+    pub(super) fn attach(&mut self, ifname: &Ifname, endpoint: LocalEndpoint) -> Option<Claimed> {
+        let before = self.endpoints.get(ifname);
+        if before == Some(&endpoint) {
+            return None;
+        }
+        let mut claimed = match before {
+            Some(before) if before.uid != endpoint.uid => self.detach(ifname).1,
+            _ => Claimed::default(),
+        };
+        let uid = Uid::from(endpoint.uid.as_str());
+        self.attached
+            .entry(Arc::clone(&uid))
+            .or_default()
+            .insert(Arc::clone(ifname));
+        self.endpoints.insert(Arc::clone(ifname), endpoint);
+        let again = self.reclaim(&uid);
+        claimed.touched.extend(again.touched);
+        claimed.gained = again.gained;
+        claimed.lost.extend(again.lost);
+        Some(claimed)
+    }
+
+    /// Removes an endpoint, and its pod too if that was deleted already.
+    pub(super) fn detach(&mut self, ifname: &str) -> (Option<LocalEndpoint>, Claimed) {
+        let Some(endpoint) = self.endpoints.remove(ifname) else {
+            return (None, Claimed::default());
+        };
+        if let Some(ifnames) = self.attached.get_mut(endpoint.uid.as_str()) {
+            ifnames.remove(ifname);
+            if ifnames.is_empty() {
+                self.attached.remove(endpoint.uid.as_str());
+            }
+        }
+        let uid = Uid::from(endpoint.uid.as_str());
+        let departed = self.residents.get(&uid).is_some_and(|pod| pod.departed);
+        let claimed = if departed {
+            self.delete(&uid)
+        } else {
+            self.reclaim(&uid)
+        };
+        (Some(endpoint), claimed)
+    }
+
+    /// Makes a pod's claims what they should be: the addresses of its endpoints here, else those of the object.
+    fn reclaim(&mut self, uid: &Uid) -> Claimed {
+        let Some(pod) = self.residents.get_mut(uid) else {
+            return Claimed::default();
+        };
+        let wanted: BTreeSet<IpAddr> = match self.attached.get(uid) {
+            Some(ifnames) => {
+                let endpoints = ifnames
+                    .iter()
+                    .filter_map(|ifname| self.endpoints.get(ifname));
+                endpoints
+                    .flat_map(|endpoint| endpoint.addresses.iter().copied())
+                    .collect()
+            }
+            None if pod.identity.host_network => BTreeSet::new(),
+            None => pod.identity.addresses.iter().copied().collect(),
+        };
+        let before = std::mem::replace(&mut pod.claimed, wanted.clone());
+        let lost: Vec<_> = before.difference(&wanted).copied().collect();
+        let gained: Vec<_> = wanted.difference(&before).copied().collect();
+        for &address in &lost {
+            self.unclaim(address, uid);
+        }
+        for &address in &gained {
+            self.claims
+                .entry(address)
+                .or_default()
+                .insert(Arc::clone(uid));
+        }
+        Claimed {
+            touched: before.union(&wanted).copied().collect(),
+            gained,
+            lost,
+        }
+    }
+
+    fn unclaim(&mut self, address: IpAddr, uid: &str) {
+        if let Some(uids) = self.claims.get_mut(&address) {
+            uids.remove(uid);
+            if uids.is_empty() {
+                self.claims.remove(&address);
+            }
+        }
+    }
+}
+
+impl Resident {
+    /// The addresses it claims.
+    pub(super) const fn claimed(&self) -> &BTreeSet<IpAddr> {
+        &self.claimed
+    }
+}

@@ -1,0 +1,112 @@
+//! Peer lists: the predicates that tell peers apart. Equal lists of different rules are one.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::intervals::{Span, span, subtract};
+use super::model::{NamespaceSelector, Peer, PeerList, PodSelector};
+use crate::feed::{Identity, Labels};
+
+/// Names a peer list; never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ListId(u32);
+
+/// Every list of every installed policy.
+#[derive(Debug, Default)]
+pub(super) struct PeerLists {
+    ids: HashMap<PeerList, ListId>,
+    entries: BTreeMap<ListId, Entry>,
+    next: u32,
+}
+
+#[derive(Debug)]
+struct Entry {
+    list: PeerList,
+    /// Rules which have it.
+    rules: usize,
+}
+
+impl PeerLists {
+    pub(super) fn acquire(&mut self, list: &PeerList) -> ListId {
+        let next = ListId(self.next);
+        let id = *self.ids.entry(list.clone()).or_insert(next);
+        if id == next {
+            self.next += 1;
+        }
+        self.entries
+            .entry(id)
+            .or_insert_with(|| Entry {
+                list: list.clone(),
+                rules: 0,
+            })
+            .rules += 1;
+        id
+    }
+
+    pub(super) fn release(&mut self, id: ListId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.rules -= 1;
+            if entry.rules == 0 {
+                self.ids.remove(&entry.list);
+                self.entries.remove(&id);
+            }
+        }
+    }
+
+    pub(super) fn list(&self, id: ListId) -> Option<&PeerList> {
+        self.entries.get(&id).map(|entry| &entry.list)
+    }
+}
+
+impl PodSelector {
+    /// Whether it selects this pod. A namespace that is not known matches by name only, or when every namespace does.
+    pub(super) fn selects(&self, pod: &Identity, namespaces: &BTreeMap<String, Labels>) -> bool {
+        let namespace = match &self.namespaces {
+            NamespaceSelector::Named(name) => *name == pod.namespace,
+            NamespaceSelector::Labels(selector) => match namespaces.get(&pod.namespace) {
+                Some(labels) => selector.matches(labels),
+                None => selector.is_empty(),
+            },
+        };
+        namespace && !pod.host_network && self.pods.matches(&pod.labels)
+    }
+}
+
+impl PeerList {
+    /// Whether one of its pod selectors selects this pod.
+    pub(super) fn selects(&self, pod: &Identity, namespaces: &BTreeMap<String, Labels>) -> bool {
+        self.iter().any(|peer| match peer {
+            Peer::Pods(selector) => selector.selects(pod, namespaces),
+            Peer::Net { .. } => false,
+        })
+    }
+
+    /// The addresses of its blocks. Exceptions are those of their own block only, so spans of two blocks may overlap.
+    pub(super) fn spans(&self) -> Vec<Span> {
+        let mut spans = Vec::new();
+        for peer in self.iter() {
+            if let Peer::Net { cidr, except } = peer {
+                let except: Vec<_> = except.iter().copied().map(span).collect();
+                spans.extend(subtract(span(*cidr), &except));
+            }
+        }
+        spans
+    }
+
+    pub(super) fn has_blocks(&self) -> bool {
+        self.iter().any(|peer| matches!(peer, Peer::Net { .. }))
+    }
+
+    /// The only namespaces whose pods it can select, `None` when it goes by namespace labels.
+    pub(super) fn named_namespaces(&self) -> Option<BTreeSet<&str>> {
+        let selectors = self.iter().filter_map(|peer| match peer {
+            Peer::Pods(selector) => Some(&selector.namespaces),
+            Peer::Net { .. } => None,
+        });
+        selectors
+            .map(|namespaces| match namespaces {
+                NamespaceSelector::Named(name) => Some(name.as_str()),
+                NamespaceSelector::Labels(_) => None,
+            })
+            .collect()
+    }
+}
