@@ -445,3 +445,6 @@ pub fn check_json(json: &[u8]) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

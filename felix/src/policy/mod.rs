@@ -16,6 +16,8 @@ pub mod model;
 mod narrowing;
 mod status;
 pub mod tables;
+#[cfg(test)]
+mod tests;
 
 pub use engine::{Compiled, Engine, Work};
 pub use evaluate::{Decided, RuleRef, VerdictTrace};

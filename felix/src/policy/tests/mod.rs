@@ -1,0 +1,230 @@
+//! The whole of policy, from objects to verdicts of the tables.
+
+mod cost;
+mod numbers;
+mod oracle;
+mod random;
+mod semantics;
+mod tiers;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::model::protocol::{ICMP, ICMP6};
+use super::tables::{Change, Class, Direction, Program, Subject, Tables, Verdict};
+use super::{Engine, k8s};
+use crate::feed::{Identity, Labels, LocalEndpoint, NamedPort};
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
+
+fn labels(pairs: &[(&str, &str)]) -> Labels {
+    pairs
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A pod; its UID is `namespace/name`.
+fn pod(namespace: &str, name: &str, pairs: &[(&str, &str)], addresses: &[&str]) -> Identity {
+    Identity {
+        uid: format!("{namespace}/{name}"),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        labels: labels(pairs),
+        created: 0,
+        addresses: addresses.iter().copied().map(ip).collect(),
+        named_ports: Vec::new(),
+        host_network: false,
+    }
+}
+
+fn named(name: &str, protocol: u8, port: u16) -> NamedPort {
+    NamedPort {
+        name: name.to_owned(),
+        protocol,
+        port,
+    }
+}
+
+fn endpoint_of(pod: &Identity) -> LocalEndpoint {
+    LocalEndpoint {
+        uid: pod.uid.clone(),
+        namespace: pod.namespace.clone(),
+        pod: pod.name.clone(),
+        addresses: pod.addresses.clone(),
+    }
+}
+
+fn object(
+    namespace: &str,
+    name: &str,
+    spec: &Value,
+) -> k8s_openapi::api::networking::v1::NetworkPolicy {
+    let object = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": namespace, "name": name, "generation": 1}, "spec": spec,
+    });
+    serde_json::from_value(object).unwrap()
+}
+
+fn network_policy(namespace: &str, name: &str, spec: &Value) -> super::model::Policy {
+    k8s::parse(&object(namespace, name, spec)).unwrap()
+}
+
+/// What the fixed rules make of the tables: the lookups of a packet, in their order.
+fn lookup(
+    tables: &Tables,
+    direction: Direction,
+    subject: Subject,
+    peer: IpAddr,
+    protocol: u8,
+    port: u16,
+) -> Verdict {
+    if !subject.isolated(direction) {
+        return Verdict::Allow;
+    }
+    let interval = || {
+        let mut nets = tables.nets.iter();
+        nets.find(|((first, last), _)| (*first..=*last).contains(&peer))
+            .map(|(_, class)| *class)
+    };
+    let class = tables
+        .peers
+        .get(&peer)
+        .copied()
+        .or_else(interval)
+        .unwrap_or(Class::NONE);
+    let program = tables.pairs.get(&(direction, subject, class));
+    let Some(&program) = program.or_else(|| tables.defaults.get(&(direction, subject))) else {
+        return Verdict::Deny;
+    };
+    if program == Program::ALLOW {
+        return Verdict::Allow;
+    }
+    let icmp = || {
+        let icmp = protocol == ICMP || protocol == ICMP6;
+        icmp.then(|| tables.icmp.get(&(program, protocol, port)))
+            .flatten()
+    };
+    let range = || {
+        let mut ranges = tables.port_ranges.iter();
+        let found = ranges.find(|((of, kind, first, last), _)| {
+            *of == program && *kind == protocol && (*first..=*last).contains(&port)
+        });
+        found.map(|(_, verdict)| verdict)
+    };
+    let verdict = tables
+        .ports
+        .get(&(program, protocol, port))
+        .or_else(icmp)
+        .or_else(|| tables.programs.get(&program))
+        .or_else(range)
+        .or_else(|| tables.protos.get(&(program, protocol)))
+        .or_else(|| tables.programs_ranged.get(&program));
+    verdict.copied().unwrap_or(Verdict::Deny)
+}
+
+/// The verdict on a flow of the endpoint behind an interface: an interface without a link is denied.
+fn through(
+    tables: &Tables,
+    direction: Direction,
+    ifname: &str,
+    peer: IpAddr,
+    protocol: u8,
+    port: u16,
+) -> bool {
+    let subject = tables.links.get(ifname);
+    subject.is_some_and(|subject| {
+        lookup(tables, direction, *subject, peer, protocol, port) == Verdict::Allow
+    })
+}
+
+/// A copy of the tables that knows only the changes.
+#[derive(Default)]
+struct Mirror(Tables);
+
+impl Mirror {
+    fn follow(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            self.0.apply(change);
+        }
+    }
+}
+
+/// How many elements each map has: the same for two tables that differ in numbers only.
+fn shape(tables: &Tables) -> BTreeMap<&'static str, usize> {
+    BTreeMap::from([
+        ("workloads", tables.workloads.len()),
+        ("peers", tables.peers.len()),
+        ("nets", tables.nets.len()),
+        ("pairs", tables.pairs.len()),
+        ("defaults", tables.defaults.len()),
+        ("ports", tables.ports.len()),
+        ("port_ranges", tables.port_ranges.len()),
+        ("icmp", tables.icmp.len()),
+        ("protos", tables.protos.len()),
+        ("programs", tables.programs.len()),
+        ("programs_ranged", tables.programs_ranged.len()),
+        ("links", tables.links.len()),
+    ])
+}
+
+/// A cluster of which one node is seen.
+struct Node(Engine);
+
+impl Node {
+    fn new() -> Self {
+        let mut engine = Engine::new();
+        for (name, team) in [("x", "red"), ("y", "blue"), ("z", "red")] {
+            engine.apply_namespace(
+                name,
+                labels(&[("kubernetes.io/metadata.name", name), ("team", team)]),
+            );
+        }
+        Self(engine)
+    }
+
+    fn remote(&mut self, pod: Identity) -> &mut Self {
+        self.0.apply_identity(pod);
+        self
+    }
+
+    /// Attaches a pod; its interface is called like the pod.
+    fn local(&mut self, pod: Identity) -> &mut Self {
+        self.0.set_local(&pod.name, endpoint_of(&pod));
+        self.remote(pod)
+    }
+
+    fn policy(&mut self, namespace: &str, name: &str, spec: &Value) -> &mut Self {
+        self.0.apply_policy(network_policy(namespace, name, spec));
+        self
+    }
+
+    fn allows(
+        &mut self,
+        direction: Direction,
+        ifname: &str,
+        peer: &str,
+        protocol: u8,
+        port: u16,
+    ) -> bool {
+        self.0.compile();
+        through(self.0.tables(), direction, ifname, ip(peer), protocol, port)
+    }
+
+    fn ingress(&mut self, ifname: &str, peer: &str, protocol: u8, port: u16) -> bool {
+        self.allows(Direction::Ingress, ifname, peer, protocol, port)
+    }
+
+    fn egress(&mut self, ifname: &str, peer: &str, protocol: u8, port: u16) -> bool {
+        self.allows(Direction::Egress, ifname, peer, protocol, port)
+    }
+}
