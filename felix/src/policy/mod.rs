@@ -14,6 +14,7 @@ pub mod labels;
 mod lists;
 pub mod model;
 mod narrowing;
+mod rows;
 mod status;
 pub mod tables;
 #[cfg(test)]
