@@ -21,7 +21,7 @@ async fn main() -> ExitCode {
 async fn start(args: Args) -> anyhow::Result<()> {
     if let (true, Some(path)) = (args.check, &args.config) {
         let peers = bgpd::driver::check(path)?;
-        println!("{} is right: {peers} peers", path.display());
+        println!("{} is right; peers: {peers}", path.display());
         return Ok(());
     }
     let filter = tracing_subscriber::EnvFilter::try_new(&args.log)?;

@@ -46,6 +46,22 @@ impl FileError {
         }
     }
 
+    /// The error in one line; the place is quoted rather than drawn.
+    pub fn brief(&self, text: &str) -> String {
+        let Self::Syntax(error) = self else {
+            return self.to_string();
+        };
+        let said = error.without_snippet().to_string();
+        let said = said.trim_start_matches("error: ");
+        let at = error
+            .location()
+            .and_then(|at| usize::try_from(at.line()).ok());
+        match at.and_then(|line| text.lines().nth(line.saturating_sub(1))) {
+            Some(line) => format!("{said} in `{}`", line.trim()),
+            None => said.to_owned(),
+        }
+    }
+
     /// An error of an object that was made from part `at` of the file.
     fn inside(at: &str) -> impl Fn(FieldError) -> Self {
         move |FieldError { field, problem, .. }| {
@@ -372,6 +388,16 @@ origins:
         assert_eq!(sizes, [26, 120]);
         let kinds: Vec<OriginKind> = config.origins.iter().map(|o| o.kind).collect();
         assert_eq!(kinds, [OriginKind::Block, OriginKind::Node]);
+    }
+
+    #[test]
+    fn an_error_fits_into_one_line() {
+        let text = GOOD.replacen("64601", "many", 1);
+        let brief = parse(&text).unwrap_err().brief(&text);
+        assert!(
+            brief.ends_with("in `asNumber: many`") && !brief.contains('\n'),
+            "{brief}"
+        );
     }
 
     #[test]

@@ -118,9 +118,13 @@ async fn follow(path: PathBuf, mut seen: Mark, events: mpsc::Sender<Event>) {
             continue;
         }
         seen = found;
-        let read = read(&path)
-            .map(|file| Box::new(file.config))
-            .map_err(|e| format!("{e:#}"));
+        let read = match std::fs::read_to_string(&path) {
+            Ok(text) => file::parse(&text)
+                .map(|file| Box::new(file.config))
+                .map_err(|e| e.brief(&text)),
+            Err(e) => Err(e.to_string()),
+        };
+        let read = read.map_err(|e| format!("{}: {e}", path.display()));
         if events.send(Event::Config(read)).await.is_err() {
             return;
         }
