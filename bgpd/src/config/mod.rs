@@ -139,7 +139,7 @@ impl Default for Timers {
         Self {
             connect: 20_000,
             retry_min: 500,
-            retry_max: 30_000,
+            retry_max: 15_000,
             keepalive: None,
         }
     }

@@ -1,10 +1,23 @@
 //! The session state machine of RFC 4271 section 8.
 
-use std::fmt;
+pub mod collision;
+mod connection;
+pub mod jitter;
+pub mod negotiate;
+mod session;
 
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use crds::net::Family;
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Config, Peer, Timers};
 use crate::wire::Notification;
+
+pub use jitter::Jitter;
+pub use negotiate::Negotiated;
+pub use session::{Action, Session};
 
 /// State of a session (RFC 4271 section 8.2.2); of two connections the further one counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -51,5 +64,44 @@ impl fmt::Display for DownReason {
             Self::Closed(why) if why.is_empty() => f.write_str("closed by the peer"),
             Self::Closed(why) => write!(f, "connection lost: {why}"),
         }
+    }
+}
+
+/// What a session has to know of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// Own BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// The AS told to the peer.
+    pub local_asn: u32,
+    /// The peer's AS.
+    pub remote_asn: u32,
+    /// Hold time offered, seconds.
+    pub hold_time: u16,
+    /// Families offered.
+    pub families: Vec<Family>,
+    /// Never connect.
+    pub passive: bool,
+    /// How long to wait for what.
+    pub timers: Timers,
+}
+
+impl Settings {
+    /// The settings of one of the configuration's peers.
+    pub fn new(config: &Config, peer: &Peer) -> Self {
+        Self {
+            router_id: config.router_id,
+            local_asn: peer.local_asn.unwrap_or(config.asn),
+            remote_asn: peer.remote_asn,
+            hold_time: peer.hold_time.unwrap_or(config.hold_time),
+            families: peer.families.clone(),
+            passive: peer.passive,
+            timers: peer.timers,
+        }
+    }
+
+    /// Both sides are in one AS.
+    pub fn is_internal(&self) -> bool {
+        self.local_asn == self.remote_asn
     }
 }

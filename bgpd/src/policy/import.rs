@@ -85,6 +85,15 @@ impl Importer {
         }
     }
 
+    /// A prefix is originated now, or no longer.
+    pub fn own(&mut self, prefix: Cidr, present: bool) {
+        if present {
+            self.own.insert(prefix);
+        } else {
+            self.own.remove(&prefix);
+        }
+    }
+
     /// Whether a route is taken.
     pub fn judge(
         &self,

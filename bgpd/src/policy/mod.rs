@@ -1,5 +1,6 @@
 //! Import and export policy: pure functions from a route and its context to a verdict with its reason.
 
-mod import;
+pub mod export;
+pub mod import;
 
-pub use import::{From, ImportRefusal, Importer};
+pub use import::{ImportRefusal, Importer};

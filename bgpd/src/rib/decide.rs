@@ -4,6 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Source;
+use crate::wire::Attributes;
+
 /// The step of the decision process that a path lost (RFC 4271 section 9.1.2.2), in the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum WhyNotBest {
@@ -48,3 +51,154 @@ impl fmt::Display for WhyNotBest {
         })
     }
 }
+
+/// A path that import policy took.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// What was said about it.
+    pub attributes: &'a Attributes,
+    /// Who said it.
+    pub source: &'a Source,
+    /// Cost of the way to its next hop; None: there is none. Nothing is asked of own routes.
+    pub cost: Option<u32>,
+}
+
+/// What became of the candidates, by their index.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Decision {
+    /// The best path.
+    pub best: Option<usize>,
+    /// All paths to be used together, the best one first, then by the peer's address.
+    pub multipath: Vec<usize>,
+    /// Why each is not the best; None for the best one.
+    pub reasons: Vec<Option<WhyNotBest>>,
+}
+
+/// LOCAL_PREF of a path that has none (RFC 4271 leaves it to us; 100 is what everybody takes).
+pub const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// Chooses the best path, and up to `max_paths` to be used together. It depends on the set of candidates only, not
+/// on their order.
+pub fn decide(candidates: &[Candidate<'_>], max_paths: usize) -> Decision {
+    let mut field = Field {
+        candidates,
+        alive: (0..candidates.len()).collect(),
+        reasons: vec![None; candidates.len()],
+    };
+    field.keep_lowest(WhyNotBest::NextHopUnreachable, |it| {
+        if it.source.is_local() || it.cost.is_some() {
+            Some(0)
+        } else {
+            None
+        }
+    });
+    field.keep_lowest(WhyNotBest::LocalOrigin, |it| {
+        Some(u64::from(!it.source.is_local()))
+    });
+    field.keep_lowest(WhyNotBest::LocalPref, |it| {
+        Some(u64::from(
+            u32::MAX - it.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+        ))
+    });
+    field.keep_lowest(WhyNotBest::AsPathLength, |it| {
+        u64::try_from(it.attributes.as_path.length()).ok()
+    });
+    field.keep_lowest(WhyNotBest::Origin, |it| Some(it.attributes.origin as u64));
+    field.drop_worse_med();
+    field.keep_lowest(WhyNotBest::InternalPeer, |it| {
+        Some(u64::from(it.source.internal))
+    });
+    field.keep_lowest(WhyNotBest::IgpCost, |it| {
+        Some(u64::from(it.cost.unwrap_or(0)))
+    });
+    let equal = field.alive.clone();
+    field.keep_lowest(WhyNotBest::RouterId, |it| {
+        // RFC 4456 section 9: the originator stands for the reflector.
+        Some(u64::from(u32::from(
+            it.attributes.originator_id.unwrap_or(it.source.router_id),
+        )))
+    });
+    field.keep_lowest(WhyNotBest::ClusterListLength, |it| {
+        u64::try_from(it.attributes.cluster_list.len()).ok()
+    });
+    field.keep_lowest(WhyNotBest::PeerAddress, |it| Some(it.source.address));
+    let best = field.alive.first().copied();
+    let multipath = best.map_or_else(Vec::new, |best| field.together(best, equal, max_paths));
+    Decision {
+        best,
+        multipath,
+        reasons: field.reasons,
+    }
+}
+
+struct Field<'a> {
+    candidates: &'a [Candidate<'a>],
+    alive: Vec<usize>,
+    reasons: Vec<Option<WhyNotBest>>,
+}
+
+impl Field<'_> {
+    /// Keeps those with the lowest rank; those without one lose even alone.
+    fn keep_lowest<R: Ord>(
+        &mut self,
+        step: WhyNotBest,
+        rank: impl Fn(&Candidate<'_>) -> Option<R>,
+    ) {
+        let lowest = self
+            .alive
+            .iter()
+            .filter_map(|index| rank(&self.candidates[*index]))
+            .min();
+        let (candidates, reasons) = (self.candidates, &mut self.reasons);
+        self.alive.retain(|index| {
+            let it = rank(&candidates[*index]);
+            let keep = it.is_some() && it == lowest;
+            if !keep {
+                reasons[*index] = Some(step);
+            }
+            keep
+        });
+    }
+
+    /// RFC 4271 section 9.1.2.2 c: MEDs are compared among paths from one neighbouring AS; none counts as 0.
+    fn drop_worse_med(&mut self) {
+        let key = |index: &usize| {
+            let attributes = self.candidates[*index].attributes;
+            (attributes.as_path.first(), attributes.med.unwrap_or(0))
+        };
+        let keys: Vec<_> = self.alive.iter().map(key).collect();
+        let mut at = 0;
+        let reasons = &mut self.reasons;
+        self.alive.retain(|index| {
+            let (asn, med) = keys[at];
+            at += 1;
+            let keep = !keys
+                .iter()
+                .any(|(other, lower)| *other == asn && *lower < med);
+            if !keep {
+                reasons[*index] = Some(WhyNotBest::Med);
+            }
+            keep
+        });
+    }
+
+    /// Which of the equal paths are used together with the best one: external ones of the same MED.
+    fn together(&self, best: usize, equal: Vec<usize>, max_paths: usize) -> Vec<usize> {
+        let of = |index: usize| &self.candidates[index];
+        let mut others = equal;
+        others.retain(|index| {
+            *index != best
+                && !of(best).source.is_local()
+                && !of(*index).source.internal
+                && of(*index).attributes.med.unwrap_or(0) == of(best).attributes.med.unwrap_or(0)
+        });
+        others.sort_by_key(|index| of(*index).source.address);
+        let mut multipath = vec![best];
+        multipath.extend(others);
+        multipath.truncate(max_paths.max(1));
+        multipath
+    }
+}
+
+#[cfg(test)]
+mod tests;

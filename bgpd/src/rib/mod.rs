@@ -1,5 +1,119 @@
 //! Routing tables and the decision process of RFC 4271 section 9.
+//!
+//! ```text
+//!  Update ─► insert/withdraw ─► Entry.paths (adj-RIBs-in) ─► decide ─► Entry.best (loc-RIB) ─► AdjOut per peer
+//!                                                               ▲
+//!                                              next hops resolved, remembered per next hop
+//! ```
+//!
+//! Each prefix has a dense number; what is still to be judged or told is a set of numbers.
 
+pub mod adj_out;
+pub mod attributes;
 pub mod decide;
+mod table;
 
-pub use decide::WhyNotBest;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crds::net::Cidr;
+
+use crate::Millis;
+use crate::policy::ImportRefusal;
+use crate::speaker::Leg;
+use crate::wire::Attributes;
+
+pub use adj_out::AdjOut;
+pub use attributes::Interner;
+pub use decide::{Decision, WhyNotBest};
+pub use table::{Rib, Settled};
+
+/// Who paths come from: a peer for as long as it is configured, or this speaker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SourceId(pub u32);
+
+impl SourceId {
+    /// This speaker.
+    pub const LOCAL: Self = Self(0);
+}
+
+/// A prefix's number; given to another prefix once nothing refers to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PrefixId(u32);
+
+/// What the decision process has to know of a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// The peer's address; None: this speaker.
+    pub address: Option<IpAddr>,
+    /// The peer is in our AS.
+    pub internal: bool,
+    /// The peer is a route reflection client.
+    pub client: bool,
+    /// The peer's BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// The interface the session runs over.
+    pub ifindex: Option<u32>,
+}
+
+impl Source {
+    /// This speaker.
+    pub fn local(router_id: Ipv4Addr) -> Self {
+        Self {
+            address: None,
+            internal: false,
+            client: false,
+            router_id,
+            ifindex: None,
+        }
+    }
+
+    /// Whether this is this speaker.
+    pub fn is_local(&self) -> bool {
+        self.address.is_none()
+    }
+}
+
+/// One path to a prefix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Path {
+    /// Who announced it.
+    pub from: SourceId,
+    /// What was said about it.
+    pub attributes: Arc<Attributes>,
+    /// Why it is not used; None: import policy took it.
+    pub refused: Option<ImportRefusal>,
+    /// When it was received in this form.
+    pub since: Millis,
+}
+
+/// The best path of a prefix.
+#[derive(Debug, Clone)]
+pub struct Best {
+    /// Who announced it.
+    pub from: SourceId,
+    /// What was said about it.
+    pub attributes: Arc<Attributes>,
+}
+
+impl PartialEq for Best {
+    /// Attribute sets are interned: the same allocation or not equal.
+    fn eq(&self, other: &Self) -> bool {
+        self.from == other.from && Arc::ptr_eq(&self.attributes, &other.attributes)
+    }
+}
+
+/// A prefix and all that is known of it.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The prefix.
+    pub prefix: Cidr,
+    /// All paths, at most one of each source.
+    pub paths: Vec<Path>,
+    /// The best one.
+    pub best: Option<Best>,
+    /// Ways to it, as last told.
+    pub legs: Arc<[Leg]>,
+    /// How many peers have been told of it: the number stays as long.
+    told: u32,
+}

@@ -1,18 +1,37 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
+mod configure;
+mod origins;
+mod peer;
+mod show;
+mod startup;
 mod types;
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crds::net::{Cidr, Family};
+
+pub use crate::config::PeerKey;
 pub use types::{
     ConnId, DataplaneReport, FamilyCount, Input, Leg, NeighborInfo, Output, RouteFilter, RouteInfo,
     SpeakerEvent, Summary, TcpEvent,
 };
 
-pub use crate::config::PeerKey;
-
-use crds::net::Cidr;
-
 use crate::Millis;
 use crate::config::Config;
+use crate::fsm::{Action, DownReason, Jitter, State};
+use crate::nexthop::{NextHop, Table};
+use crate::policy::{ImportRefusal, Importer};
+use crate::rib::{AdjOut, Rib, Source, SourceId};
+use crate::wire::nlri::family_of;
+use crate::wire::notification::Cease;
+use crate::wire::{Attributes, Notification, RouteRefresh, Update, hex, update};
+
+use origins::Origins;
+use peer::{PeerState, Up};
+use startup::Startup;
 
 /// Most bytes given to a connection that the driver has not yet said are [`TcpEvent::Sent`]. More waits in the tables,
 /// where later changes overtake it.
@@ -22,24 +41,91 @@ pub const SEND_WINDOW: usize = 1 << 18;
 #[derive(Debug)]
 pub struct Speaker {
     config: Config,
+    jitter: Jitter,
+    peers: BTreeMap<PeerKey, PeerState>,
+    next_peer: u32,
+    connections: BTreeMap<ConnId, Connection>,
+    rib: Rib,
+    table: Table,
+    importer: Importer,
+    origins: Origins,
+    /// The attributes of all own routes.
+    own: Arc<Attributes>,
+    startup: Startup,
+}
+
+/// A connection that has not been closed by either side.
+#[derive(Debug)]
+struct Connection {
+    peer: PeerKey,
+    /// Bytes given to the driver and not yet taken by the kernel.
+    unsent: usize,
 }
 
 impl Speaker {
     /// A speaker that will be what `config` says once inputs arrive. All its random choices come from `seed`.
     pub fn new(config: Config, seed: u64, now: Millis) -> Self {
-        let _ = (seed, now);
-        Self { config }
+        let mut rib = Rib::default();
+        let nowhere = NextHop::from(std::net::IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED));
+        let own = rib.interner.intern(Attributes::new(nowhere));
+        rib.set_source(SourceId::LOCAL, Source::local(config.router_id));
+        let mut speaker = Self {
+            importer: Importer::new(&config, []),
+            jitter: Jitter::new(seed),
+            peers: BTreeMap::new(),
+            next_peer: 1,
+            connections: BTreeMap::new(),
+            rib,
+            table: Table::default(),
+            origins: Origins::default(),
+            own,
+            startup: Startup::new(now),
+            config,
+        };
+        speaker.take_origins(now);
+        for peer in speaker.config.peers.clone() {
+            speaker.add_peer(&peer, now);
+        }
+        speaker
     }
 
     /// Takes one input; the outputs are to be carried out in their order.
     pub fn handle(&mut self, input: Input, now: Millis) -> Vec<Output> {
-        let _ = (input, now);
-        Vec::new()
+        let mut out = Vec::new();
+        match input {
+            Input::Config(config) => self.configure(config, now, &mut out),
+            Input::Tcp(conn, event) => self.tcp(conn, event, now, &mut out),
+            Input::Dataplane(_) => self.startup.report(),
+            Input::OriginsBegin => self.origins.begin(),
+            Input::Origin {
+                prefix,
+                kind,
+                withdrawn,
+            } => {
+                if let Some(present) = self.origins.set(prefix, (!withdrawn).then_some(kind)) {
+                    self.originate(prefix, present, now);
+                }
+            }
+            Input::OriginsComplete => {
+                for prefix in self.origins.finish() {
+                    self.originate(prefix, false, now);
+                }
+            }
+            Input::Kernel(changes) => self.kernel(changes),
+            Input::Tick => self.tick(now, &mut out),
+        }
+        self.start_sessions(now, &mut out);
+        self.settle(now, &mut out);
+        out
     }
 
     /// When [`Input::Tick`] is due; None: nothing is waited for.
     pub fn next_timeout(&self) -> Option<Millis> {
-        None
+        let sessions = self
+            .peers
+            .values()
+            .filter_map(|peer| peer.session.next_timeout());
+        sessions.chain(self.startup.next_timeout()).min()
     }
 
     /// The configuration in force.
@@ -47,37 +133,404 @@ impl Speaker {
         &self.config
     }
 
-    /// The speaker as a whole.
-    pub fn summary(&self) -> Summary {
-        Summary {
-            asn: self.config.asn,
-            router_id: self.config.router_id,
-            neighbors_configured: self.config.peers.len(),
-            neighbors_established: 0,
-            origins: self.config.origins.len(),
-            routes: 0,
+    fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
+        let due = |peer: &PeerState| peer.session.next_timeout().is_some_and(|at| at <= now);
+        let keys: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, it)| due(it))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.with_session(&key, now, out, |session, actions| {
+                session.tick(now, actions)
+            });
         }
     }
 
-    /// Every configured peer, in the order of keys.
-    pub fn neighbors(&self, now: Millis) -> Vec<NeighborInfo> {
-        let _ = now;
-        Vec::new()
+    /// Starts all sessions once that is allowed.
+    fn start_sessions(&mut self, now: Millis, out: &mut Vec<Output>) {
+        if !self.startup.may_start(now, out) {
+            return;
+        }
+        let idle: Vec<PeerKey> = self.peers.keys().cloned().collect();
+        for key in idle {
+            self.with_session(&key, now, out, |session, actions| {
+                session.start(now, actions)
+            });
+        }
     }
 
-    /// Paths, ordered by prefix, best first.
-    pub fn routes(&self, filter: &RouteFilter, now: Millis) -> Vec<RouteInfo> {
-        let _ = (filter, now);
-        Vec::new()
+    fn tcp(&mut self, conn: ConnId, event: TcpEvent, now: Millis, out: &mut Vec<Output>) {
+        if let TcpEvent::Accepted { local, remote } = event {
+            return self.accept(conn, local, remote, now, out);
+        }
+        let Some(connection) = self.connections.get_mut(&conn) else {
+            return;
+        };
+        let key = connection.peer.clone();
+        match event {
+            TcpEvent::Sent(bytes) => connection.unsent = connection.unsent.saturating_sub(bytes),
+            TcpEvent::Connected { local, remote } => {
+                self.with_session(&key, now, out, |it, actions| {
+                    it.connected(conn, local, remote, now, actions)
+                });
+            }
+            TcpEvent::Bytes(bytes) => {
+                self.with_session(&key, now, out, |it, actions| {
+                    it.bytes(conn, &bytes, now, actions)
+                });
+            }
+            TcpEvent::ConnectFailed { reason } => {
+                self.connections.remove(&conn);
+                self.with_session(&key, now, out, |it, actions| {
+                    it.connect_failed(conn, reason, now, actions)
+                });
+            }
+            TcpEvent::Closed { reason } => {
+                self.connections.remove(&conn);
+                self.with_session(&key, now, out, |it, actions| {
+                    it.closed(conn, reason, now, actions)
+                });
+            }
+            TcpEvent::Accepted { .. } => {}
+        }
     }
 
-    /// The legs last told for every prefix, ordered by prefix: the snapshot for a new felix.
-    pub fn best(&self) -> Vec<(Cidr, Vec<Leg>)> {
-        Vec::new()
+    fn accept(
+        &mut self,
+        conn: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) {
+        let key = PeerKey::Address(remote.ip().to_canonical());
+        if !self.peers.contains_key(&key) {
+            let rejected = Notification::cease(Cease::Rejected).encode();
+            out.push(Output::Event(SpeakerEvent::UnknownPeer { remote }));
+            out.extend([Output::Send(conn, rejected), Output::Close(conn)]);
+            return;
+        }
+        self.connections.insert(
+            conn,
+            Connection {
+                peer: key.clone(),
+                unsent: 0,
+            },
+        );
+        let mut refused = None;
+        self.with_session(&key, now, out, |session, actions| {
+            refused = session.accepted(conn, local, remote, now, actions).err();
+        });
+        if let Some(state) = refused {
+            self.connections.remove(&conn);
+            out.extend([
+                Output::Event(SpeakerEvent::NotReady { peer: key, state }),
+                Output::Close(conn),
+            ]);
+        }
     }
 
-    /// Whether [`Output::BestComplete`] has been said.
-    pub fn is_best_complete(&self) -> bool {
-        false
+    /// Lets a session do something, and does what it wants.
+    fn with_session(
+        &mut self,
+        key: &PeerKey,
+        now: Millis,
+        out: &mut Vec<Output>,
+        work: impl FnOnce(&mut crate::fsm::Session, &mut Vec<Action>),
+    ) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let mut actions = Vec::new();
+        work(&mut peer.session, &mut actions);
+        for action in actions {
+            self.act(key, action, now, out);
+        }
+    }
+
+    fn act(&mut self, key: &PeerKey, action: Action, now: Millis, out: &mut Vec<Output>) {
+        match action {
+            Action::Connect(conn) => {
+                let Some(peer) = self.peers.get(key) else {
+                    return;
+                };
+                let Some(address) = key.address() else { return };
+                self.connections.insert(
+                    conn,
+                    Connection {
+                        peer: key.clone(),
+                        unsent: 0,
+                    },
+                );
+                out.push(Output::Connect {
+                    peer: key.clone(),
+                    local: peer.config.local_address,
+                    remote: SocketAddr::new(address, peer.config.port),
+                    conn,
+                });
+            }
+            Action::Send(conn, bytes) => {
+                if let Some(connection) = self.connections.get_mut(&conn) {
+                    connection.unsent += bytes.len();
+                    out.push(Output::Send(conn, bytes));
+                }
+            }
+            Action::Close(conn) => {
+                if self.connections.remove(&conn).is_some() {
+                    out.push(Output::Close(conn));
+                }
+            }
+            Action::Established(conn) => self.established(key, conn, out),
+            Action::Down(state, reason) => self.down(key, state, reason, out),
+            Action::Update(update) => self.update(key, update, now, out),
+            Action::Refresh(refresh) => self.refresh(key, refresh),
+        }
+    }
+
+    fn established(&mut self, key: &PeerKey, conn: ConnId, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let (Some(source), Some(to)) = (peer.source(&self.table), peer.to(&self.table)) else {
+            return;
+        };
+        self.rib.set_source(peer.id, source);
+        let mut adj_out = AdjOut::default();
+        adj_out.touch_all(&self.rib);
+        peer.up = Some(Up {
+            conn,
+            adj_out,
+            to,
+            eor_sent: Vec::new(),
+            eor_received: Vec::new(),
+            missing: Vec::new(),
+        });
+        if let Some(negotiated) = peer.session.negotiated() {
+            out.push(Output::Event(SpeakerEvent::Established {
+                peer: key.clone(),
+                families: negotiated.families.clone(),
+                hold_time: negotiated.hold_time,
+            }));
+        }
+    }
+
+    fn down(&mut self, key: &PeerKey, state: State, reason: DownReason, out: &mut Vec<Output>) {
+        out.push(Output::Event(SpeakerEvent::Down {
+            peer: key.clone(),
+            state,
+            reason,
+        }));
+        if state != State::Established {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(key)
+            && let Some(mut up) = peer.up.take()
+        {
+            up.adj_out.clear(&mut self.rib);
+            self.rib.remove_source(peer.id);
+        }
+    }
+
+    fn update(&mut self, key: &PeerKey, update: Update, now: Millis, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let Some(negotiated) = peer.session.negotiated() else {
+            return;
+        };
+        // RFC 4760 section 8: routes of a family that was not negotiated are nobody's.
+        let (v4, v6) = (
+            negotiated.families.contains(&Family::V4),
+            negotiated.families.contains(&Family::V6),
+        );
+        let spoken = |prefix: &Cidr| {
+            if prefix.family() == Family::V4 {
+                v4
+            } else {
+                v6
+            }
+        };
+        for problem in &update.problems {
+            out.push(Output::Event(SpeakerEvent::Malformed {
+                peer: key.clone(),
+                problem: problem.to_string(),
+                bytes: hex(&problem.bytes),
+            }));
+        }
+        for prefix in update.withdrawn.into_iter().filter(spoken) {
+            self.rib.withdraw(peer.id, prefix);
+        }
+        let from = peer.from();
+        for (attributes, prefixes) in update.announced {
+            let attributes = self.rib.interner.intern(attributes);
+            let own_next_hop = self.table.is_own(attributes.next_hop.address);
+            for prefix in prefixes.into_iter().filter(spoken) {
+                let refused = match own_next_hop {
+                    true => Some(ImportRefusal::OwnNextHop),
+                    false => self.importer.judge(prefix, &attributes, from).err(),
+                };
+                self.rib.insert(peer.id, prefix, &attributes, refused, now);
+            }
+        }
+        if let (Some(family), Some(up)) = (update.end_of_rib, peer.up.as_mut())
+            && !up.eor_received.contains(&family)
+        {
+            up.eor_received.push(family);
+            out.push(Output::Event(SpeakerEvent::EndOfRib {
+                peer: key.clone(),
+                family,
+            }));
+        }
+    }
+
+    /// The peer wants everything of a family again (RFC 2918); other subtypes (RFC 7313) were not negotiated.
+    fn refresh(&mut self, key: &PeerKey, refresh: RouteRefresh) {
+        let Some(up) = self.peers.get_mut(key).and_then(|peer| peer.up.as_mut()) else {
+            return;
+        };
+        if let (Some(family), 0) = (family_of(refresh.afi, refresh.safi), refresh.subtype) {
+            up.adj_out.repeat(family);
+        }
+    }
+
+    fn kernel(&mut self, changes: Vec<crate::nexthop::Change>) {
+        let mut changed = false;
+        for change in changes {
+            changed |= self.table.apply(change);
+        }
+        if !changed {
+            return;
+        }
+        for peer in self.peers.values_mut() {
+            let (source, to) = (peer.source(&self.table), peer.to(&self.table));
+            if let (Some(up), Some(source), Some(to)) = (&mut peer.up, source, to) {
+                self.rib.set_source(peer.id, source);
+                if up.to != to {
+                    up.to = to;
+                    up.adj_out.touch_all(&self.rib);
+                }
+            }
+        }
+        self.rib.next_hops_changed(&self.table);
+        // An own address may have become a next hop of somebody, or ceased to be one.
+        self.judge_again(None);
+    }
+
+    /// An own prefix came or went.
+    fn originate(&mut self, prefix: Cidr, present: bool, now: Millis) {
+        if present {
+            let own = self.own.clone();
+            self.rib.insert(SourceId::LOCAL, prefix, &own, None, now);
+        } else {
+            self.rib.withdraw(SourceId::LOCAL, prefix);
+        }
+        self.importer.own(prefix, present);
+        self.judge_again(Some(prefix));
+    }
+
+    /// Judges the import of paths anew, of those inside a prefix or of all.
+    fn judge_again(&mut self, within: Option<Cidr>) {
+        let from: BTreeMap<SourceId, _> = self
+            .peers
+            .values()
+            .map(|peer| (peer.id, peer.from()))
+            .collect();
+        let (importer, table) = (&self.importer, &self.table);
+        self.rib.judge_again(within, |source, prefix, attributes| {
+            if table.is_own(attributes.next_hop.address) {
+                return Some(ImportRefusal::OwnNextHop);
+            }
+            importer
+                .judge(prefix, attributes, *from.get(&source)?)
+                .err()
+        });
+    }
+
+    /// Decides, tells felix, tells peers.
+    fn settle(&mut self, now: Millis, out: &mut Vec<Output>) {
+        for change in self
+            .rib
+            .settle(&self.table, usize::from(self.config.multipath))
+        {
+            if let Some(legs) = change.legs {
+                out.push(Output::Best {
+                    prefix: change.prefix,
+                    legs: legs.to_vec(),
+                });
+            }
+            if change.best_changed {
+                let ups = self.peers.values_mut().filter_map(|peer| peer.up.as_mut());
+                ups.for_each(|up| up.adj_out.touch(change.id));
+            }
+        }
+        let keys: Vec<PeerKey> = self
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.up.is_some())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            self.tell(&key, out);
+        }
+        let waiting = self.peers.values().any(|peer| match &peer.up {
+            Some(up) => peer
+                .families()
+                .iter()
+                .any(|family| !up.eor_received.contains(family)),
+            None => true,
+        });
+        self.startup.settle(waiting, now, out);
+    }
+
+    /// Sends a peer what it has not been told yet, as far as its window goes, then End-of-RIB.
+    fn tell(&mut self, key: &PeerKey, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let Some(negotiated) = peer.session.negotiated() else {
+            return;
+        };
+        let (dialect, families) = (negotiated.dialect, negotiated.families.clone());
+        let Some(up) = &mut peer.up else { return };
+        let Some(connection) = self.connections.get_mut(&up.conn) else {
+            return;
+        };
+        let mut messages = Vec::new();
+        let mut unsent = connection.unsent;
+        while unsent < SEND_WINDOW && !up.adj_out.is_done() {
+            let batch = up.adj_out.batch(&mut self.rib, &up.to, dialect);
+            unsent += batch.messages.iter().map(bytes::Bytes::len).sum::<usize>();
+            messages.extend(batch.messages);
+            let too_long = |prefix| SpeakerEvent::TooLong {
+                peer: key.clone(),
+                prefix,
+            };
+            out.extend(batch.too_long.into_iter().map(too_long).map(Output::Event));
+        }
+        if up.adj_out.is_done() && self.origins.complete {
+            for family in families {
+                if up.to.next_hop(family).is_none() && !up.missing.contains(&family) {
+                    up.missing.push(family);
+                    out.push(Output::Event(SpeakerEvent::NoNextHop {
+                        peer: key.clone(),
+                        family,
+                    }));
+                }
+                if !up.eor_sent.contains(&family) {
+                    up.eor_sent.push(family);
+                    messages.push(update::end_of_rib(family));
+                }
+            }
+        }
+        peer.session
+            .count_sent(u64::try_from(messages.len()).unwrap_or(u64::MAX));
+        connection.unsent += messages.iter().map(bytes::Bytes::len).sum::<usize>();
+        out.extend(
+            messages
+                .into_iter()
+                .map(|message| Output::Send(up.conn, message)),
+        );
     }
 }

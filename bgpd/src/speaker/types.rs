@@ -309,7 +309,7 @@ pub struct RouteInfo {
     pub local_pref: Option<u32>,
     /// MULTI_EXIT_DISC, when it has one.
     pub med: Option<u32>,
-    /// The best path.
+    /// The best path, or one used together with it.
     pub best: bool,
     /// One of several used together.
     pub multipath: bool,
@@ -324,8 +324,11 @@ pub struct RouteInfo {
 }
 
 impl RouteInfo {
-    /// Why it is not best in a few words; empty for the best path.
+    /// Why it is not used in a few words; empty for the best path and those used with it.
     pub fn reason(&self) -> String {
+        if self.best {
+            return String::new();
+        }
         match (&self.refused, &self.why_not_best) {
             (Some(refused), _) => refused.to_string(),
             (None, Some(why)) => why.to_string(),

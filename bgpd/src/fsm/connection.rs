@@ -1,0 +1,90 @@
+//! One TCP connection of a session.
+
+use std::net::SocketAddr;
+
+use super::{Jitter, Negotiated, State};
+use crate::Millis;
+use crate::config::Timers;
+use crate::speaker::ConnId;
+use crate::wire::FrameReader;
+
+/// Hold time until the peer's OPEN says another (RFC 4271 section 8.2.2, OpenSent).
+pub(super) const OPEN_HOLD: Millis = 240_000;
+
+/// How far a connection has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// OPEN is sent.
+    OpenSent,
+    /// OPEN is received and answered.
+    OpenConfirm(Negotiated),
+    /// The answer is answered, at that time.
+    Established(Negotiated, Millis),
+}
+
+/// One TCP connection.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) id: ConnId,
+    pub(super) local: SocketAddr,
+    pub(super) remote: SocketAddr,
+    pub(super) phase: Phase,
+    pub(super) reader: FrameReader,
+    /// When the peer counts as lost.
+    pub(super) hold_at: Option<Millis>,
+    /// When it has to hear of us.
+    pub(super) keepalive_at: Option<Millis>,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnId, local: SocketAddr, remote: SocketAddr, now: Millis) -> Self {
+        Self {
+            id,
+            local,
+            remote,
+            phase: Phase::OpenSent,
+            reader: FrameReader::default(),
+            hold_at: Some(now + OPEN_HOLD),
+            keepalive_at: None,
+        }
+    }
+
+    /// This side made it.
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.id, ConnId::Out(_))
+    }
+
+    pub(super) fn state(&self) -> State {
+        match self.phase {
+            Phase::OpenSent => State::OpenSent,
+            Phase::OpenConfirm(_) => State::OpenConfirm,
+            Phase::Established(..) => State::Established,
+        }
+    }
+
+    pub(super) fn negotiated(&self) -> Option<&Negotiated> {
+        match &self.phase {
+            Phase::OpenSent => None,
+            Phase::OpenConfirm(negotiated) | Phase::Established(negotiated, _) => Some(negotiated),
+        }
+    }
+
+    /// Something was heard of the peer.
+    pub(super) fn heard(&mut self, now: Millis) {
+        let hold = self
+            .negotiated()
+            .map_or(OPEN_HOLD, |it| Millis::from(it.hold_time) * 1000);
+        self.hold_at = (hold > 0).then(|| now + hold);
+    }
+
+    /// The peer heard of us; the next time is due within a third of the hold time (RFC 4271 section 4.4).
+    pub(super) fn spoke(&mut self, timers: &Timers, jitter: &mut Jitter, now: Millis) {
+        let hold = self
+            .negotiated()
+            .map_or(0, |it| Millis::from(it.hold_time) * 1000);
+        let interval = timers
+            .keepalive
+            .map_or(hold / 3, |configured| configured.min(hold / 3));
+        self.keepalive_at = (hold > 0).then(|| now + jitter.shorten(interval.max(1)));
+    }
+}

@@ -1,0 +1,521 @@
+//! The state machine of one peer, with both of its possible connections.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::connection::{Connection, Phase};
+use super::{DownReason, Jitter, Negotiated, Settings, State, collision, negotiate};
+use crate::Millis;
+use crate::speaker::ConnId;
+use crate::wire::notification::{Cease, FsmError};
+use crate::wire::{
+    self, Dialect, Frame, Message, MessageType, Notification, Open, RouteRefresh, Update,
+};
+
+/// What a session wants done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Make a connection of that name.
+    Connect(ConnId),
+    /// Send bytes.
+    Send(ConnId, Bytes),
+    /// Close a connection, or give up making it.
+    Close(ConnId),
+    /// The session is up on that connection.
+    Established(ConnId),
+    /// A connection ended; from [`State::Established`] the session did.
+    Down(State, DownReason),
+    /// The peer's routes changed.
+    Update(Update),
+    /// The peer wants our routes again.
+    Refresh(RouteRefresh),
+}
+
+/// A session that lasted so long (milliseconds) clears the record of failures before it.
+const STABLE: Millis = 10_000;
+
+/// The session with one peer.
+#[derive(Debug)]
+pub struct Session {
+    settings: Settings,
+    jitter: Jitter,
+    /// Names of own connections count up from here.
+    next_conn: u64,
+    /// State while there is no connection: Idle, Connect or Active.
+    rest: State,
+    dialing: Option<ConnId>,
+    connections: Vec<Connection>,
+    /// While dialing: when to give up. Otherwise: when to leave Idle or to dial again.
+    retry_at: Option<Millis>,
+    failures: u32,
+    shown: (State, Millis),
+    last_error: Option<DownReason>,
+    established_count: u64,
+    received: u64,
+    sent: u64,
+}
+
+impl Session {
+    /// A stopped session. Its own connections are named from `first_conn` on.
+    pub fn new(settings: Settings, seed: u64, first_conn: u64, now: Millis) -> Self {
+        Self {
+            settings,
+            jitter: Jitter::new(seed),
+            next_conn: first_conn,
+            rest: State::Idle,
+            dialing: None,
+            connections: Vec::new(),
+            retry_at: None,
+            failures: 0,
+            shown: (State::Idle, now),
+            last_error: None,
+            established_count: 0,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    /// State of the session: that of the connection that is furthest.
+    pub fn state(&self) -> State {
+        self.connections
+            .iter()
+            .map(Connection::state)
+            .max()
+            .unwrap_or(self.rest)
+    }
+
+    /// When the session came into its state.
+    pub fn since(&self) -> Millis {
+        self.shown.1
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was negotiated, once the session is established.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.established().and_then(Connection::negotiated)
+    }
+
+    /// Both ends of the established connection, own one first.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.established().map(|conn| (conn.local, conn.remote))
+    }
+
+    fn established(&self) -> Option<&Connection> {
+        self.connections
+            .iter()
+            .find(|conn| conn.state() == State::Established)
+    }
+
+    /// Why the last connection ended.
+    pub fn last_error(&self) -> Option<&DownReason> {
+        self.last_error.as_ref()
+    }
+
+    /// How many times the session was established.
+    pub fn established_count(&self) -> u64 {
+        self.established_count
+    }
+
+    /// Messages received and sent.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.received, self.sent)
+    }
+
+    /// Counts messages that were sent past the session.
+    pub fn count_sent(&mut self, messages: u64) {
+        self.sent += messages;
+    }
+
+    /// When [`tick`](Self::tick) is due.
+    pub fn next_timeout(&self) -> Option<Millis> {
+        let of_connections = self
+            .connections
+            .iter()
+            .flat_map(|conn| [conn.hold_at, conn.keepalive_at]);
+        of_connections.chain([self.retry_at]).flatten().min()
+    }
+
+    /// Takes settings that cost no session.
+    pub fn set(&mut self, settings: Settings, now: Millis, out: &mut Vec<Action>) {
+        let was_passive = std::mem::replace(&mut self.settings, settings).passive;
+        if was_passive != self.settings.passive
+            && self.rest != State::Idle
+            && self.connections.is_empty()
+        {
+            if let Some(conn) = self.dialing.take() {
+                out.push(Action::Close(conn));
+            }
+            self.begin(now, out);
+        }
+        self.show(now);
+    }
+
+    /// Starts connecting, or waiting to be connected to.
+    pub fn start(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.rest == State::Idle && self.connections.is_empty() {
+            self.begin(now, out);
+        }
+        self.show(now);
+    }
+
+    /// Ends everything; each connection gets that Cease. The session can be started again.
+    pub fn stop(&mut self, cease: Cease, now: Millis, out: &mut Vec<Action>) {
+        if let Some(conn) = self.dialing.take() {
+            out.push(Action::Close(conn));
+        }
+        for conn in std::mem::take(&mut self.connections) {
+            self.farewell(&conn, DownReason::Sent(Notification::cease(cease)), out);
+        }
+        self.rest = State::Idle;
+        self.retry_at = None;
+        self.failures = 0;
+        self.show(now);
+    }
+
+    /// A connection asked for is there.
+    pub fn connected(
+        &mut self,
+        id: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        if self.dialing == Some(id) {
+            self.dialing = None;
+            self.retry_at = None;
+            self.open(id, local, remote, now, out);
+        }
+        self.show(now);
+    }
+
+    /// A connection asked for could not be made.
+    pub fn connect_failed(
+        &mut self,
+        id: ConnId,
+        reason: String,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        if self.dialing == Some(id) {
+            self.dialing = None;
+            let reason = DownReason::ConnectFailed(reason);
+            out.push(Action::Down(self.state(), reason.clone()));
+            self.last_error = Some(reason);
+            self.retry_at = None;
+            if self.connections.is_empty() {
+                self.wait(State::Active, now);
+            }
+        }
+        self.show(now);
+    }
+
+    /// The peer made a connection. The error is the state that is not ready for one.
+    pub fn accepted(
+        &mut self,
+        id: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) -> Result<(), State> {
+        // RFC 4271 section 8.2.2: Idle refuses; section 6.8: an established session is kept.
+        let state = self.state();
+        if matches!(state, State::Idle | State::Established) {
+            return Err(state);
+        }
+        // A peer makes one connection at a time: it has given up the one it made before.
+        while let Some(index) = self.connections.iter().position(|conn| !conn.is_own()) {
+            let conn = self.connections.remove(index);
+            self.farewell(
+                &conn,
+                DownReason::Sent(Notification::cease(Cease::Collision)),
+                out,
+            );
+        }
+        if self.dialing.is_none() {
+            self.retry_at = None;
+        }
+        self.open(id, local, remote, now, out);
+        self.show(now);
+        Ok(())
+    }
+
+    /// The connection is gone.
+    pub fn closed(&mut self, id: ConnId, reason: String, now: Millis, out: &mut Vec<Action>) {
+        if let Some(index) = self.connections.iter().position(|conn| conn.id == id) {
+            let conn = self.connections.remove(index);
+            self.over(&conn, DownReason::Closed(reason), now, out);
+        }
+        self.show(now);
+    }
+
+    /// Bytes have arrived.
+    pub fn bytes(&mut self, id: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<Action>) {
+        if let Some(conn) = self.connection(id) {
+            conn.reader.push(bytes);
+        }
+        // Each message may end the connection.
+        while let Some(conn) = self.connection(id) {
+            match conn.reader.next_frame() {
+                Ok(None) => break,
+                Ok(Some(frame)) => self.frame(id, &frame, now, out),
+                Err(error) => self.fail(id, error, now, out),
+            }
+        }
+        self.show(now);
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
+        let lost = |conn: &Connection| conn.hold_at.is_some_and(|at| at <= now);
+        while let Some(id) = self
+            .connections
+            .iter()
+            .find(|conn| lost(conn))
+            .map(|conn| conn.id)
+        {
+            self.fail(id, Notification::hold_timer(), now, out);
+        }
+        for conn in &mut self.connections {
+            if conn.keepalive_at.is_some_and(|at| at <= now) {
+                out.push(Action::Send(conn.id, wire::keepalive()));
+                self.sent += 1;
+                conn.spoke(&self.settings.timers, &mut self.jitter, now);
+            }
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.retry_at = None;
+            if let Some(conn) = self.dialing.take() {
+                out.push(Action::Close(conn));
+                self.failures = self.failures.saturating_add(1);
+            }
+            if self.connections.is_empty() {
+                self.begin(now, out);
+            }
+        }
+        self.show(now);
+    }
+
+    fn connection(&mut self, id: ConnId) -> Option<&mut Connection> {
+        self.connections.iter_mut().find(|conn| conn.id == id)
+    }
+
+    fn show(&mut self, now: Millis) {
+        if self.shown.0 != self.state() {
+            self.shown = (self.state(), now);
+        }
+    }
+
+    fn begin(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if self.settings.passive {
+            self.rest = State::Active;
+            self.retry_at = None;
+            return;
+        }
+        let id = ConnId::Out(self.next_conn);
+        self.next_conn += 1;
+        self.rest = State::Connect;
+        self.dialing = Some(id);
+        self.retry_at = Some(now + self.jitter.shorten(self.settings.timers.connect));
+        out.push(Action::Connect(id));
+    }
+
+    /// Waits before the next attempt, twice as long after each failure: Idle takes no connection meanwhile, Active does.
+    fn wait(&mut self, rest: State, now: Millis) {
+        self.rest = rest;
+        if rest == State::Active && self.settings.passive {
+            self.retry_at = None;
+            return;
+        }
+        let timers = &self.settings.timers;
+        let delay = timers
+            .retry_min
+            .saturating_mul(1 << self.failures.min(20))
+            .min(timers.retry_max);
+        self.failures = self.failures.saturating_add(1);
+        self.retry_at = Some(now + self.jitter.shorten(delay));
+    }
+
+    fn send(&mut self, id: ConnId, bytes: Bytes, out: &mut Vec<Action>) {
+        self.sent += 1;
+        out.push(Action::Send(id, bytes));
+    }
+
+    fn open(
+        &mut self,
+        id: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        self.connections
+            .push(Connection::new(id, local, remote, now));
+        self.send(id, negotiate::offer(&self.settings).encode(), out);
+    }
+
+    fn frame(&mut self, id: ConnId, frame: &Frame, now: Millis, out: &mut Vec<Action>) {
+        self.received += 1;
+        let Some(conn) = self.connection(id) else {
+            return;
+        };
+        let state = conn.state();
+        let unused = Dialect {
+            four_octet_as: true,
+            internal: false,
+        };
+        let dialect = conn.negotiated().map_or(unused, |it| it.dialect);
+        let expected = match state {
+            State::OpenConfirm => MessageType::Keepalive,
+            State::Established if frame.kind != MessageType::Open => frame.kind,
+            _ => MessageType::Open,
+        };
+        if frame.kind != expected && frame.kind != MessageType::Notification {
+            let subcode = match state {
+                State::OpenConfirm => FsmError::InOpenConfirm,
+                State::Established => FsmError::InEstablished,
+                _ => FsmError::InOpenSent,
+            };
+            return self.fail(id, Notification::fsm(subcode, frame.kind), now, out);
+        }
+        match Message::decode(frame, dialect) {
+            Err(error) => self.fail(id, error, now, out),
+            Ok(Message::Notification(notification)) => {
+                if let Some(index) = self.connections.iter().position(|conn| conn.id == id) {
+                    let conn = self.connections.remove(index);
+                    out.push(Action::Close(id));
+                    self.over(&conn, DownReason::Received(notification), now, out);
+                }
+            }
+            Ok(Message::Open(open)) => self.opened(id, &open, now, out),
+            Ok(message) => {
+                conn.heard(now);
+                match message {
+                    Message::Keepalive if state == State::OpenConfirm => {
+                        self.establish(id, now, out)
+                    }
+                    Message::Update(update) => out.push(Action::Update(update)),
+                    Message::RouteRefresh(refresh) => out.push(Action::Refresh(refresh)),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The peer's OPEN has come.
+    fn opened(&mut self, id: ConnId, open: &Open, now: Millis, out: &mut Vec<Action>) {
+        let negotiated = match negotiate::accept(open, &self.settings) {
+            Ok(negotiated) => negotiated,
+            Err(error) => return self.fail(id, error, now, out),
+        };
+        // RFC 4271 section 6.8: the other connection counts once its OPEN has come too.
+        let other = self
+            .connections
+            .iter()
+            .position(|conn| conn.id != id && conn.state() > State::OpenSent);
+        if let Some(other) = other {
+            let own = (self.settings.router_id, self.settings.local_asn);
+            let keep_own = collision::keep_own(own, (open.router_id, open.asn()));
+            let this_is_own = matches!(id, ConnId::Out(_));
+            let loser = if this_is_own == keep_own {
+                self.connections[other].id
+            } else {
+                id
+            };
+            if let Some(index) = self.connections.iter().position(|conn| conn.id == loser) {
+                let conn = self.connections.remove(index);
+                self.farewell(
+                    &conn,
+                    DownReason::Sent(Notification::cease(Cease::Collision)),
+                    out,
+                );
+            }
+            if loser == id {
+                return;
+            }
+        }
+        self.send(id, wire::keepalive(), out);
+        let timers = self.settings.timers;
+        if let Some(conn) = self.connections.iter_mut().find(|conn| conn.id == id) {
+            conn.phase = Phase::OpenConfirm(negotiated);
+            conn.heard(now);
+            conn.spoke(&timers, &mut self.jitter, now);
+        }
+    }
+
+    fn establish(&mut self, id: ConnId, now: Millis, out: &mut Vec<Action>) {
+        if let Some(conn) = self.connection(id)
+            && let Phase::OpenConfirm(negotiated) = &conn.phase
+        {
+            conn.phase = Phase::Established(negotiated.clone(), now);
+        }
+        self.established_count += 1;
+        if let Some(conn) = self.dialing.take() {
+            self.retry_at = None;
+            out.push(Action::Close(conn));
+        }
+        while let Some(index) = self.connections.iter().position(|conn| conn.id != id) {
+            let conn = self.connections.remove(index);
+            self.farewell(
+                &conn,
+                DownReason::Sent(Notification::cease(Cease::Collision)),
+                out,
+            );
+        }
+        out.push(Action::Established(id));
+    }
+
+    /// Ends a connection with a NOTIFICATION.
+    fn fail(&mut self, id: ConnId, error: Notification, now: Millis, out: &mut Vec<Action>) {
+        if let Some(index) = self.connections.iter().position(|conn| conn.id == id) {
+            let conn = self.connections.remove(index);
+            let reason = DownReason::Sent(error);
+            self.farewell(&conn, reason.clone(), out);
+            self.recover(&conn, &reason, now);
+        }
+    }
+
+    /// Says why, closes, and reports it. What comes next is up to the caller.
+    fn farewell(&mut self, conn: &Connection, reason: DownReason, out: &mut Vec<Action>) {
+        if let DownReason::Sent(notification) = &reason {
+            self.send(conn.id, notification.encode(), out);
+        }
+        out.push(Action::Close(conn.id));
+        out.push(Action::Down(conn.state(), reason.clone()));
+        self.last_error = Some(reason);
+    }
+
+    /// A connection ended from the peer's side.
+    fn over(&mut self, conn: &Connection, reason: DownReason, now: Millis, out: &mut Vec<Action>) {
+        out.push(Action::Down(conn.state(), reason.clone()));
+        self.recover(conn, &reason, now);
+        self.last_error = Some(reason);
+    }
+
+    /// Decides how to go on after `conn` is gone.
+    fn recover(&mut self, conn: &Connection, reason: &DownReason, now: Millis) {
+        if let Phase::Established(_, since) = conn.phase
+            && now.saturating_sub(since) >= STABLE
+        {
+            self.failures = 0;
+        }
+        if !self.connections.is_empty() || self.dialing.is_some() {
+            return;
+        }
+        // After an error nothing is gained by being connected to at once; a lost connection or a lost collision says
+        // nothing against the next connection (RFC 4271 section 8.2.2, OpenSent event 18).
+        let rest = match reason {
+            DownReason::Sent(it) | DownReason::Received(it) if !it.is_cease(Cease::Collision) => {
+                State::Idle
+            }
+            _ => State::Active,
+        };
+        self.wait(rest, now);
+    }
+}

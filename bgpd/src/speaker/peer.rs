@@ -1,0 +1,135 @@
+//! One configured peer: its session, and its place in the tables.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crds::net::Family;
+
+use crate::config::{ExportClass, Peer};
+use crate::fsm::{Session, Settings};
+use crate::nexthop::{NextHop, Table};
+use crate::policy::export::To;
+use crate::policy::import::From;
+use crate::rib::{AdjOut, Source, SourceId};
+
+use super::ConnId;
+
+/// One configured peer.
+#[derive(Debug)]
+pub(super) struct PeerState {
+    pub(super) id: SourceId,
+    pub(super) config: Peer,
+    pub(super) session: Session,
+    pub(super) up: Option<Up>,
+}
+
+/// What exists while the session is established.
+#[derive(Debug)]
+pub(super) struct Up {
+    pub(super) conn: ConnId,
+    pub(super) adj_out: AdjOut,
+    pub(super) to: To,
+    /// Families whose End-of-RIB has been sent, and received.
+    pub(super) eor_sent: Vec<Family>,
+    pub(super) eor_received: Vec<Family>,
+    /// Families that could not be announced for want of a next hop; said once.
+    pub(super) missing: Vec<Family>,
+}
+
+impl PeerState {
+    /// The session's families; none before it is established.
+    pub(super) fn families(&self) -> &[Family] {
+        self.session.negotiated().map_or(&[], |it| &it.families)
+    }
+
+    /// What import needs to know.
+    pub(super) fn from(&self) -> From {
+        let settings = self.session.settings();
+        From {
+            asn: settings.remote_asn,
+            local_asn: settings.local_asn,
+            policy: self.config.import,
+        }
+    }
+
+    /// What the decision process needs to know, once the session is established.
+    pub(super) fn source(&self, table: &Table) -> Option<Source> {
+        let (local, remote) = self.session.ends()?;
+        Some(Source {
+            address: Some(remote.ip()),
+            internal: self.session.settings().is_internal(),
+            client: self.config.export == ExportClass::Reflect,
+            router_id: self.session.negotiated()?.router_id,
+            ifindex: session_interface(table, local, remote),
+        })
+    }
+
+    /// What export needs to know, once the session is established.
+    pub(super) fn to(&self, table: &Table) -> Option<To> {
+        let (local, remote) = self.session.ends()?;
+        let Settings {
+            router_id,
+            local_asn,
+            ..
+        } = *self.session.settings();
+        let next_hop = |family: Family| {
+            let negotiated = self.families().contains(&family);
+            let ifindex = session_interface(table, local, remote);
+            negotiated
+                .then(|| own_next_hop(table, family, local.ip(), remote.ip(), ifindex))
+                .flatten()
+        };
+        Some(To {
+            source: Some(self.id),
+            class: self.config.export,
+            internal: self.session.settings().is_internal(),
+            local_asn,
+            router_id,
+            next_hop_v4: next_hop(Family::V4),
+            next_hop_v6: next_hop(Family::V6),
+        })
+    }
+}
+
+/// The interface a session runs over: that of a link-local end, or that of the own address.
+fn session_interface(table: &Table, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+    for end in [remote, local] {
+        if let SocketAddr::V6(v6) = end
+            && v6.scope_id() != 0
+        {
+            return Some(v6.scope_id());
+        }
+    }
+    // The own address may be on lo, with the peer on an uplink.
+    table
+        .connected(remote.ip())
+        .or_else(|| table.interface_of(local.ip()))
+}
+
+/// Our next hop for routes of a family: the session's own address, or for the other family an own address on the
+/// same interface.
+fn own_next_hop(
+    table: &Table,
+    family: Family,
+    local: IpAddr,
+    remote: IpAddr,
+    ifindex: Option<u32>,
+) -> Option<NextHop> {
+    let on_interface = || table.own_address(ifindex?, family);
+    let link_local = is_link_local(local);
+    let address = match Family::of(local) == family {
+        true if !link_local => local,
+        true => on_interface().unwrap_or(local),
+        false => on_interface()?,
+    };
+    // RFC 2545 section 3: a link-local address too if the peer is on the same link.
+    let shares_link = link_local || ifindex.is_some() && table.connected(remote) == ifindex;
+    let second = ifindex.filter(|_| shares_link && address.is_ipv6() && !is_link_local(address));
+    Some(NextHop {
+        address,
+        link_local: second.and_then(|ifindex| table.link_local(ifindex)),
+    })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
