@@ -1,0 +1,399 @@
+//! The real `margay-bgpd` and a real BIRD, in two network namespaces with a cable between them.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use api::v1;
+use api::v1::bgpd_message::Body as Told;
+use api::v1::felix_message::Body as Say;
+use nix::sys::signal::Signal;
+use support::{BGPD, Namespace, Process, wait_for};
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+
+const BIRD: &str = r#"
+router id 192.0.2.254;
+log stderr all;
+debug protocols { states, events };
+protocol device {}
+protocol static pods4 { ipv4; route 10.244.1.0/26 blackhole; route 198.18.0.0/15 blackhole; }
+protocol static pods6 { ipv6; route fd00:10:244:1::/122 blackhole; }
+template bgp node {
+  local as 64601;
+  connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 9;
+}
+protocol bgp node4 from node {
+  neighbor 192.0.2.1 as 4200000001;
+  ipv4 { import all; export where source = RTS_STATIC; next hop self; };
+}
+protocol bgp node6 from node {
+  neighbor 2001:db8::1 as 4200000001;
+  ipv6 { import all; export where source = RTS_STATIC; next hop self; };
+}
+"#;
+
+const CONFIG: &str = "
+asNumber: 4200000001
+routerID: 192.0.2.1
+holdTimeSeconds: 9
+peers:
+- {name: tor4, peerIP: 192.0.2.254, asNumber: 64601}
+- {name: tor6, peerIP: '2001:db8::254', asNumber: 64601}
+pools:
+- {cidr: 10.244.0.0/16}
+- {cidr: 'fd00:10:244::/48'}
+origins: [10.244.0.0/26, 'fd00:10:244::/122']
+";
+
+/// A peer that never brings a session up.
+const ROGUE: &str = "- {name: rogue, peerIP: 192.0.2.66, asNumber: 64666, passive: true}\n";
+
+/// A node with our speaker and a router with BIRD.
+struct Rig {
+    bgpd: Process,
+    _bird: Process,
+    router: Namespace,
+    node: Namespace,
+    dir: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new(more_peers: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let (node, router) = (Namespace::new("node"), Namespace::new("tor"));
+        node.ip(&format!(
+            "link add up0 type veth peer name up0 netns {}",
+            router.name
+        ));
+        for (namespace, last) in [(&node, "1"), (&router, "254")] {
+            namespace.ip("link set up0 up");
+            namespace.ip(&format!("addr add 192.0.2.{last}/24 dev up0"));
+            namespace.ip(&format!("-6 addr add 2001:db8::{last}/64 dev up0 nodad"));
+        }
+        router.ip("addr add 192.0.2.66/24 dev up0");
+        let config = CONFIG.replace("pools:", &format!("{more_peers}pools:"));
+        std::fs::write(dir.path().join("bgpd.yaml"), config).unwrap();
+        std::fs::write(dir.path().join("bird.conf"), BIRD).unwrap();
+        let mut bird = router.command("bird");
+        bird.arg("-f");
+        bird.arg("-c").arg(dir.path().join("bird.conf"));
+        bird.arg("-s").arg(dir.path().join("bird.ctl"));
+        bird.arg("-P").arg(dir.path().join("bird.pid"));
+        let bird = Process::start(bird, dir.path().join("bird.log"));
+        let bgpd = start_bgpd(&node, dir.path());
+        let rig = Self {
+            bgpd,
+            _bird: bird,
+            router,
+            node,
+            dir,
+        };
+        wait_for("BIRD to answer", || {
+            rig.dir.path().join("bird.ctl").exists().then_some(())
+        });
+        rig
+    }
+
+    fn birdc(&self, command: &str) -> String {
+        let mut birdc = Command::new("birdc");
+        birdc.arg("-s").arg(self.dir.path().join("bird.ctl"));
+        // It fails when it has nothing to show, so its code says nothing.
+        let output = birdc.args(command.split(' ')).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What BIRD knows of a prefix, once it is what is expected.
+    fn bird_has(&self, prefix: &str, expected: bool) -> String {
+        wait_for(&format!("BIRD to have {prefix}: {expected}"), || {
+            let text = self.birdc(&format!("show route for {prefix} all"));
+            let exact = text.contains(&format!("{prefix} "));
+            (exact == expected).then_some(text)
+        })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/bgpd.sock")
+    }
+
+    fn established(&self) -> Vec<String> {
+        let socket = self.socket();
+        let answer = block_on(async {
+            let mut bgpd = api::client::bgpd(&socket, Duration::from_secs(5))
+                .await
+                .ok()?;
+            let answer = bgpd
+                .list_neighbors(v1::ListNeighborsRequest {})
+                .await
+                .ok()?;
+            Some(answer.into_inner().neighbors)
+        });
+        let up = answer
+            .into_iter()
+            .flatten()
+            .filter(|n| n.state == "Established");
+        up.map(|n| n.name).collect()
+    }
+}
+
+fn start_bgpd(node: &Namespace, dir: &std::path::Path) -> Process {
+    let mut command = node.command(BGPD);
+    command.arg("--config").arg(dir.join("bgpd.yaml"));
+    command.arg("--run-dir").arg(dir.join("run"));
+    command.arg("--state-dir").arg(dir.join("state"));
+    Process::start(command, dir.join("bgpd.log"))
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(future)
+}
+
+/// felix's end of a stream.
+struct Felix {
+    to: mpsc::Sender<v1::FelixMessage>,
+    from: tonic::Streaming<v1::BgpdMessage>,
+    generation: u64,
+}
+
+impl Felix {
+    async fn connect(socket: &std::path::Path) -> Self {
+        let channel = api::local::connect(socket, None).await.unwrap();
+        let (to, messages) = mpsc::channel(16);
+        let mut client = v1::dataplane_client::DataplaneClient::new(channel);
+        let from = client
+            .sync(ReceiverStream::new(messages))
+            .await
+            .unwrap()
+            .into_inner();
+        let mut this = Self {
+            to,
+            from,
+            generation: 0,
+        };
+        this.say(Say::Hello(v1::Hello {
+            version: 1,
+            instance: "test".into(),
+        }))
+        .await;
+        this.say(Say::Dataplane(v1::DataplaneReport {
+            boot_id: "b".into(),
+            ..Default::default()
+        }))
+        .await;
+        this
+    }
+
+    async fn say(&mut self, body: Say) {
+        self.to
+            .send(v1::FelixMessage { body: Some(body) })
+            .await
+            .unwrap();
+    }
+
+    async fn origin(&mut self, prefix: &str) {
+        self.generation += 1;
+        let origin = v1::OriginUpdate {
+            generation: self.generation,
+            prefix: prefix.into(),
+            kind: v1::OriginKind::Block.into(),
+            withdrawn: false,
+        };
+        self.say(Say::Origin(origin)).await;
+    }
+
+    async fn end_of_snapshot(&mut self) {
+        self.generation += 1;
+        let generation = self.generation;
+        self.say(Say::EndOfSnapshot(v1::EndOfSnapshot { generation }))
+            .await;
+    }
+
+    /// Listens until `enough` says so.
+    async fn hear<T>(&mut self, what: &str, mut enough: impl FnMut(Told) -> Option<T>) -> T {
+        let listening = async {
+            loop {
+                let body = self.from.next().await.expect(what).unwrap().body.unwrap();
+                if let Some(found) = enough(body) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(support::PATIENCE, listening)
+            .await
+            .unwrap_or_else(|_| panic!("waited in vain for {what}"))
+    }
+
+    async fn acked(&mut self) {
+        let generation = self.generation;
+        self.hear("an acknowledgement", |body| match body {
+            Told::Ack(ack) if ack.generation >= generation => {
+                assert_eq!(ack.error, "");
+                Some(())
+            }
+            _ => None,
+        })
+        .await;
+    }
+}
+
+#[test]
+fn routes_pass_both_ways_and_a_kill_costs_only_time() {
+    let mut rig = Rig::new("");
+    let four = rig.bird_has("10.244.0.0/26", true);
+    assert!(four.contains("BGP.next_hop: 192.0.2.1"), "{four}");
+    assert!(four.contains("BGP.as_path: 4200000001"), "{four}");
+    let six = rig.bird_has("fd00:10:244::/122", true);
+    assert!(six.contains("BGP.next_hop: 2001:db8::1"), "{six}");
+    assert_eq!(rig.established(), ["tor4", "tor6"]);
+
+    let learnt = block_on(async {
+        let mut felix = Felix::connect(&rig.socket()).await;
+        let mut learnt: Vec<(String, Vec<v1::Leg>)> = Vec::new();
+        felix
+            .hear("the end of the snapshot", |body| match body {
+                Told::Route(route) => {
+                    learnt.push((route.prefix, route.legs));
+                    None
+                }
+                Told::EndOfSnapshot(_) => Some(()),
+                _ => None,
+            })
+            .await;
+        learnt.retain(|(_, legs)| !legs.is_empty());
+        learnt.sort_by(|a, b| a.0.cmp(&b.0));
+        learnt
+    });
+    let prefixes: Vec<&str> = learnt.iter().map(|(prefix, _)| prefix.as_str()).collect();
+    assert_eq!(
+        prefixes,
+        ["10.244.1.0/26", "fd00:10:244:1::/122"],
+        "inside the pools only"
+    );
+    assert_eq!(learnt[0].1.len(), 1);
+    assert_eq!(learnt[0].1[0].address, "192.0.2.254");
+    assert_ne!(learnt[0].1[0].ifindex, 0);
+    let gateway: IpAddr = learnt[1].1[0].address.parse().unwrap();
+    assert!(gateway.is_ipv6());
+
+    rig.bgpd.kill();
+    rig.bird_has("10.244.0.0/26", false);
+    rig.bgpd = start_bgpd(&rig.node, rig.dir.path());
+    rig.bird_has("10.244.0.0/26", true);
+    rig.bird_has("fd00:10:244::/122", true);
+    wait_for("both sessions", || {
+        (rig.established().len() == 2).then_some(())
+    });
+
+    rig.bgpd.signal(Signal::SIGHUP);
+    rig.bgpd.signal(Signal::SIGTERM);
+    assert_eq!(rig.bgpd.wait_exit(), Some(0));
+    rig.bird_has("10.244.0.0/26", false);
+    let error = rig.birdc("show protocols all node4");
+    assert!(
+        !error.contains("Administrative"),
+        "the end is no Cease: {error}"
+    );
+}
+
+#[test]
+fn felix_brings_origins_and_a_broken_stream_withdraws_nothing() {
+    let rig = Rig::new("");
+    rig.bird_has("10.244.0.0/26", true);
+    block_on(async {
+        let mut felix = Felix::connect(&rig.socket()).await;
+        felix.origin("10.244.7.0/26").await;
+        felix.origin("10.244.8.0/26").await;
+        felix.end_of_snapshot().await;
+        felix.acked().await;
+    });
+    rig.bird_has("10.244.7.0/26", true);
+    rig.bird_has("10.244.8.0/26", true);
+
+    block_on(async {
+        // The stream is gone; what it said stays until the next one's snapshot is complete.
+        let mut felix = Felix::connect(&rig.socket()).await;
+        felix.origin("10.244.8.0/26").await;
+        felix.origin("10.244.9.0/26").await;
+        felix.acked().await;
+        rig.bird_has("10.244.9.0/26", true);
+        rig.bird_has("10.244.7.0/26", true);
+        felix.end_of_snapshot().await;
+        felix.acked().await;
+        rig.bird_has("10.244.7.0/26", false);
+        rig.bird_has("10.244.8.0/26", true);
+    });
+    rig.bird_has("10.244.0.0/26", true);
+}
+
+#[test]
+fn garbage_gets_a_notification_and_harms_nobody() {
+    let mut rig = Rig::new(ROGUE);
+    rig.bird_has("10.244.0.0/26", true);
+    for (garbage, code, subcode) in [
+        // No marker; a length no message has; a type no message has.
+        (vec![0_u8; 64], 1, 1),
+        ([&[0xff; 16][..], &[0, 1, 4]].concat(), 1, 2),
+        ([&[0xff; 16][..], &[0, 19, 99]].concat(), 1, 3),
+    ] {
+        let heard = rig.router.inside(move || talk(&garbage));
+        let last = messages(&heard).pop().expect("a message");
+        assert_eq!(
+            (last[18], last[19], last[20]),
+            (3, code, subcode),
+            "{heard:02x?}"
+        );
+    }
+    assert!(rig.bgpd.is_running());
+    assert_eq!(
+        rig.established(),
+        ["tor4", "tor6"],
+        "the others did not notice"
+    );
+    rig.bird_has("10.244.0.0/26", true);
+}
+
+/// Connects as the rogue peer, says something, and hears until the end.
+fn talk(garbage: &[u8]) -> Vec<u8> {
+    wait_for("an answer", || {
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket
+            .bind(&SocketAddr::from(([192, 0, 2, 66], 0)).into())
+            .unwrap();
+        socket
+            .connect(&SocketAddr::from(([192, 0, 2, 1], 179)).into())
+            .ok()?;
+        let mut stream = std::net::TcpStream::from(socket);
+        stream
+            .set_read_timeout(Some(Duration::from_secs(5)))
+            .unwrap();
+        stream.write_all(garbage).ok()?;
+        let mut heard = Vec::new();
+        stream.read_to_end(&mut heard).ok()?;
+        // Nothing: the session was still waiting after the last mishap.
+        (!heard.is_empty()).then_some(heard)
+    })
+}
+
+/// Cuts a stream into its messages (RFC 4271 section 4.1).
+fn messages(mut stream: &[u8]) -> Vec<&[u8]> {
+    let mut messages = Vec::new();
+    while stream.len() >= 19 {
+        let length = usize::from(u16::from_be_bytes([stream[16], stream[17]]));
+        let (message, rest) = stream.split_at(length.min(stream.len()));
+        messages.push(message);
+        stream = rest;
+    }
+    messages
+}
