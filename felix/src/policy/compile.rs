@@ -71,7 +71,7 @@ impl Engine {
         let edited = std::mem::take(&mut self.dirty.policies);
         let mut touched = edited.clone();
         for ifname in &endpoints {
-            let keys: BTreeSet<_> = self.policies.keys().chain(&edited).cloned().collect();
+            let keys = self.candidates(ifname, &edited);
             touched.extend(self.reselect(ifname, keys));
         }
         if !edited.is_empty() {
@@ -113,6 +113,26 @@ impl Engine {
             self.active.release(uses);
         }
         moves.edited = edited;
+    }
+
+    /// The policies whose answer on an endpoint may be yes, or not be what it was.
+    fn candidates(&self, ifname: &str, edited: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
+        let endpoint = self.index.endpoint(ifname);
+        let pod = endpoint.and_then(|endpoint| self.index.resident(&endpoint.uid));
+        let namespace = pod.map(|pod| pod.identity.namespace.clone());
+        let anywhere = self.by_namespace.get(&None).into_iter().flatten();
+        let inside = self.by_namespace.get(&namespace).into_iter().flatten();
+        let selecting = self
+            .endpoints
+            .get(ifname)
+            .into_iter()
+            .flat_map(|it| &it.policies);
+        anywhere
+            .chain(inside)
+            .chain(selecting)
+            .chain(edited)
+            .cloned()
+            .collect()
     }
 
     /// Tries these policies on one endpoint; returns those whose answer changed.

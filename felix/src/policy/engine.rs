@@ -23,7 +23,8 @@ pub struct Compiled {
     pub revision: u64,
     /// The elements that differ from the compile before, at most one change per element.
     pub changes: Vec<Change>,
-    /// Some flow that was allowed may now be denied: live flows must be judged again.
+    /// Some flow that was allowed may now be denied: live flows must be judged again. It is said once: when the changes
+    /// could not be applied, the next application still has to do it.
     pub narrowing: bool,
 }
 
@@ -45,6 +46,8 @@ pub struct Work {
 pub struct Engine {
     pub(super) tiers: BTreeMap<String, Tier>,
     pub(super) policies: BTreeMap<PolicyKey, Installed>,
+    /// Policies by the one namespace they select in; under `None` those that may select in any.
+    pub(super) by_namespace: BTreeMap<Option<String>, BTreeSet<PolicyKey>>,
     pub(super) refused: BTreeMap<PolicyKey, Refused>,
     pub(super) lists: PeerLists,
     pub(super) active: Active,
@@ -135,6 +138,7 @@ impl Engine {
         Self {
             tiers: BTreeMap::from([(tier.name.clone(), tier)]),
             policies: BTreeMap::new(),
+            by_namespace: BTreeMap::new(),
             refused: BTreeMap::new(),
             lists: PeerLists::default(),
             active: Active::default(),
@@ -253,6 +257,14 @@ impl Engine {
             .map(|endpoint| endpoint.addresses.clone())
             .unwrap_or_default();
         let comment = format!("{}/{}", endpoint.namespace, endpoint.pod);
+        // Whether or not the pod is known yet, it must not inherit the flows of whoever had its addresses.
+        if endpoint
+            .addresses
+            .iter()
+            .any(|address| self.freed.contains(address))
+        {
+            self.narrowing = true;
+        }
         let (uid, addresses) = (Uid::from(endpoint.uid.as_str()), endpoint.addresses.clone());
         let Some(claimed) = self.index.attach(&ifname, endpoint) else {
             return;
@@ -372,6 +384,16 @@ impl Engine {
             installed.selected = before.selected;
             installed.uses = before.uses;
         }
+        let namespace = installed
+            .policy
+            .subject
+            .namespaces
+            .named()
+            .map(str::to_owned);
+        self.by_namespace
+            .entry(namespace)
+            .or_default()
+            .insert(key.clone());
         self.policies.insert(key.clone(), installed);
         self.dirty.policies.insert(key);
     }
@@ -384,7 +406,20 @@ impl Engine {
         }
     }
 
+    /// Takes a policy that is no longer in force out of the indexes.
     fn release(&mut self, installed: &Installed) {
+        let namespace = installed
+            .policy
+            .subject
+            .namespaces
+            .named()
+            .map(str::to_owned);
+        if let Some(keys) = self.by_namespace.get_mut(&namespace) {
+            keys.remove(&installed.policy.key);
+            if keys.is_empty() {
+                self.by_namespace.remove(&namespace);
+            }
+        }
         for rule in installed.egress.iter().chain(&installed.ingress) {
             if let Some(list) = rule.peers {
                 self.lists.release(list);

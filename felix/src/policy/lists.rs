@@ -102,11 +102,6 @@ impl PeerList {
             Peer::Pods(selector) => Some(&selector.namespaces),
             Peer::Net { .. } => None,
         });
-        selectors
-            .map(|namespaces| match namespaces {
-                NamespaceSelector::Named(name) => Some(name.as_str()),
-                NamespaceSelector::Labels(_) => None,
-            })
-            .collect()
+        selectors.map(NamespaceSelector::named).collect()
     }
 }

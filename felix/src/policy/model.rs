@@ -223,3 +223,14 @@ pub enum PortMatch {
         code: Option<u8>,
     },
 }
+
+impl NamespaceSelector {
+    /// The only namespace it can select.
+    #[must_use]
+    pub fn named(&self) -> Option<&str> {
+        match self {
+            Self::Named(name) => Some(name),
+            Self::Labels(_) => None,
+        }
+    }
+}

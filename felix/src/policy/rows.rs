@@ -17,15 +17,22 @@ use crate::feed::NamedPort;
 impl Engine {
     /// Rows of new subjects, of subjects whose policies changed, and of new classes.
     pub(super) fn fill_rows(&mut self, moves: &Moves) {
-        let subjects: Vec<_> = self
-            .subjects
-            .used()
-            .map(|(number, key)| (number, Arc::clone(key), !self.subjects.lasting(number)))
-            .collect();
         let numbered = |(number, key): (u32, &Arc<ClassKey>)| (Class(number), Arc::clone(key));
         let fresh: Vec<_> = self.classes.used_fresh().map(numbered).collect();
         let mut all: Option<Vec<_>> = None;
-        for (number, key, new) in subjects {
+        let subjects: Vec<_> = if fresh.is_empty() && moves.edited.is_empty() {
+            self.subjects
+                .used_fresh()
+                .map(|(number, key)| (number, Arc::clone(key)))
+                .collect()
+        } else {
+            self.subjects
+                .used()
+                .map(|(number, key)| (number, Arc::clone(key)))
+                .collect()
+        };
+        for (number, key) in subjects {
+            let new = !self.subjects.lasting(number);
             let subject = Subject::new(number, !key.egress.is_empty(), !key.ingress.is_empty());
             for direction in Direction::BOTH {
                 let policies = key.policies(direction);
