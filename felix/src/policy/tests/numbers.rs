@@ -50,6 +50,13 @@ fn what_takes_away_narrows() {
     assert!(node.0.compile().narrowing, "a peer that no longer matches");
     node.policy("x", "q", &spec);
     assert!(!node.0.compile().narrowing);
+    let by = |ports: &Value| json!({"podSelector": {}, "ingress": [{"from": [{"namespaceSelector": {}}], "ports": ports}]});
+    node.policy("x", "by", &by(&json!([{"port": 1}, {"port": 2}])));
+    assert!(!node.0.compile().narrowing);
+    node.policy("x", "by", &by(&json!([{"port": 2}])));
+    assert!(node.0.compile().narrowing, "a port less for some peers");
+    node.policy("x", "by", &by(&json!([{"port": 2}, {"port": 3}])));
+    assert!(!node.0.compile().narrowing, "a port more");
     node.0.delete_policy(&k8s::key(&object("x", "q", &spec)));
     assert!(
         node.0.compile().narrowing,
@@ -80,6 +87,15 @@ fn an_address_that_comes_back_narrows() {
     assert!(node.0.compile().narrowing);
     node.remote(pod("y", "other", &[], &["10.0.0.9"]));
     assert!(!node.0.compile().narrowing, "never used before");
+
+    // Not even a pod that is not known yet may inherit flows.
+    node.0.remove_local("again");
+    assert!(!node.0.compile().narrowing);
+    node.0.set_local(
+        "unknown",
+        endpoint_of(&pod("x", "unknown", &[], &["10.0.0.1"])),
+    );
+    assert!(node.0.compile().narrowing);
 }
 
 #[test]
