@@ -53,18 +53,6 @@ impl Call {
 }
 
 impl Entry {
-    /// The epoch a compacted log tells of this block; None when it is not to be told of.
-    pub(super) fn logged_epoch(&self) -> Option<&str> {
-        match &self.state {
-            State::Owned { epoch } => Some(epoch),
-            // What is announced must be announced again after a restart without the API. No object has this epoch.
-            State::Missing if self.announced => Some(""),
-            State::Pending | State::Missing | State::Releasing { .. } | State::Quarantined(_) => {
-                None
-            }
-        }
-    }
-
     pub(super) fn is_empty(&self) -> bool {
         self.block.used() == 0
     }

@@ -31,6 +31,17 @@ impl Ipam {
         for cidr in absent {
             self.vanished(cidr, now);
         }
+        // What a log of an earlier boot claims was not entered.
+        let unknown = |cidr: &&Cidr| !present.contains(cidr) && !self.entries.contains_key(cidr);
+        for cidr in self
+            .logged
+            .keys()
+            .filter(unknown)
+            .copied()
+            .collect::<Vec<_>>()
+        {
+            self.disown(cidr);
+        }
         blocks.iter().for_each(|block| self.seen(block, now));
         self.synced = true;
     }
@@ -96,9 +107,11 @@ impl Ipam {
     /// The object says that the block is ours.
     fn own(&mut self, block: &SeenBlock, standing: Standing, now: Millis) {
         let cidr = block.cidr;
-        if !self.entries.contains_key(&cidr) && !self.enter(cidr, &block.pool, State::Missing, now)
-        {
-            return;
+        if !self.entries.contains_key(&cidr) {
+            let state = self.state_of_unknown(block, standing);
+            if !self.enter(cidr, &block.pool, state, now) {
+                return;
+            }
         }
         let Some(entry) = self.entries.get(&cidr) else {
             return;
@@ -106,14 +119,33 @@ impl Ipam {
         if matches!(entry.state, State::Releasing { .. }) {
             return;
         }
-        let ours_since_the_log =
-            standing == Standing::Ours || self.logged.get(&cidr) == Some(&block.uid);
+        let ours_since_the_log = standing == Standing::Ours || self.is_logged(block);
         let covered = self.log_complete && ours_since_the_log;
         if !entry.confirmed && !covered {
             self.hold_mirrored(block, now);
         }
         self.become_owner(cidr, block.uid.clone(), now);
         self.compare_mirror(block, now);
+    }
+
+    /// What to make of an object of ours that this process has no block for. If the log does not know it either, we disowned it
+    /// and the event or list is late, or a deletion is still on its way, or we died before a claim was logged: it must go.
+    fn state_of_unknown(&self, block: &SeenBlock, standing: Standing) -> State {
+        let log_tells = self.synced || (self.log_complete && standing == Standing::Ours);
+        if log_tells && !self.is_logged(block) {
+            State::Releasing {
+                epoch: block.uid.clone(),
+                withdrawn: true,
+            }
+        } else {
+            State::Missing
+        }
+    }
+
+    fn is_logged(&self, block: &SeenBlock) -> bool {
+        self.logged
+            .get(&block.cidr)
+            .is_some_and(|logged| logged.epoch == block.uid)
     }
 
     fn become_owner(&mut self, cidr: Cidr, uid: String, now: Millis) {
@@ -145,6 +177,7 @@ impl Ipam {
     fn foreign(&mut self, cidr: Cidr, owner: &Owner, now: Millis) {
         self.survey.conflict(cidr);
         let Some(entry) = self.entries.get_mut(&cidr) else {
+            self.disown(cidr);
             return;
         };
         if entry.state == State::Pending {
@@ -159,7 +192,7 @@ impl Ipam {
         if entry.state != quarantined {
             entry.state = quarantined;
             self.withdraw(cidr);
-            self.log(Record::Disown { cidr });
+            self.disown(cidr);
             self.outputs.push_back(Output::Quarantined {
                 cidr,
                 reason: quarantine,
@@ -264,7 +297,7 @@ impl Ipam {
             } if due => {
                 let uid = epoch.clone();
                 // Before the object goes: a log that claims a block somebody else has by then would announce it.
-                self.log(Record::Disown { cidr });
+                self.disown(cidr);
                 self.call(cidr, Output::Delete { cidr, uid });
             }
             _ => {}
@@ -279,10 +312,16 @@ impl Ipam {
     }
 
     fn forget(&mut self, cidr: Cidr) {
-        if self.withdraw(cidr) {
+        self.withdraw(cidr);
+        self.disown(cidr);
+        self.entries.remove(&cidr);
+    }
+
+    /// Makes the log say that the block is not ours, if it says otherwise.
+    fn disown(&mut self, cidr: Cidr) {
+        if self.logged.contains_key(&cidr) {
             self.log(Record::Disown { cidr });
         }
-        self.entries.remove(&cidr);
     }
 
     pub(super) fn entry_timeout(&self, cidr: Cidr, entry: &Entry) -> Option<Millis> {

@@ -172,8 +172,8 @@ pub struct Ipam {
     synced: bool,
     /// The log tells of everything in use.
     log_complete: bool,
-    /// Blocks the log tells about, by epoch.
-    logged: BTreeMap<Cidr, String>,
+    /// Blocks the log tells of.
+    logged: BTreeMap<Cidr, OwnedBlock>,
     /// The last InUse; None before the first.
     in_use: Option<BTreeSet<IpAddr>>,
     entries: BTreeMap<Cidr, Entry>,
@@ -226,8 +226,8 @@ impl Ipam {
                 },
             );
         }
-        for OwnedBlock { cidr, pool, epoch } in replay.blocks.into_values() {
-            self.logged.insert(cidr, epoch.clone());
+        self.logged = replay.blocks;
+        for OwnedBlock { cidr, pool, epoch } in self.logged.clone().into_values() {
             if trusted && self.enter(cidr, &pool, State::Owned { epoch }, now) {
                 self.announce(cidr);
             }
@@ -343,14 +343,7 @@ impl Ipam {
             boot_id: self.boot_id.clone(),
             owner: self.owner.clone(),
         };
-        let blocks = self.entries.iter().filter_map(|(cidr, entry)| {
-            let epoch = entry.logged_epoch()?.to_owned();
-            Some(Record::Own(OwnedBlock {
-                cidr: *cidr,
-                pool: entry.pool.clone(),
-                epoch,
-            }))
-        });
+        let blocks = self.logged.values().cloned().map(Record::Own);
         let holds = self.held.iter().map(|(address, held)| {
             Record::Hold(Hold {
                 address: *address,
@@ -416,6 +409,11 @@ impl Ipam {
     }
 
     fn log(&mut self, record: Record) {
+        match &record {
+            Record::Own(block) => drop(self.logged.insert(block.cidr, block.clone())),
+            Record::Disown { cidr } => drop(self.logged.remove(cidr)),
+            _ => {}
+        }
         self.appended += 1;
         self.outputs.push_back(Output::Log(record));
     }

@@ -6,6 +6,7 @@ use crate::attachment::Pod;
 mod allocating;
 mod blocks;
 mod lost_log;
+mod model;
 
 const BOOT: &str = "boot-1";
 const NOW: Millis = 1_000_000;
