@@ -10,7 +10,10 @@ fuzz_target!(|text: &str| {
     match text.parse::<Selector>() {
         Ok(selector) => {
             selector.matches(&BTreeMap::new());
-            assert_eq!(selector.to_string().parse::<Selector>().as_ref(), Ok(&selector));
+            assert_eq!(
+                selector.to_string().parse::<Selector>().as_ref(),
+                Ok(&selector)
+            );
         }
         Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.position)),
     }

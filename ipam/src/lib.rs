@@ -16,6 +16,8 @@
 //!
 //! 1. `Ipam::new(owner, boot_id)`, then once [`Ipam::recover`] with the replay of the log (an absent log is an empty one), then
 //!    write [`Ipam::compact`]'s bytes to a new file and rename it over the old one. Damage in the replay goes to the operator.
+//!    Free the keys of recovered attachments whose link is gone. Before the API answers, the header of the replay says who the
+//!    owner was.
 //! 2. [`Input::InUse`] with the addresses the kernel's workload routes and the node's pods in the API show, and again about
 //!    every minute while [`Ipam::held`] is not 0. Only a log that is incomplete makes allocation wait for the first one.
 //! 3. [`Input::Pools`] whenever the pools in force for this node change, [`Input::BlockLimit`] with the configuration.
