@@ -212,7 +212,8 @@ fn an_absent_daemon_is_exit_code_1_with_the_next_step() {
     let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
     assert!(document["felix"].is_null());
     assert_eq!(document["bgpd"]["router_id"], "10.0.1.1");
-    assert!(stderr(&answer).contains("felix does not answer"));
+    let problem = document["problems"][0].as_str().unwrap();
+    assert!(problem.contains("felix does not answer"), "{problem}");
 }
 
 #[test]

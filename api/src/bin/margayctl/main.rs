@@ -21,13 +21,10 @@ fn main() -> ExitCode {
         Ok(answer) => {
             // A closed pipe (`| head`) is no failure of ours.
             let _ = std::io::stdout().write_all(answer.text.as_bytes());
-            for problem in &answer.problems {
-                eprintln!("margayctl: {problem}");
-            }
-            if answer.problems.is_empty() {
-                ExitCode::SUCCESS
-            } else {
+            if answer.incomplete {
                 ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
             }
         }
         Err(error) => {

@@ -10,17 +10,18 @@ use crate::args::{Bgp, Cli, Command, Global, Ipam, Output, Policy};
 use crate::table::Screen;
 use crate::view;
 
-/// What to print, and what went wrong although there is something to print.
+/// What to print.
 pub(crate) struct Answer {
     pub(crate) text: String,
-    pub(crate) problems: Vec<String>,
+    /// A daemon did not answer; the text says so.
+    pub(crate) incomplete: bool,
 }
 
 impl From<String> for Answer {
     fn from(text: String) -> Self {
         Self {
             text,
-            problems: Vec::new(),
+            incomplete: false,
         }
     }
 }
@@ -141,7 +142,7 @@ async fn status(global: &Global, screen: Screen) -> anyhow::Result<Answer> {
         ));
     }
     let mut answer = print(global, &both, || view::status(&both, screen))?;
-    answer.problems = away;
+    answer.incomplete = !away.is_empty();
     Ok(answer)
 }
 

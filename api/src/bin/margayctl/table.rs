@@ -116,7 +116,9 @@ impl Table {
                     .fold(count(title), usize::max)
             })
             .collect();
-        let heading: Vec<Cell> = self.heading.iter().map(|t| Cell::from(*t)).collect();
+        // A column without a title keeps a blank one.
+        let title = |t: &&str| Cell::from(if t.is_empty() { " " } else { *t });
+        let heading: Vec<Cell> = self.heading.iter().map(title).collect();
         let mut out = String::new();
         for row in std::iter::once(&heading).chain(&self.rows) {
             let last = row.len().saturating_sub(1);

@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(
             text,
             "\
--  PREFIX         NEIGHBOR   NEXT-HOP   AS-PATH           AGE    WHY-NOT-BEST
+\x20  PREFIX         NEIGHBOR   NEXT-HOP   AS-PATH           AGE    WHY-NOT-BEST
 >  10.244.1.0/26  192.0.2.1  192.0.2.1  64601 4200000003  1m01s  -
 =  10.244.1.0/26  192.0.2.2  192.0.2.2  64601 4200000003  1m01s  -
 x  10.244.1.0/26  192.0.2.3  192.0.2.3  64601 4200000003  1m01s  longer AS path
