@@ -143,6 +143,10 @@ pub(crate) fn succeed(
             old["metadata"].get(field).cloned(),
         );
     }
+}
+
+/// Counts a change of what the user wants; after defaulting, which can make a change none.
+pub(crate) fn count(object: &mut Value, old: &Value, resource: &ResourceInfo) {
     if has_generation(resource)
         && is_changed(object, old, resource)
         && let Some(generation) = old["metadata"]["generation"].as_u64()

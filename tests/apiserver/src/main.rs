@@ -1,5 +1,7 @@
 //! The embedded API server as a program. See `apiserver --help`.
 
+use std::io::Write as _;
+
 use anyhow::Context as _;
 use apiserver::{Args, Server};
 use clap::Parser as _;
@@ -17,13 +19,17 @@ async fn main() -> anyhow::Result<()> {
     let server = Server::start(Args::parse().into())
         .await
         .context("cannot start")?;
-    for address in &server.addresses {
-        println!("listening on https://{address}");
-    }
-    println!(
-        "kubectl --kubeconfig {} get namespaces",
+    let listening = server
+        .addresses
+        .iter()
+        .map(|address| format!("listening on https://{address}\n"));
+    let kubectl = format!(
+        "kubectl --kubeconfig {} get namespaces\n",
         server.kubeconfig.display()
     );
+    let text = listening.chain([kubectl]).collect::<String>();
+    // Whoever started the server may not want to hear it.
+    let _unheard = std::io::stdout().write_all(text.as_bytes());
     tokio::select! {
         _ = terminate.recv() => {}
         interrupted = tokio::signal::ctrl_c() => interrupted.context("cannot handle SIGINT")?,

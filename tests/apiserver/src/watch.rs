@@ -159,7 +159,13 @@ impl Watcher {
             }
             tokio::select! {
                 changed = self.changes.changed() => self.over = changed.is_err(),
-                changed = self.catalog.changed() => self.over = changed.is_err() || !self.is_served(),
+                changed = self.catalog.changed() => {
+                    self.over = changed.is_err();
+                    if !self.is_served() {
+                        // The kind is gone; the deletions of its objects are still to be told.
+                        self.ends = now;
+                    }
+                }
                 () = self.app.stopping.cancelled() => self.over = true,
                 () = sleep_until(self.ends.min(self.next_bookmark)) => {
                     if !self.options.bookmarks {

@@ -159,6 +159,7 @@ impl App {
             admission::succeed(&mut object, &before, resource, subresource);
             let unknown = admission::judge(&mut object, Some(&before), resource)?;
             refuse_unknown(&unknown, &call.options.field_validation)?;
+            admission::count(&mut object, &before, resource);
             let stored = self.put(resource, &key, &old, object, call.options.dry_run)?;
             Ok(written(StatusCode::OK, call, &stored, &unknown))
         })

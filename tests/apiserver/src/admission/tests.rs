@@ -63,8 +63,10 @@ fn a_client_writes_only_what_is_its_own() {
     object["spec"]["nodeName"] = "n2".into();
     let mut status = object.clone();
     succeed(&mut object, &old, &pods, None);
+    count(&mut object, &old, &pods);
     assert_eq!(object["metadata"]["generation"], 4);
     succeed(&mut status, &old, &pods, Some("status"));
+    count(&mut status, &old, &pods);
     assert_eq!(
         (&status["status"]["phase"], &status["spec"]["nodeName"]),
         (&json!("Failed"), &json!("n1"))
