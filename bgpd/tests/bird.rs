@@ -12,12 +12,9 @@ use std::time::Duration;
 
 use api::v1;
 use api::v1::bgpd_message::Body as Told;
-use api::v1::felix_message::Body as Say;
 use nix::sys::signal::Signal;
+use support::felix::Felix;
 use support::{BGPD, Namespace, Process, wait_for};
-use tokio::sync::mpsc;
-use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 
 const BIRD: &str = r#"
 router id 192.0.2.254;
@@ -66,7 +63,7 @@ struct Rig {
 }
 
 impl Rig {
-    fn new(more_peers: &str) -> Self {
+    fn new(more: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let (node, router) = (Namespace::new("node"), Namespace::new("tor"));
         node.ip(&format!(
@@ -79,7 +76,7 @@ impl Rig {
             namespace.ip(&format!("-6 addr add 2001:db8::{last}/64 dev up0 nodad"));
         }
         router.ip("addr add 192.0.2.66/24 dev up0");
-        let config = CONFIG.replace("pools:", &format!("{more_peers}pools:"));
+        let config = CONFIG.replace("pools:", &format!("{more}pools:"));
         std::fs::write(dir.path().join("bgpd.yaml"), config).unwrap();
         std::fs::write(dir.path().join("bird.conf"), BIRD).unwrap();
         let mut bird = router.command("bird");
@@ -96,6 +93,7 @@ impl Rig {
             node,
             dir,
         };
+        wait_for("bgpd to answer", || rig.socket().exists().then_some(()));
         wait_for("BIRD to answer", || {
             rig.dir.path().join("bird.ctl").exists().then_some(())
         });
@@ -157,94 +155,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
         .build()
         .unwrap()
         .block_on(future)
-}
-
-/// felix's end of a stream.
-struct Felix {
-    to: mpsc::Sender<v1::FelixMessage>,
-    from: tonic::Streaming<v1::BgpdMessage>,
-    generation: u64,
-}
-
-impl Felix {
-    async fn connect(socket: &std::path::Path) -> Self {
-        let channel = api::local::connect(socket, None).await.unwrap();
-        let (to, messages) = mpsc::channel(16);
-        let mut client = v1::dataplane_client::DataplaneClient::new(channel);
-        let from = client
-            .sync(ReceiverStream::new(messages))
-            .await
-            .unwrap()
-            .into_inner();
-        let mut this = Self {
-            to,
-            from,
-            generation: 0,
-        };
-        this.say(Say::Hello(v1::Hello {
-            version: 1,
-            instance: "test".into(),
-        }))
-        .await;
-        this.say(Say::Dataplane(v1::DataplaneReport {
-            boot_id: "b".into(),
-            ..Default::default()
-        }))
-        .await;
-        this
-    }
-
-    async fn say(&mut self, body: Say) {
-        self.to
-            .send(v1::FelixMessage { body: Some(body) })
-            .await
-            .unwrap();
-    }
-
-    async fn origin(&mut self, prefix: &str) {
-        self.generation += 1;
-        let origin = v1::OriginUpdate {
-            generation: self.generation,
-            prefix: prefix.into(),
-            kind: v1::OriginKind::Block.into(),
-            withdrawn: false,
-        };
-        self.say(Say::Origin(origin)).await;
-    }
-
-    async fn end_of_snapshot(&mut self) {
-        self.generation += 1;
-        let generation = self.generation;
-        self.say(Say::EndOfSnapshot(v1::EndOfSnapshot { generation }))
-            .await;
-    }
-
-    /// Listens until `enough` says so.
-    async fn hear<T>(&mut self, what: &str, mut enough: impl FnMut(Told) -> Option<T>) -> T {
-        let listening = async {
-            loop {
-                let body = self.from.next().await.expect(what).unwrap().body.unwrap();
-                if let Some(found) = enough(body) {
-                    return found;
-                }
-            }
-        };
-        tokio::time::timeout(support::PATIENCE, listening)
-            .await
-            .unwrap_or_else(|_| panic!("waited in vain for {what}"))
-    }
-
-    async fn acked(&mut self) {
-        let generation = self.generation;
-        self.hear("an acknowledgement", |body| match body {
-            Told::Ack(ack) if ack.generation >= generation => {
-                assert_eq!(ack.error, "");
-                Some(())
-            }
-            _ => None,
-        })
-        .await;
-    }
 }
 
 #[test]
@@ -334,6 +244,21 @@ fn felix_brings_origins_and_a_broken_stream_withdraws_nothing() {
         rig.bird_has("10.244.8.0/26", true);
     });
     rig.bird_has("10.244.0.0/26", true);
+}
+
+#[test]
+fn sessions_wait_for_felix_when_told_to() {
+    let rig = Rig::new("waitForFelix: true\n");
+    let overdue = || rig.bgpd.log().contains("felix sent no report in time");
+    assert!(rig.established().is_empty() || overdue());
+    block_on(async {
+        let mut felix = Felix::connect(&rig.socket()).await;
+        felix.origin("10.244.7.0/26").await;
+        felix.end_of_snapshot().await;
+        felix.acked().await;
+    });
+    rig.bird_has("10.244.7.0/26", true);
+    assert!(!overdue(), "the report started the sessions");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::speaker::{DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
 /// Events handled before the timer is looked at again.
-const BATCH: usize = 256;
+const BATCH: usize = 32;
 
 /// What the engine starts with.
 pub(crate) struct Start {
@@ -134,6 +134,12 @@ impl Engine {
                 if self.connections.admit(conn, &event) {
                     self.input(Input::Tcp(conn, event));
                 }
+            }
+            Event::Bytes(conn, bytes, turn) => {
+                if self.connections.has(conn) {
+                    self.input(Input::Tcp(conn, TcpEvent::Bytes(bytes)));
+                }
+                drop(turn);
             }
             Event::Kernel(changes) => self.input(Input::Kernel(changes)),
             Event::Config(Ok(config)) => self.configure(*config),

@@ -28,8 +28,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc;
 use tokio::sync::watch::channel as watch_channel;
 use tracing::{info, warn};
@@ -47,6 +49,8 @@ pub(crate) enum Event {
     /// A connection was accepted, from there.
     Accepted(TcpStream, SocketAddr),
     Tcp(ConnId, TcpEvent),
+    /// Bytes, with the connection's turn, which ends when they are taken.
+    Bytes(ConnId, Bytes, Option<OwnedSemaphorePermit>),
     Kernel(Vec<Change>),
     /// A new configuration, or why there is none; the last one stays in force then.
     Config(Result<Box<Config>, String>),

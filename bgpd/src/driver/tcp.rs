@@ -11,7 +11,7 @@ use crds::net::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
@@ -20,6 +20,9 @@ use crate::speaker::{ConnId, TcpEvent};
 
 /// Bytes read at once.
 const READ_CHUNK: usize = 64 << 10;
+
+/// Chunks of one connection that wait for the engine, so that a peer with much to say does not delay the others.
+const READ_AHEAD: usize = 4;
 
 /// How long a closed connection may take to send what it was given, and the peer to take it.
 const LINGER: Duration = Duration::from_secs(1);
@@ -150,8 +153,13 @@ impl Connections {
             TcpEvent::ConnectFailed { .. } | TcpEvent::Closed { .. } => {
                 self.open.remove(&conn).is_some()
             }
-            _ => self.open.contains_key(&conn),
+            _ => self.has(conn),
         }
+    }
+
+    /// Whether the speaker wants what comes from there.
+    pub(crate) fn has(&self, conn: ConnId) -> bool {
+        self.open.contains_key(&conn)
     }
 
     /// Sends after what was given before.
@@ -226,6 +234,7 @@ async fn read(
     events: mpsc::Sender<Event>,
 ) -> io::Result<()> {
     let mut buffer = BytesMut::new();
+    let ahead = Arc::new(Semaphore::new(READ_AHEAD));
     let mut wanted = true;
     loop {
         buffer.reserve(READ_CHUNK);
@@ -240,13 +249,12 @@ async fn read(
             return Ok(());
         }
         let bytes = buffer.split().freeze();
-        if wanted
-            && events
-                .send(Event::Tcp(conn, TcpEvent::Bytes(bytes)))
-                .await
-                .is_err()
-        {
-            return Ok(());
+        if wanted {
+            // Nobody closes the semaphore; without it the chunk goes on all the same.
+            let turn = Arc::clone(&ahead).acquire_owned().await.ok();
+            if events.send(Event::Bytes(conn, bytes, turn)).await.is_err() {
+                return Ok(());
+            }
         }
     }
 }
@@ -354,3 +362,6 @@ async fn accept(listener: &TcpListener, events: &mpsc::Sender<Event>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

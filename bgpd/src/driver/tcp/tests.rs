@@ -1,0 +1,107 @@
+use std::net::Ipv4Addr;
+
+use super::*;
+
+/// Both ends of a connection: ours is carried, the peer's is plain.
+async fn pair() -> (Connections, mpsc::Receiver<Event>, ConnId, TcpStream) {
+    let (events, inbox) = mpsc::channel(64);
+    let mut connections = Connections::new(events);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let (ours, peer) = tokio::join!(
+        TcpStream::connect(listener.local_addr().unwrap()),
+        listener.accept()
+    );
+    let conn = connections.accept(ours.unwrap()).unwrap();
+    (connections, inbox, conn, peer.unwrap().0)
+}
+
+#[tokio::test]
+async fn what_was_given_is_sent_before_the_close_although_the_peer_still_talks() {
+    let (mut connections, mut inbox, conn, mut peer) = pair().await;
+    peer.write_all(&[7; 1000]).await.unwrap();
+    assert!(matches!(inbox.recv().await, Some(Event::Bytes(..))));
+    peer.write_all(&[7; 100_000]).await.unwrap();
+    for number in 0..100_u8 {
+        connections.send(conn, Bytes::from(vec![number; 100]));
+    }
+    connections.close(conn);
+    let mut heard = Vec::new();
+    peer.read_to_end(&mut heard)
+        .await
+        .expect("an orderly end, not a reset");
+    assert_eq!(heard.len(), 10_000);
+    assert_eq!((heard[0], heard[9_999]), (0, 99));
+    assert!(!connections.has(conn), "nothing more is heard of it");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_cannot_hold_a_closed_connection() {
+    let (mut connections, _inbox, conn, peer) = pair().await;
+    connections.send(conn, Bytes::from(vec![0; 32 << 20]));
+    connections.close(conn);
+    // Read nothing for longer than the connection may linger: the rest never comes.
+    tokio::time::sleep(LINGER * 2).await;
+    let mut peer = peer;
+    let mut heard = Vec::new();
+    let _ = peer.read_to_end(&mut heard).await;
+    assert!(heard.len() < 32 << 20, "{} bytes", heard.len());
+}
+
+#[tokio::test]
+async fn the_speaker_hears_how_much_was_taken_and_of_the_end() {
+    let (connections, mut inbox, conn, mut peer) = pair().await;
+    connections.send(conn, Bytes::from_static(b"open"));
+    let mut heard = [0; 4];
+    peer.read_exact(&mut heard).await.unwrap();
+    assert_eq!(&heard, b"open");
+    match inbox.recv().await {
+        Some(Event::Tcp(from, TcpEvent::Sent(4))) => assert_eq!(from, conn),
+        other => panic!("{other:?}"),
+    }
+    drop(peer);
+    match inbox.recv().await {
+        Some(Event::Tcp(_, TcpEvent::Closed { reason })) => assert_eq!(reason, ""),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn one_peer_cannot_fill_the_channel() {
+    let (_connections, mut inbox, _conn, mut peer) = pair().await;
+    let talking = tokio::spawn(async move {
+        let _ = peer.write_all(&vec![1; 8 << 20]).await;
+        peer
+    });
+    let mut held = Vec::new();
+    for _ in 0..READ_AHEAD {
+        held.push(inbox.recv().await.expect("a chunk"));
+    }
+    let more = tokio::time::timeout(Duration::from_millis(200), inbox.recv()).await;
+    assert!(
+        more.is_err(),
+        "a chunk beyond the connection's turn: {more:?}"
+    );
+    held.clear();
+    assert!(matches!(inbox.recv().await, Some(Event::Bytes(..))));
+    talking.abort();
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_reported_and_an_unwanted_one_is_not() {
+    let (events, mut inbox) = mpsc::channel(64);
+    let mut connections = Connections::new(events);
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let nobody = free.local_addr().unwrap();
+    drop(free);
+    connections.connect(ConnId::Out(1), None, nobody);
+    let Some(Event::Tcp(conn, event)) = inbox.recv().await else {
+        panic!("no event");
+    };
+    assert!(matches!(event, TcpEvent::ConnectFailed { .. }), "{event:?}");
+    assert!(connections.admit(conn, &event));
+    assert!(!connections.admit(conn, &event), "it is over");
+
+    connections.connect(ConnId::Out(2), None, nobody);
+    connections.close(ConnId::Out(2));
+    assert!(!connections.admit(ConnId::Out(2), &event));
+}
