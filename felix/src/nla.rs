@@ -97,6 +97,8 @@ pub struct Received<'a> {
     pub flags: u16,
     /// Sequence number of the request it answers.
     pub sequence: u32,
+    /// Port of the socket whose request it is about; 0 when the kernel acted by itself.
+    pub port: u32,
     /// What follows the header.
     pub payload: &'a [u8],
 }
@@ -112,6 +114,7 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
             kind: ne16(&datagram[4..])?,
             flags: ne16(&datagram[6..])?,
             sequence: ne32(&datagram[8..])?,
+            port: ne32(&datagram[12..])?,
             payload: &datagram[HEADER..length],
         };
         datagram = &datagram[length.next_multiple_of(4).min(datagram.len())..];

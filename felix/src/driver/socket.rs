@@ -95,6 +95,13 @@ impl Socket {
         Ok(Self { inner, sequence: 0 })
     }
 
+    /// The port the kernel gave the socket.
+    pub fn port(&self) -> io::Result<u32> {
+        let mut address = netlink_sys::SocketAddr::new(0, 0);
+        self.inner.get_address(&mut address)?;
+        Ok(address.port_number())
+    }
+
     /// Reserves this many sequence numbers, and returns the first.
     pub const fn sequence(&mut self, count: u32) -> u32 {
         let first = self.sequence.wrapping_add(1);

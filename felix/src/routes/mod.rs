@@ -1,1 +1,16 @@
 //! Kernel routes: model, wanted set, difference.
+//!
+//! ```text
+//!  attachments, blocks, best routes ─► want ─► Wanted ─┐
+//!                                                      ├─► diff ─► Plan {ops, conflicts} ─► driver::netlink ─► kernel
+//!  driver::netlink ─► Kernel (routes, nexthop objects) ┘
+//! ```
+//!
+//! Ours are the routes of protocols 77 (workloads and blocks) and 78 (learnt over BGP), at metrics nobody else uses by
+//! default, and the nexthop objects of protocol 78 in a range of numbers of their own. Nothing else is ever changed.
+
+pub mod diff;
+pub mod model;
+pub mod uplink;
+pub mod want;
+pub mod wire;

@@ -40,6 +40,7 @@ impl Namespace {
         namespace
     }
 
+    #[allow(dead_code, reason = "not every suite moves links")]
     /// The thread which is in the namespace: what `ip link set … netns` takes.
     pub(crate) fn id(&self) -> i32 {
         self.thread
