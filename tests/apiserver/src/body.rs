@@ -168,3 +168,60 @@ impl Sent {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sent(content_type: &str, text: &'static str) -> Sent {
+        Sent {
+            content_type: content_type.to_owned(),
+            bytes: Bytes::from_static(text.as_bytes()),
+        }
+    }
+
+    #[test]
+    fn reads_json_and_yaml() {
+        let want = json!({"kind": "Pod", "spec": {"on": true, "ports": [80], "text": "80"}});
+        let yaml = "kind: Pod\nspec:\n  on: true\n  ports: [80]\n  text: \"80\"\n";
+        assert_eq!(sent("application/yaml", yaml).object().unwrap(), want);
+        let json = r#"{"kind": "Pod", "spec": {"on": true, "ports": [80], "text": "80"}}"#;
+        assert_eq!(sent("application/json", json).object().unwrap(), want);
+        for (content_type, text, code) in [
+            ("application/json", "{", 400),
+            ("application/json", "[]", 400),
+            ("application/yaml", "a: [", 400),
+            ("text/plain", "{}", 415),
+            ("application/vnd.kubernetes.protobuf", "k8s", 415),
+        ] {
+            assert_eq!(
+                sent(content_type, text).object().unwrap_err().code,
+                code,
+                "{content_type} {text}"
+            );
+        }
+    }
+
+    #[test]
+    fn deletion_takes_options_from_body_and_query() {
+        let body = r#"{"gracePeriodSeconds": 0, "preconditions": {"uid": "u"}, "dryRun": ["All"]}"#;
+        let options = sent("application/json", body)
+            .delete_options(Some(5), false)
+            .unwrap();
+        assert_eq!(
+            (
+                options.grace_period,
+                options.uid.as_deref(),
+                options.dry_run
+            ),
+            (Some(0), Some("u"), true)
+        );
+        let options = sent("", "").delete_options(Some(5), false).unwrap();
+        assert_eq!(
+            (options.grace_period, options.uid, options.dry_run),
+            (Some(5), None, false)
+        );
+    }
+}

@@ -8,12 +8,16 @@ use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::body::DeleteOptions;
+use crate::clock;
 use crate::crd;
 use crate::delete::key_of;
 use crate::resource::ResourceInfo;
 use crate::status::ApiError;
 use crate::store::Key;
 use crate::write::is_deleted;
+
+/// Seconds an Event is kept.
+const EVENT_LIFE: i64 = 3600;
 
 impl App {
     /// Serves what the store defines, makes the namespaces that are always there and ends what a kill
@@ -98,6 +102,32 @@ impl App {
         while let Some((collection, key)) = next() {
             if let Err(error) = self.finish(&collection, &key) {
                 tracing::error!(%collection, name = %key.name, %error, "cannot finish a deletion");
+            }
+        }
+    }
+
+    /// Removes the Events nobody has repeated for an hour; `now` is seconds since the epoch.
+    pub(crate) fn expire_events(&self, now: i64) {
+        let catalog = self.registry.catalog();
+        let Some(resource) = catalog.find("", "v1", "events") else {
+            return;
+        };
+        for event in self.store.list("events", None).0 {
+            let last = [
+                &event.value["lastTimestamp"],
+                &event.value["metadata"]["creationTimestamp"],
+            ];
+            let last = last
+                .into_iter()
+                .find_map(|time| clock::parse(time.as_str()?));
+            if last.is_some_and(|last| now - last > EVENT_LIFE) {
+                let key = key_of(&event.value);
+                match self.alone(|| self.remove(resource, &key, &DeleteOptions::default())) {
+                    Err(error) if error.code != 404 => {
+                        tracing::warn!(%error, "cannot remove an old Event")
+                    }
+                    _ => {}
+                }
             }
         }
     }
@@ -192,5 +222,28 @@ impl App {
             Some(resource) => self.insert(resource, object, false, |_| Ok(())).map(drop),
             None => Err(ApiError::no_resource()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn old_events_go() {
+        let app = App::new(Store::open(None, 100).unwrap(), "token".to_owned()).unwrap();
+        for (name, last) in [("old", 0), ("new", 5000)] {
+            let event = json!({
+                "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "default"},
+                "involvedObject": {"kind": "Namespace", "name": "default", "namespace": "default"},
+                "lastTimestamp": clock::format(last),
+            });
+            app.alone(|| app.make("", "events", event)).unwrap();
+        }
+        app.expire_events(5000);
+        let (left, _) = app.store.list("events", None);
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].value["metadata"]["name"], "new");
     }
 }

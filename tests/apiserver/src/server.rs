@@ -21,7 +21,7 @@ use crate::listen::Listen;
 use crate::status::ApiError;
 use crate::store::Store;
 use crate::tls::{self, TlsError};
-use crate::{base64, random};
+use crate::{base64, clock, random};
 
 /// How a server is started.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ impl Config {
 }
 
 /// The events kept per kind if nothing else is asked for.
-pub const DEFAULT_HISTORY: usize = 8192;
+pub const DEFAULT_HISTORY: usize = 4096;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -145,6 +145,7 @@ impl Server {
                 tasks.clone(),
             ));
         }
+        tasks.spawn(expire_events(Arc::clone(&app)));
         tasks.close();
         Ok(Handle {
             addresses,
@@ -197,6 +198,18 @@ async fn accept(
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+}
+
+async fn expire_events(app: Arc<App>) {
+    let mut minutes = tokio::time::interval(Duration::from_secs(60));
+    while app
+        .stopping
+        .run_until_cancelled(minutes.tick())
+        .await
+        .is_some()
+    {
+        app.expire_events(clock::now());
     }
 }
 

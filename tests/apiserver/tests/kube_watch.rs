@@ -285,7 +285,7 @@ async fn a_definition_takes_its_objects_with_it() {
     assert!(
         matches!(
             &events[..],
-            [WatchEvent::Added(_), .., WatchEvent::Deleted(_)]
+            [WatchEvent::Added(_), WatchEvent::Deleted(_), ..]
         ),
         "{events:?}"
     );
