@@ -138,7 +138,6 @@ fn fabric(seed: u64, nodes: u8, class: ExportClass) -> Net {
     let mut net = Net::new(seed);
     for tor in 1..=2u8 {
         let mut config = config(64500 + u32::from(tor), &format!("10.255.0.{tor}"));
-        let mut addresses = vec![format!("10.0.{tor}.254/24"), format!("10.9.9.{tor}/24")];
         config.peers = (1..=nodes)
             .map(|it| peer(&format!("10.0.{tor}.{it}"), 65000 + u32::from(it)))
             .collect();
@@ -149,7 +148,6 @@ fn fabric(seed: u64, nodes: u8, class: ExportClass) -> Net {
         for it in &mut config.peers {
             it.export = ExportClass::Transit;
         }
-        addresses.sort();
         let kernel = interface(1, &[&format!("10.0.{tor}.254/24")]);
         let kernel = [kernel, interface(2, &[&format!("10.9.9.{tor}/24")])].concat();
         net.add(

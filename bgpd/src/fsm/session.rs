@@ -372,11 +372,11 @@ impl Session {
         };
         let dialect = conn.negotiated().map_or(unused, |it| it.dialect);
         let expected = match state {
-            State::OpenConfirm => MessageType::Keepalive,
-            State::Established if frame.kind != MessageType::Open => frame.kind,
-            _ => MessageType::Open,
+            State::OpenConfirm => frame.kind == MessageType::Keepalive,
+            State::Established => frame.kind != MessageType::Open,
+            _ => frame.kind == MessageType::Open,
         };
-        if frame.kind != expected && frame.kind != MessageType::Notification {
+        if !expected && frame.kind != MessageType::Notification {
             let subcode = match state {
                 State::OpenConfirm => FsmError::InOpenConfirm,
                 State::Established => FsmError::InEstablished,

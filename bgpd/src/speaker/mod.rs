@@ -22,7 +22,7 @@ pub use types::{
 use crate::Millis;
 use crate::config::Config;
 use crate::fsm::{Action, DownReason, Jitter, State};
-use crate::nexthop::{NextHop, Table};
+use crate::nexthop::{Change, NextHop, Table};
 use crate::policy::{ImportRefusal, Importer};
 use crate::rib::{AdjOut, Rib, Source, SourceId};
 use crate::wire::nlri::family_of;
@@ -395,10 +395,17 @@ impl Speaker {
         }
     }
 
-    fn kernel(&mut self, changes: Vec<crate::nexthop::Change>) {
-        let mut changed = false;
+    fn kernel(&mut self, changes: Vec<Change>) {
+        let (mut changed, mut own) = (false, false);
         for change in changes {
-            changed |= self.table.apply(change);
+            // Addresses go with their interface.
+            let of_addresses = matches!(
+                change,
+                Change::Address { .. } | Change::AddressGone { .. } | Change::LinkGone { .. }
+            );
+            let differs = self.table.apply(change);
+            changed |= differs;
+            own |= differs && of_addresses;
         }
         if !changed {
             return;
@@ -415,7 +422,9 @@ impl Speaker {
         }
         self.rib.next_hops_changed(&self.table);
         // An own address may have become a next hop of somebody, or ceased to be one.
-        self.judge_again(None);
+        if own {
+            self.judge_again(None);
+        }
     }
 
     /// An own prefix came or went.

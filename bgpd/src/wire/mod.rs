@@ -7,6 +7,7 @@ pub mod as_path;
 pub mod attribute;
 pub mod capability;
 mod cursor;
+pub mod exercise;
 pub mod frame;
 pub mod nlri;
 pub mod notification;
@@ -74,7 +75,7 @@ pub fn keepalive() -> Bytes {
     frame::message(MessageType::Keepalive, &[])
 }
 
-/// Reads bytes as a peer's whole stream in one dialect: what fuzzing and tests call. Returns the messages read before
+/// Reads bytes as a peer's whole stream in one dialect. Returns the messages read before
 /// the first error, and the error.
 pub fn decode_stream(bytes: &[u8], dialect: Dialect) -> (Vec<Message>, Option<Notification>) {
     let mut reader = FrameReader::default();

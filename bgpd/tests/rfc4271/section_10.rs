@@ -1,0 +1,44 @@
+//! Timers and their jitter.
+
+use bgpd::fsm::Jitter;
+use bgpd::wire::Message;
+
+use crate::bench::{Bench, sent};
+
+#[test]
+fn jitter_takes_up_to_a_quarter_and_uses_the_whole_range() {
+    let mut jitter = Jitter::new(7);
+    let all: Vec<u64> = (0..1_000).map(|_| jitter.shorten(1_000)).collect();
+    assert!(all.iter().all(|it| (750..=1_000).contains(it)));
+    assert!(all.iter().any(|it| *it < 770) && all.iter().any(|it| *it > 980));
+    assert_eq!(jitter.shorten(0), 0);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let numbers = |seed| {
+        let mut jitter = Jitter::new(seed);
+        (0..10).map(|_| jitter.next_u64()).collect::<Vec<_>>()
+    };
+    assert_eq!(numbers(3), numbers(3));
+    assert_ne!(numbers(3), numbers(4));
+}
+
+#[test]
+fn keepalives_are_at_most_a_third_of_the_hold_time_apart() {
+    let (mut bench, conn) = Bench::established();
+    let mut last = bench.now;
+    let mut apart = Vec::new();
+    while apart.len() < 50 {
+        let (_, actions) = bench.expire();
+        assert_eq!(sent(&actions, conn), [Message::Keepalive]);
+        apart.push(bench.now - last);
+        last = bench.now;
+        bench.bytes(conn, &bgpd::wire::keepalive());
+    }
+    assert!(
+        apart.iter().all(|it| (22_500..=30_000).contains(it)),
+        "{apart:?}"
+    );
+    assert!(apart.iter().any(|it| *it != apart[0]), "there is jitter");
+}

@@ -1,0 +1,223 @@
+//! The order of a start, origins, and the routes felix is told.
+
+use std::net::SocketAddr;
+
+use bgpd::config::OriginKind;
+use bgpd::nexthop::Change;
+use bgpd::rib::WhyNotBest;
+use bgpd::speaker::{ConnId, Input, Leg, Output, RouteFilter, SpeakerEvent, TcpEvent};
+use bgpd::wire::update;
+use crds::net::Family;
+
+use crate::bench::{Bench, announced, best, ends, report, updates, with_peers};
+use crate::sim::{cidr, config, ip, origin};
+
+#[test]
+fn no_session_starts_before_felix_has_reported() {
+    let mut config = with_peers(2);
+    config.peers[0].passive = false;
+    let mut bench = Bench::new(config);
+    assert_eq!(bench.input(Input::OriginsComplete), []);
+    assert_eq!(bench.speaker.next_timeout(), Some(10_000));
+    // A peer that connects meanwhile is not spoken to.
+    let conn = ConnId::In(1);
+    let (local, remote) = (
+        SocketAddr::from(([192, 0, 2, 1], 179)),
+        SocketAddr::from(([192, 0, 2, 3], 4000)),
+    );
+    let outputs = bench.input(Input::Tcp(conn, TcpEvent::Accepted { local, remote }));
+    assert!(outputs.contains(&Output::Close(conn)));
+    assert!(!outputs.iter().any(|it| matches!(it, Output::Send(..))));
+    let outputs = bench.input(report());
+    assert!(
+        matches!(
+            outputs[..],
+            [Output::Connect {
+                conn: ConnId::Out(_),
+                ..
+            }]
+        ),
+        "{outputs:?}"
+    );
+}
+
+#[test]
+fn a_report_that_does_not_come_is_waited_for_ten_seconds() {
+    let mut config = with_peers(1);
+    config.peers[0].passive = false;
+    let mut bench = Bench::new(config);
+    assert_eq!(bench.tick(9_999), []);
+    let outputs = bench.tick(1);
+    assert!(matches!(
+        outputs[..],
+        [
+            Output::Event(SpeakerEvent::DataplaneOverdue),
+            Output::Connect { .. }
+        ]
+    ));
+}
+
+#[test]
+fn no_end_of_rib_before_the_origins_are_complete() {
+    let mut bench = Bench::started(with_peers(1));
+    let (conn, outputs) = bench.join(2, &Family::ALL);
+    assert_eq!(updates(&outputs, conn), []);
+    let first = Input::Origin {
+        prefix: cidr("10.1.0.0/26"),
+        kind: OriginKind::Block,
+        withdrawn: false,
+    };
+    let outputs = bench.input(first);
+    assert_eq!(announced(&outputs, conn), [cidr("10.1.0.0/26")]);
+    assert_eq!(ends(&outputs, conn), []);
+    let outputs = bench.input(Input::OriginsComplete);
+    assert_eq!(ends(&outputs, conn), Family::ALL);
+    // Said once.
+    assert_eq!(bench.input(Input::OriginsComplete), []);
+}
+
+#[test]
+fn a_later_snapshot_takes_back_what_it_does_not_name() {
+    let mut config = with_peers(1);
+    config.origins = vec![origin("10.9.0.0/26")];
+    let mut bench = Bench::started(config);
+    let of = |text: &str, withdrawn| Input::Origin {
+        prefix: cidr(text),
+        kind: OriginKind::Block,
+        withdrawn,
+    };
+    bench.input(Input::OriginsBegin);
+    bench.input(of("10.1.0.0/26", false));
+    bench.input(of("10.2.0.0/26", false));
+    bench.input(of("10.9.0.0/26", false));
+    bench.input(Input::OriginsComplete);
+    let (conn, outputs) = bench.join(2, &[Family::V4]);
+    assert_eq!(announced(&outputs, conn).len(), 3);
+    // felix comes back: nothing happens until its snapshot is complete.
+    assert_eq!(bench.input(Input::OriginsBegin), []);
+    assert_eq!(bench.input(of("10.2.0.0/26", false)), []);
+    let outputs = bench.input(Input::OriginsComplete);
+    assert_eq!(updates(&outputs, conn)[0].withdrawn, [cidr("10.1.0.0/26")]);
+    // What the configuration names stays.
+    assert_eq!(bench.input(of("10.9.0.0/26", true)), []);
+    assert_eq!(bench.speaker.summary().origins, 2);
+}
+
+#[test]
+fn best_paths_are_complete_when_every_peer_has_ended_its_rib() {
+    let mut bench = Bench::started(with_peers(2));
+    assert!(!bench.speaker.is_best_complete());
+    for (host, complete) in [(2u8, false), (3, true)] {
+        let (conn, _) = bench.join(host, &Family::ALL);
+        assert!(
+            !bench
+                .bytes(conn, &update::end_of_rib(Family::V4))
+                .contains(&Output::BestComplete)
+        );
+        let outputs = bench.bytes(conn, &update::end_of_rib(Family::V6));
+        assert_eq!(outputs.contains(&Output::BestComplete), complete);
+    }
+    assert!(bench.speaker.is_best_complete());
+}
+
+#[test]
+fn best_paths_are_complete_at_once_without_peers_and_in_time_without_answers() {
+    let mut bench = Bench::new(config(65001, "192.0.2.1"));
+    assert!(
+        !bench
+            .input(Input::OriginsComplete)
+            .contains(&Output::BestComplete)
+    );
+    assert_eq!(bench.input(report()), [Output::BestComplete]);
+
+    let mut bench = Bench::started(with_peers(1));
+    assert_eq!(bench.tick(9_999), []);
+    assert_eq!(
+        bench.tick(1),
+        [
+            Output::Event(SpeakerEvent::DeferralOver),
+            Output::BestComplete
+        ]
+    );
+    assert_eq!(bench.tick(60_000), []);
+}
+
+#[test]
+fn routes_are_told_to_felix_by_difference() {
+    let mut bench = Bench::started(with_peers(2));
+    let (two, _) = bench.join(2, &[Family::V4]);
+    bench.join(3, &[Family::V4]);
+    let prefix = cidr("10.2.0.0/26");
+    let is = |legs: &[&str]| {
+        vec![(
+            prefix,
+            legs.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>(),
+        )]
+    };
+    assert_eq!(best(&bench.announce(3, &[prefix])), is(&["192.0.2.3"]));
+    assert_eq!(
+        best(&bench.announce(2, &[prefix])),
+        is(&["192.0.2.2", "192.0.2.3"])
+    );
+    assert_eq!(best(&bench.announce(2, &[prefix])), []);
+    let leg = |address| Leg {
+        address: ip(address),
+        ifindex: Some(3),
+        onlink: false,
+        weight: 1,
+    };
+    assert_eq!(
+        bench.speaker.best(),
+        [(prefix, vec![leg("192.0.2.2"), leg("192.0.2.3")])]
+    );
+    let gone = Input::Tcp(
+        two,
+        TcpEvent::Closed {
+            reason: String::new(),
+        },
+    );
+    assert_eq!(best(&bench.input(gone)), is(&["192.0.2.3"]));
+    let withdrawal = update::withdraw(Family::V4, &[prefix]).concat();
+    assert_eq!(best(&bench.bytes(ConnId::In(3), &withdrawal)), is(&[]));
+    assert_eq!(bench.speaker.summary().routes, 0);
+}
+
+#[test]
+fn a_link_that_goes_down_takes_its_legs_with_it() {
+    let mut bench = Bench::started(with_peers(1));
+    bench.join(2, &[Family::V4]);
+    let prefix = cidr("10.2.0.0/26");
+    bench.announce(2, &[prefix]);
+    let link = |up| {
+        Input::Kernel(vec![Change::Link {
+            ifindex: 3,
+            name: "eth3".into(),
+            up,
+        }])
+    };
+    assert_eq!(best(&bench.input(link(false))), [(prefix, vec![])]);
+    let routes = bench.speaker.routes(&RouteFilter::default(), bench.now);
+    assert_eq!(routes[0].why_not_best, Some(WhyNotBest::NextHopUnreachable));
+    assert_eq!(
+        best(&bench.input(link(true))),
+        [(prefix, vec!["192.0.2.2".to_owned()])]
+    );
+    assert_eq!(bench.input(link(true)), []);
+}
+
+#[test]
+fn an_own_prefix_beats_everything_and_is_not_a_route() {
+    let mut bench = Bench::started(with_peers(1));
+    bench.join(2, &[Family::V4]);
+    let prefix = cidr("10.2.0.0/26");
+    assert_eq!(best(&bench.announce(2, &[prefix])).len(), 1);
+    let ours = Input::Origin {
+        prefix,
+        kind: OriginKind::Block,
+        withdrawn: false,
+    };
+    assert_eq!(best(&bench.input(ours)), [(prefix, vec![])]);
+    let routes = bench.speaker.routes(&RouteFilter::default(), bench.now);
+    assert_eq!((routes[0].neighbor.clone(), routes[0].best), (None, true));
+    assert_eq!(routes[1].why_not_best, Some(WhyNotBest::LocalOrigin));
+}

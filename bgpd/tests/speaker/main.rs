@@ -1,0 +1,9 @@
+//! The speaker's contracts with felix, the driver and the operator.
+#![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
+
+mod bench;
+mod felix;
+mod peers;
+mod policy;
+#[path = "../sim/mod.rs"]
+mod sim;
