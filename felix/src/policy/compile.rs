@@ -71,7 +71,7 @@ impl Engine {
         let edited = std::mem::take(&mut self.dirty.policies);
         let mut touched = edited.clone();
         for ifname in &endpoints {
-            let keys = self.candidates(ifname, &edited);
+            let keys = self.candidates(ifname);
             touched.extend(self.reselect(ifname, keys));
         }
         if !edited.is_empty() {
@@ -81,7 +81,14 @@ impl Engine {
                 .map(|(ifname, _)| Arc::clone(ifname))
                 .collect();
             for ifname in others.iter().filter(|ifname| !endpoints.contains(*ifname)) {
-                if !self.reselect(ifname, edited.iter().cloned()).is_empty() {
+                let keys: Vec<_> = {
+                    let namespace = self.namespace(ifname);
+                    let keys = edited
+                        .iter()
+                        .filter(|key| self.concerns(key, ifname, namespace));
+                    keys.cloned().collect()
+                };
+                if !self.reselect(ifname, keys).is_empty() {
                     self.dirty.endpoints.insert(Arc::clone(ifname));
                 }
             }
@@ -115,24 +122,40 @@ impl Engine {
         moves.edited = edited;
     }
 
-    /// The policies whose answer on an endpoint may be yes, or not be what it was.
-    fn candidates(&self, ifname: &str, edited: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
-        let endpoint = self.index.endpoint(ifname);
-        let pod = endpoint.and_then(|endpoint| self.index.resident(&endpoint.uid));
-        let namespace = pod.map(|pod| pod.identity.namespace.clone());
+    /// The policies that select an endpoint, or may by the namespace of its pod.
+    fn candidates(&self, ifname: &str) -> BTreeSet<PolicyKey> {
+        let namespace = self.namespace(ifname).map(str::to_owned);
         let anywhere = self.by_namespace.get(&None).into_iter().flatten();
-        let inside = self.by_namespace.get(&namespace).into_iter().flatten();
+        let inside = namespace.and_then(|name| self.by_namespace.get(&Some(name)));
         let selecting = self
             .endpoints
             .get(ifname)
             .into_iter()
             .flat_map(|it| &it.policies);
         anywhere
-            .chain(inside)
+            .chain(inside.into_iter().flatten())
             .chain(selecting)
-            .chain(edited)
             .cloned()
             .collect()
+    }
+
+    /// Whether this policy is among the candidates of an endpoint in this namespace.
+    fn concerns(&self, key: &PolicyKey, ifname: &str, namespace: Option<&str>) -> bool {
+        let selecting = self
+            .endpoints
+            .get(ifname)
+            .is_some_and(|it| it.policies.contains(key));
+        let within = self
+            .policies
+            .get(key)
+            .map(|it| it.policy.subject.namespaces.named());
+        selecting || within.is_some_and(|within| within.is_none() || within == namespace)
+    }
+
+    /// Namespace of the pod behind an interface.
+    fn namespace(&self, ifname: &str) -> Option<&str> {
+        let pod = self.index.resident(&self.index.endpoint(ifname)?.uid)?;
+        Some(&pod.identity.namespace)
     }
 
     /// Tries these policies on one endpoint; returns those whose answer changed.

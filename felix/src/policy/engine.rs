@@ -1,4 +1,4 @@
-//! The engine: what it is told. [`compile`](super::compile) turns that into tables.
+//! The engine: what it is told. `compile.rs` turns that into tables.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

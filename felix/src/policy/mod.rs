@@ -1,4 +1,21 @@
 //! Policy: parsed objects, the one evaluator, and the tables that tabulate it.
+//!
+//! ```text
+//!  NetworkPolicy ─► k8s ─► model ─┐
+//!  pods, namespaces, endpoints ───┴─► engine, index ─► compile ─► rows ─► tables ─► nft
+//!                                       │      which lists, classes,  │
+//!                                       │      subjects changed       ▼
+//!                                       └─► status: judge ───────► evaluate
+//! ```
+//!
+//! A packet is judged by a *subject* (what policies make of the pod on our side), a *class* (what they can know of the
+//! other side) and a *program* (a function from protocol and port to a verdict). The tables hold, for every subject and
+//! class, the program that the evaluator computes; nothing else decides. A class is a set of *peer lists*: a whole `from`
+//! or `to` is one predicate, however many blocks are in it, and only rules of policies that select an endpoint of this
+//! node count.
+//!
+//! An endpoint whose pod is not known has no link and is denied. A policy that cannot be understood keeps its last good
+//! version, and without one selects and allows nothing.
 
 mod active;
 mod classes;

@@ -337,7 +337,7 @@ fn owned(world: &World) -> BTreeSet<IpAddr> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn tables_say_what_the_documentation_says(edits in proptest::collection::vec(edit(), 1..60)) {
