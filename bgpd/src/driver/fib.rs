@@ -27,6 +27,8 @@ struct State {
     complete: bool,
     /// The newest stream; older ones end.
     stream: u64,
+    /// It is open, so what changes is to be told.
+    open: bool,
     untold: BTreeSet<Cidr>,
     snapshot_told: bool,
     ack: Option<Ack>,
@@ -70,7 +72,9 @@ impl Fib {
         } else {
             state.legs.insert(prefix, legs);
         }
-        state.untold.insert(prefix);
+        if state.open {
+            state.untold.insert(prefix);
+        }
         drop(state);
         self.changed.send_replace(());
     }
@@ -85,6 +89,7 @@ impl Fib {
     pub(crate) fn open(&self) -> (u64, watch::Receiver<()>) {
         let mut state = self.lock();
         state.stream += 1;
+        state.open = true;
         state.untold = state.legs.keys().copied().collect();
         state.snapshot_told = false;
         state.ack = None;
@@ -92,6 +97,15 @@ impl Fib {
         drop(state);
         self.changed.send_replace(());
         opened
+    }
+
+    /// That stream has ended; nothing is gathered until the next one.
+    pub(crate) fn close(&self, stream: u64) {
+        let mut state = self.lock();
+        if state.stream == stream {
+            state.open = false;
+            state.untold = BTreeSet::new();
+        }
     }
 
     /// Whether no newer stream has been opened.
@@ -176,6 +190,19 @@ mod tests {
         let step = fib.step(newer).unwrap();
         assert_eq!(step.routes.len(), 2);
         assert!(step.end_of_snapshot);
+    }
+
+    #[test]
+    fn nothing_is_gathered_for_nobody() {
+        let fib = Fib::new();
+        let (stream, _) = fib.open();
+        fib.close(stream);
+        fib.set(prefix(1), leg(1));
+        fib.set(prefix(1), Vec::new());
+        assert!(fib.lock().untold.is_empty());
+        fib.set(prefix(2), leg(1));
+        let (stream, _) = fib.open();
+        assert_eq!(fib.step(stream).unwrap().routes, [(prefix(2), leg(1))]);
     }
 
     #[test]

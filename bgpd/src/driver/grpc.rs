@@ -154,8 +154,22 @@ impl Service {
                 hello.version
             )));
         }
-        let (stream, mut changed) = self.fib.open();
+        let (stream, changed) = self.fib.open();
         info!(felix = hello.instance, stream, "felix is connected");
+        let ended = self.exchange(stream, changed, from, out).await;
+        self.fib.close(stream);
+        self.tell(stream, Said::Closed).await?;
+        ended
+    }
+
+    /// Hears and tells until either ends.
+    async fn exchange(
+        &self,
+        stream: u64,
+        mut changed: watch::Receiver<()>,
+        mut from: Streaming<v1::FelixMessage>,
+        out: &ToFelix,
+    ) -> Result<(), Status> {
         self.tell(stream, Said::Opened).await?;
         let instance = self.instance.clone();
         send(
@@ -166,7 +180,6 @@ impl Service {
             }),
         )
         .await?;
-
         let telling = async {
             let mut generation = 0;
             loop {
@@ -188,14 +201,12 @@ impl Service {
                     self.tell(stream, said).await?;
                 }
             }
-            Ok::<(), Status>(())
+            Ok(())
         };
-        let ended = tokio::select! {
+        tokio::select! {
             ended = telling => ended,
             ended = hearing => ended,
-        };
-        self.tell(stream, Said::Closed).await?;
-        ended
+        }
     }
 
     fn is_ready(&self) -> Result<(), Status> {

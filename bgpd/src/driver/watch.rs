@@ -82,7 +82,9 @@ pub(crate) async fn follow(
         listed: BTreeSet::new(),
         errors: BTreeMap::new(),
         first: Some(first),
+        changed: true,
         told: None,
+        problems: Vec::new(),
         complaint: None,
         events,
     };
@@ -116,7 +118,10 @@ struct Watches {
     errors: BTreeMap<Kind, (String, Instant)>,
     accepted: accepted::Writer,
     first: Option<oneshot::Sender<First>>,
+    /// Something was seen that no configuration was made of yet.
+    changed: bool,
     told: Option<Config>,
+    problems: Vec<String>,
     complaint: Option<String>,
     events: mpsc::Sender<Event>,
 }
@@ -258,6 +263,7 @@ impl Watches {
                 );
             }
         }
+        self.changed = true;
         self.errors.remove(&kind);
         if self.cluster.mesh() && !self.listing.contains_key(&Kind::AllNodes) {
             // Once begun it goes on; without the mesh its Nodes are not used.
@@ -280,38 +286,51 @@ impl Watches {
 
     /// Passes on what has changed.
     async fn tell(&mut self) -> Result<(), Ending> {
+        if self.first.as_ref().is_some_and(oneshot::Sender::is_closed) {
+            // The speaker has started with what it kept, and wants to know why.
+            self.first = None;
+            self.complaint = None;
+        }
+        if self.changed && self.complete() {
+            self.changed = false;
+            match self.cluster.outcome() {
+                Ok(Outcome { config, problems }) => {
+                    self.problems = problems;
+                    if self.told.as_ref() != Some(&config) {
+                        self.told = Some(config.clone());
+                        let complaint = self.complaints();
+                        self.pass(config, complaint).await?;
+                    }
+                }
+                Err(problem) => self.problems = vec![problem],
+            }
+            self.accepted.judge(self.cluster.verdicts());
+        }
+        let complaint = self.complaints();
+        if self.complaint.as_ref() != Some(&complaint) {
+            if self.first.is_none() {
+                self.send(Event::Complaint(complaint.clone())).await?;
+            } else if !complaint.is_empty() {
+                // There is no speaker yet to show it.
+                warn!(complaint, "no configuration yet");
+            }
+            self.complaint = Some(complaint);
+        }
+        Ok(())
+    }
+
+    /// All that is not as it was asked for.
+    fn complaints(&self) -> String {
         let away = self.errors.values().next().map(|(error, _)| {
             format!(
                 "the Kubernetes API does not answer, the last configuration stays in force: {error}"
             )
         });
-        let mut complaints: Vec<String> = away.into_iter().collect();
-        if self.complete() {
-            match self.cluster.outcome() {
-                Ok(Outcome { config, problems }) => {
-                    complaints.extend(problems);
-                    if self.told.as_ref() != Some(&config) {
-                        self.told = Some(config.clone());
-                        self.pass(config, complaints.join("; ")).await?;
-                    }
-                }
-                Err(problem) => complaints.push(problem),
-            }
-            self.accepted.judge(self.cluster.verdicts());
-        }
-        let complaint = complaints.join("; ");
-        if self.complaint.as_ref() != Some(&complaint) {
-            if self.first.is_some() {
-                // Nobody shows the status yet.
-                if !complaint.is_empty() {
-                    warn!(complaint, "no configuration yet");
-                }
-            } else {
-                self.send(Event::Complaint(complaint.clone())).await?;
-            }
-            self.complaint = Some(complaint);
-        }
-        Ok(())
+        let all: Vec<String> = away
+            .into_iter()
+            .chain(self.problems.iter().cloned())
+            .collect();
+        all.join("; ")
     }
 
     async fn pass(&mut self, config: Config, complaint: String) -> Result<(), Ending> {
