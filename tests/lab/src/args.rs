@@ -125,8 +125,10 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 parts,
                 ..Options::default()
             };
-            let lab = Lab::up_and_keep(&options)
-                .context("the lab is left as it is: lab status, lab logs, lab down")?;
+            let lab = Lab::up_and_keep(&options).map_err(|e| match Lab::open(&options.dir) {
+                Ok(_) => e.context("it is left for you to look at: lab status, lab logs, lab down"),
+                Err(_) => e,
+            })?;
             println!("the lab is up in {}", lab.plan().dir.display());
         }
         Verb::Down => {

@@ -1,6 +1,7 @@
 //! What the lab needs from the machine; all that is missing is said at once, with what to do about it.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use anyhow::{Result, bail};
 
@@ -16,14 +17,10 @@ const TOOLS: [(&str, &str); 4] = [
 ];
 /// Only with an API server.
 const KUBECTL: (&str, &str) = ("kubectl", "kubernetes-client");
-/// Ours, from `make build`.
-const BINARIES: [&str; 6] = [
-    "lab",
-    "apiserver",
-    "margay-felix",
-    "margay-bgpd",
-    "margay",
-    "margayctl",
+/// Ours, from `make build`: of the control plane, and of the nodes.
+const BINARIES: [&[&str]; 2] = [
+    &["lab", "apiserver"],
+    &["margay-felix", "margay-bgpd", "margay", "margayctl"],
 ];
 
 /// Fails with one line per missing thing.
@@ -32,17 +29,20 @@ pub(crate) fn check(bin_dir: &Path, parts: Parts) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("the lab makes network namespaces: run it as root");
     }
-    let kubectl = (parts == Parts::Everything).then_some(KUBECTL);
+    let kubectl = (parts >= Parts::ControlPlane).then_some(KUBECTL);
     for (tool, package) in TOOLS.into_iter().chain(kubectl) {
         if find(tool).is_none() {
             missing.push(format!("{tool}: apt-get install {package}"));
         }
     }
-    if parts == Parts::Everything {
-        for binary in BINARIES {
-            if !bin_dir.join(binary).exists() {
-                missing.push(format!("{}: make build", bin_dir.join(binary).display()));
-            }
+    let binaries = match parts {
+        Parts::Fabric => &BINARIES[..0],
+        Parts::ControlPlane => &BINARIES[..1],
+        Parts::Everything => &BINARIES[..],
+    };
+    for binary in binaries.iter().copied().flatten() {
+        if !bin_dir.join(binary).exists() {
+            missing.push(format!("{}: make build", bin_dir.join(binary).display()));
         }
     }
     if let Err(problem) = kernel() {
@@ -63,11 +63,9 @@ pub(crate) fn find(tool: &str) -> Option<PathBuf> {
         .find(|p| p.is_file())
 }
 
-/// Tries what the lab and the daemons do, in a namespace that is thrown away.
+/// Tries what the lab and the daemons do, in a namespace that has no name and is thrown away.
 fn kernel() -> Result<(), String> {
-    let name = format!("margay-check-{}", std::process::id());
-    let made = netns::create(&name).map_err(|e| format!("network namespaces: {e}"))?;
-    let tries = [
+    const TRIES: [(&str, &str, &str); 5] = [
         (
             "veth (CONFIG_VETH)",
             "ip",
@@ -75,28 +73,30 @@ fn kernel() -> Result<(), String> {
         ),
         ("bridge (CONFIG_BRIDGE)", "ip", "link add b0 type bridge"),
         ("IPv6 (CONFIG_IPV6)", "ip", "-6 addr add fd00::1/64 dev lo"),
-        ("nexthop objects (5.3)", "ip", "nexthop add id 1 blackhole"),
+        (
+            "nexthop objects (Linux 5.3)",
+            "ip",
+            "nexthop add id 1 blackhole",
+        ),
         (
             "nf_tables (CONFIG_NF_TABLES_INET)",
             "nft",
             "add table inet margay-check",
         ),
     ];
-    let failed = tries.into_iter().find_map(|(what, tool, args)| {
-        let args: Vec<String> = args.split(' ').map(str::to_owned).collect();
-        let run = netns::run_in(&made, move || {
-            std::process::Command::new(tool).args(args).output()
-        });
-        match run {
-            Ok(output) if output.status.success() => None,
-            Ok(output) => Some(format!(
-                "the kernel's {what}: {}",
-                String::from_utf8_lossy(&output.stderr).trim()
-            )),
+    let failed = netns::run_in_new(|| {
+        Ok(TRIES.into_iter().find_map(|(what, tool, args)| {
             // A missing tool has a line of its own.
-            Err(_) => None,
-        }
+            let output = Command::new(tool).args(args.split(' ')).output().ok()?;
+            let said = String::from_utf8_lossy(&output.stderr);
+            (!output.status.success()).then(|| format!("the kernel's {what}: {}", said.trim()))
+        }))
     });
-    let _ = netns::delete(&name);
-    failed.map_or(Ok(()), Err)
+    match failed {
+        Ok(None) => Ok(()),
+        Ok(Some(problem)) => Err(problem),
+        Err(e) => Err(format!(
+            "the kernel's network namespaces (CONFIG_NET_NS): {e}"
+        )),
+    }
 }

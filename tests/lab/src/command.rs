@@ -153,13 +153,20 @@ impl Lab {
         Ok(())
     }
 
-    /// Starts what [`Lab::kill`] ended; says whether it was not running already. The API server is waited for.
+    /// Starts what [`Lab::kill`] ended; says whether it was not running already. The API
+    /// server and BIRD are waited for until they answer.
     pub fn start(&self, what: &str, place: Option<&str>) -> Result<bool> {
         let name = programs::find(&self.plan, what, place)?;
         let program = programs::program(&self.plan, &self.state, &name)?;
         let started = self.processes.start(&program)?;
-        if name == programs::APISERVER {
-            self.wait_for_api()?;
+        match place {
+            None if name == programs::APISERVER => self.wait_for_api()?,
+            Some(tor) if what == "bird" => {
+                self.wait("BIRD to answer", &[&name], || {
+                    self.birdc(tor, "show status").map(|_| None)
+                })?;
+            }
+            _ => {}
         }
         Ok(started)
     }

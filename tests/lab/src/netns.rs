@@ -87,6 +87,17 @@ pub fn run_in<T: Send + 'static>(
     })
 }
 
+/// Runs `f` in a new namespace without a name, its loopback up, which goes when `f` returns.
+pub fn run_in_new<T: Send + 'static>(
+    f: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    on_thread(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        loopback_up()?;
+        f()
+    })
+}
+
 /// Writes sysctls (`net/ipv4/ip_forward`) in the namespace.
 pub fn sysctls(netns: &Path, values: &[(&str, &str)]) -> io::Result<()> {
     let values: Vec<(String, String)> = values

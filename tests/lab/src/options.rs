@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{DEFAULT_DIR, MAX_NODES, Plan};
 
 /// How much of a lab is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Parts {
     /// Namespaces, links and ToRs; nothing runs on the nodes.
     Fabric,
+    /// Also the API server with its objects, and the scheduler; still nothing on the nodes.
+    ControlPlane,
     /// Also the API server, and on every node felix, bgpd and the runner.
     Everything,
 }

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 /// Where a lab lives unless `--dir` says otherwise.
 pub const DEFAULT_DIR: &str = "/var/lib/margay-lab";
+/// The name of the lab that lives there.
+pub const DEFAULT_NAME: &str = "margay";
 /// Most nodes a lab can have: the addresses .11 to .250 of a rack's segment.
 pub const MAX_NODES: u8 = 200;
 /// Pods' IPv4 pool and its block size.
@@ -159,7 +161,7 @@ impl Plan {
     }
 
     fn netns_prefix(&self) -> String {
-        if self.name == "margay" {
+        if self.name == DEFAULT_NAME {
             "margay-".to_owned()
         } else {
             format!("margay-{}-", self.name)
@@ -178,6 +180,20 @@ impl Plan {
                 Some(_) => false,
                 None => rest.strip_prefix('n').is_some_and(digits),
             })
+    }
+
+    /// Where the API server should listen: the usual port for the default lab, for others one by their name, below
+    /// the ports the kernel gives to clients. So labs made at the same time do not meet, and a server that was
+    /// killed finds its port free.
+    pub fn api_port(&self) -> u16 {
+        if self.name == DEFAULT_NAME {
+            return 6443;
+        }
+        let hash = self
+            .name
+            .bytes()
+            .fold(0_u32, |h, b| (h * 31 + u32::from(b)) % 10_000);
+        20_000 + u16::try_from(hash).unwrap_or_default()
     }
 
     /// The admin kubeconfig.
@@ -239,7 +255,7 @@ impl Plan {
 /// The lab's name: `margay` for the default directory, otherwise `l` and a hash of the directory.
 fn name_of(dir: &Path) -> String {
     if dir == Path::new(DEFAULT_DIR) {
-        return "margay".to_owned();
+        return DEFAULT_NAME.to_owned();
     }
     // FNV-1a, 32 bits: stable between builds, unlike std's hasher.
     let hash = dir
@@ -325,6 +341,19 @@ mod tests {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), count);
+    }
+
+    #[test]
+    fn labs_prefer_different_ports_below_the_ephemeral_ones() {
+        assert_eq!(Plan::new(Path::new(DEFAULT_DIR), 3).api_port(), 6443);
+        let ports: Vec<u16> = (0..50)
+            .map(|i| Plan::new(Path::new(&format!("/tmp/lab-4711-{i}")), 3).api_port())
+            .collect();
+        assert!(ports.iter().all(|p| (20_000..30_000).contains(p)));
+        let mut distinct = ports.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        assert!(distinct.len() > 45, "{ports:?}");
     }
 
     #[test]

@@ -25,9 +25,11 @@ pub fn name(place: &str, what: &str) -> String {
 /// Names of all processes a lab should have.
 pub(crate) fn expected(plan: &Plan, parts: Parts) -> Vec<String> {
     let mut names: Vec<String> = plan.tors.iter().map(|t| name(&t.name, "bird")).collect();
-    if parts == Parts::Everything {
+    if parts >= Parts::ControlPlane {
         names.push(APISERVER.to_owned());
         names.push(SCHEDULER.to_owned());
+    }
+    if parts == Parts::Everything {
         for node in &plan.nodes {
             names.extend(ON_NODE.iter().map(|what| name(&node.name, what)));
         }
@@ -63,7 +65,10 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
         name: process.to_owned(),
         path: bin("lab"),
         args: vec!["--dir".to_owned(), text(&plan.dir)],
-        env: vec![("RUST_BACKTRACE".to_owned(), "1".to_owned())],
+        // Backtraces of panics, not of errors: those say themselves what happened.
+        env: [("RUST_BACKTRACE", "1"), ("RUST_LIB_BACKTRACE", "0")]
+            .map(|(k, v)| (k.to_owned(), v.to_owned()))
+            .to_vec(),
         netns: Some(netns::path(&plan.netns(place))),
     };
     match what {
@@ -83,7 +88,12 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
         APISERVER => {
             program.path = bin("apiserver");
             program.netns = None;
-            program.args = vec!["--dir".to_owned(), text(&plan.api_dir())];
+            program.args = vec![
+                "--dir".to_owned(),
+                text(&plan.api_dir()),
+                "--data".to_owned(),
+                text(&plan.api_dir().join("data")),
+            ];
             let listen = format!("127.0.0.1:{}", state.api_port);
             program.args.extend(["--listen".to_owned(), listen.clone()]);
             for node in &plan.nodes {

@@ -91,8 +91,9 @@ pub(crate) fn of(lab: &Lab) -> Status {
         }
     }
     let everything = lab.state.parts == Parts::Everything;
+    let served = lab.state.parts >= Parts::ControlPlane;
     let mut nodes = Vec::new();
-    if everything {
+    if served {
         let kubeconfig = lab.kubeconfig();
         match api::block_on(async { api::nodes(&api::client(&kubeconfig).await?).await }) {
             Ok(found) => nodes = found,
@@ -115,9 +116,9 @@ pub(crate) fn of(lab: &Lab) -> Status {
                 .iter()
                 .flat_map(|t| &t.sessions)
                 .all(|s| s.established || !everything)
-            && nodes.iter().all(|n| n.ready),
+            && nodes.iter().all(|n| n.ready || !everything),
         dir: lab.plan.dir.clone(),
-        kubeconfig: everything.then(|| lab.kubeconfig()),
+        kubeconfig: served.then(|| lab.kubeconfig()),
         processes,
         tors,
         nodes,

@@ -6,16 +6,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
 use crate::bird::config;
 use crate::command::Lab;
 use crate::options::{Options, Parts, State, bin_dir, check_nodes, resolve_dir};
 use crate::plan::Plan;
 use crate::{api, checks, down, fabric, programs};
-
-/// Where the API server listens if nothing else does.
-const API_PORT: u16 = 6443;
 
 pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
     check_nodes(options.nodes)?;
@@ -28,14 +25,15 @@ pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
     if down::down(&dir)? {
         (options.report)("took down what was left of an earlier lab");
     }
+    let plan = Plan::new(&dir, options.nodes);
     let state = State {
         nodes: options.nodes,
         parts: options.parts,
         bin_dir,
-        api_port: free_port()?,
+        api_port: free_port(&plan)?,
     };
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-    state.save(&Plan::new(&dir, state.nodes))?;
+    state.save(&plan)?;
     let lab = Lab::of(&dir, state, !keep);
     let steps = Steps {
         lab: &lab,
@@ -71,6 +69,9 @@ impl Steps<'_> {
             return Ok(());
         }
         self.control_plane()?;
+        if self.lab.state.parts == Parts::ControlPlane {
+            return Ok(());
+        }
         self.nodes()
     }
 
@@ -269,12 +270,10 @@ fn birdc_shim(dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The usual port if it is free on this machine, otherwise any.
-fn free_port() -> Result<u16> {
-    let bound =
-        TcpListener::bind(("127.0.0.1", API_PORT)).or_else(|_| TcpListener::bind(("127.0.0.1", 0)));
-    match bound.and_then(|l| l.local_addr()) {
-        Ok(address) => Ok(address.port()),
-        Err(e) => bail!("no free port on 127.0.0.1: {e}"),
-    }
+/// The next free port from the one the plan prefers on.
+fn free_port(plan: &Plan) -> Result<u16> {
+    let first = plan.api_port();
+    (first..first + 1000)
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .with_context(|| format!("no free port on 127.0.0.1 from {first} on"))
 }

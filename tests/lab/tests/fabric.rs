@@ -33,6 +33,15 @@ fn assert_nothing_left(plan: &lab::plan::Plan) {
     assert!(!mounts.contains(&plan.netns("n1")), "{mounts}");
 }
 
+/// Takes a lab that was made by the command down, also when the test fails.
+struct TakenDown(PathBuf);
+
+impl Drop for TakenDown {
+    fn drop(&mut self) {
+        let _ = Lab::down(&self.0);
+    }
+}
+
 /// A probe from the shell of a test: `from to protocol port family`.
 fn ask(text: &str) -> Probe {
     let words: Vec<&str> = text.split(' ').collect();
@@ -202,6 +211,7 @@ fn hundreds_of_probes_take_a_few_seconds_also_when_all_are_dropped() {
 #[test]
 fn the_command_does_what_the_library_does() {
     let options = options("cli");
+    let _guard = TakenDown(options.dir.clone());
     let dir = options.dir.display().to_string();
     let lab = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
@@ -271,6 +281,7 @@ fn the_command_does_what_the_library_does() {
 #[test]
 fn down_removes_what_a_killed_up_left() {
     let options = options("crash");
+    let _guard = TakenDown(options.dir.clone());
     let plan = lab::plan::Plan::new(&options.dir, options.nodes);
     // Killed at a different point each time: as soon as so many namespaces exist, and while BIRD starts.
     for point in [1, 3, 5] {

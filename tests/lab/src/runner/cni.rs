@@ -30,8 +30,6 @@ const ANNOTATIONS: &str = "io.kubernetes.cri.pod-annotations";
 pub struct Network {
     conf_dir: PathBuf,
     bin_dir: PathBuf,
-    run_dir: PathBuf,
-    state_dir: PathBuf,
 }
 
 impl Network {
@@ -39,8 +37,6 @@ impl Network {
     pub fn new(plan: &Plan, node: &str, bin_dir: PathBuf) -> Self {
         Self {
             conf_dir: plan.cni_conf_dir(node),
-            run_dir: plan.run_dir(node),
-            state_dir: plan.node_state_dir(node),
             bin_dir,
         }
     }
@@ -85,23 +81,18 @@ impl Network {
         Ok(())
     }
 
-    /// What felix wrote, or what it would write: without it no ADD could even be refused.
+    /// What felix wrote. It does so when the node can take pods.
     fn list(&self) -> Result<Value> {
-        match first_list(&self.conf_dir)? {
-            Some(file) => {
-                let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-                serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))
-            }
-            None => Ok(json!({
-                "cniVersion": "1.1.0",
-                "name": "margay",
-                "plugins": [{
-                    "type": "margay",
-                    "socket": self.run_dir.join("cni.sock"),
-                    "spoolDir": self.state_dir.join("spool"),
-                }],
-            })),
-        }
+        let Some(file) = first_list(&self.conf_dir)? else {
+            bail!("no CNI configuration in {} yet", self.conf_dir.display());
+        };
+        let text = fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("read {}", file.display()))
+    }
+
+    /// Whether there is a network to attach pods to; a kubelet makes no sandbox before.
+    pub fn configured(&self) -> Result<()> {
+        self.list().map(|_| ())
     }
 
     async fn call(

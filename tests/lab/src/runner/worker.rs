@@ -91,6 +91,10 @@ impl Worker {
 
     async fn create(&mut self, pod: &Pod) -> Result<()> {
         let start = Instant::now();
+        let host_network = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
+        if !host_network {
+            self.shared.plugin.configured()?;
+        }
         let sandbox = describe::sandbox(&self.shared.plan, pod, random_id()?);
         sandbox
             .save(&self.shared.records)
