@@ -26,6 +26,9 @@ pub(crate) fn identify(
     resource: &ResourceInfo,
     namespace: Option<&str>,
 ) -> Result<(), ApiError> {
+    if !object.is_object() {
+        return Err(ApiError::bad_request("the object is none"));
+    }
     let (kind, api_version) = (resource.kind.as_str(), resource.api_version());
     if object["kind"].as_str().is_none_or(str::is_empty) {
         object["kind"] = kind.into();
@@ -68,6 +71,17 @@ pub(crate) fn identify(
             ));
         }
         _ => {}
+    }
+    if resource.custom.is_none()
+        && let Some(field) = ["spec", "status", "data"].into_iter().find(|field| {
+            object
+                .get(field)
+                .is_some_and(|value| !value.is_null() && !value.is_object())
+        })
+    {
+        return Err(ApiError::bad_request(format!(
+            "{kind} cannot be decoded: {field} is not an object"
+        )));
     }
     // The order in which people expect to read them.
     let mut ordered = Map::new();
@@ -203,6 +217,8 @@ pub(crate) fn judge(
         unknown = custom.schema.prune(object);
         custom.schema.default(object);
         errors.extend(custom.schema.validate(object, old));
+        // The rules for any kind: metadata is the same everywhere.
+        errors.extend(builtin::validate("", object, old));
     } else {
         defaults::apply(object, old, &resource.kind);
         errors.extend(builtin::validate(&resource.kind, object, old));

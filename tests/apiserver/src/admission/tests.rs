@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 use crate::registry::Registry;
 
@@ -72,4 +74,74 @@ fn a_client_writes_only_what_is_its_own() {
         (&json!("Failed"), &json!("n1"))
     );
     assert_eq!(status["metadata"]["generation"], 3);
+}
+
+fn anything() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        "[a-z/.%\"]{0,6}".prop_map(Value::from),
+    ];
+    let name = prop::sample::select(vec![
+        "name",
+        "namespace",
+        "labels",
+        "finalizers",
+        "containers",
+        "ports",
+        "policyTypes",
+        "ingress",
+        "egress",
+        "rules",
+        "names",
+        "versions",
+        "schema",
+        "kind",
+        "plural",
+        "group",
+        "conditions",
+        "capacity",
+        "nodeName",
+        "subjects",
+    ]);
+    leaf.prop_recursive(4, 40, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::vec((name.clone(), inner), 0..6).prop_map(|fields| {
+                Value::Object(
+                    fields
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                )
+            }),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn no_object_is_too_odd(
+        at in any::<prop::sample::Index>(),
+        parts in prop::collection::vec((prop::sample::select(vec![
+            "metadata", "spec", "status", "data", "stringData", "rules", "subjects", "roleRef", "ports",
+        ]), anything()), 0..6),
+        old in anything(),
+        subresource in prop::sample::select(vec![None, Some("status"), Some("finalize")]),
+    ) {
+        let catalog = Registry::default().catalog();
+        let resource = at.get(catalog.resources());
+        let mut object = Value::Object(parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect());
+        let namespace = resource.namespaced.then_some("x");
+        let mut before = json!({"metadata": {"name": "a"}, "spec": old, "status": old});
+        if identify(&mut object, resource, namespace).is_ok() && identify(&mut before, resource, namespace).is_ok() {
+            let mut next = object.clone();
+            begin(&mut object, resource, "uid".to_owned());
+            let _judged = judge(&mut object, None, resource);
+            succeed(&mut next, &before, resource, subresource);
+            let _judged = judge(&mut next, Some(&before), resource);
+            count(&mut next, &before, resource);
+        }
+    }
 }
