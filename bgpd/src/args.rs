@@ -47,6 +47,9 @@ pub struct Args {
     /// Directory of the last good configuration
     #[arg(long, env = "MARGAY_STATE_DIR", default_value = api::paths::STATE_DIR)]
     pub state_dir: PathBuf,
+    /// Record every input of the speaker to this new file, to replay a run later
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
     /// What to log: a level, or targets with levels (info,bgpd=debug)
     #[arg(
         long,
@@ -81,6 +84,7 @@ impl Args {
             source,
             run_dir: self.run_dir,
             state_dir: self.state_dir,
+            record: self.record,
         }
     }
 }

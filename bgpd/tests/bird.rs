@@ -6,14 +6,16 @@ mod support;
 
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use api::v1;
 use api::v1::bgpd_message::Body as Told;
+use bgpd::driver::Line;
+use bgpd::speaker::{RouteFilter, Speaker};
 use nix::sys::signal::Signal;
-use support::felix::Felix;
+use support::felix::{Felix, wait_for_speaker};
 use support::{BGPD, Namespace, Process, wait_for};
 
 const BIRD: &str = r#"
@@ -93,7 +95,7 @@ impl Rig {
             node,
             dir,
         };
-        wait_for("bgpd to answer", || rig.socket().exists().then_some(()));
+        wait_for_speaker(&rig.socket());
         wait_for("BIRD to answer", || {
             rig.dir.path().join("bird.ctl").exists().then_some(())
         });
@@ -141,11 +143,12 @@ impl Rig {
     }
 }
 
-fn start_bgpd(node: &Namespace, dir: &std::path::Path) -> Process {
+fn start_bgpd(node: &Namespace, dir: &Path) -> Process {
     let mut command = node.command(BGPD);
     command.arg("--config").arg(dir.join("bgpd.yaml"));
     command.arg("--run-dir").arg(dir.join("run"));
     command.arg("--state-dir").arg(dir.join("state"));
+    command.arg("--record").arg(dir.join("run.jsonl"));
     Process::start(command, dir.join("bgpd.log"))
 }
 
@@ -197,6 +200,14 @@ fn routes_pass_both_ways_and_a_kill_costs_only_time() {
     assert!(gateway.is_ipv6());
 
     rig.bgpd.kill();
+    let replayed = replay(&rig.dir.path().join("run.jsonl"));
+    assert_eq!(replayed.len(), 5, "{replayed:?}");
+    assert!(
+        prefixes
+            .iter()
+            .all(|prefix| replayed.contains(&(*prefix).to_owned()))
+    );
+    std::fs::remove_file(rig.dir.path().join("run.jsonl")).unwrap();
     rig.bird_has("10.244.0.0/26", false);
     rig.bgpd = start_bgpd(&rig.node, rig.dir.path());
     rig.bird_has("10.244.0.0/26", true);
@@ -264,7 +275,9 @@ fn sessions_wait_for_felix_when_told_to() {
 #[test]
 fn garbage_gets_a_notification_and_harms_nobody() {
     let mut rig = Rig::new(ROGUE);
-    rig.bird_has("10.244.0.0/26", true);
+    wait_for("both sessions", || {
+        (rig.established().len() == 2).then_some(())
+    });
     for (garbage, code, subcode) in [
         // No marker; a length no message has; a type no message has.
         (vec![0_u8; 64], 1, 1),
@@ -286,6 +299,29 @@ fn garbage_gets_a_notification_and_harms_nobody() {
         "the others did not notice"
     );
     rig.bird_has("10.244.0.0/26", true);
+}
+
+/// Runs the speaker of a recording again, without any network; the prefixes it ends with.
+fn replay(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    let Some(Line::Start { seed, config }) = lines.next() else {
+        panic!("no start");
+    };
+    let mut speaker = Speaker::new(config, seed, 0);
+    let mut last = 0;
+    for line in lines {
+        let Line::Input { now, input } = line else {
+            panic!("a second start");
+        };
+        speaker.handle(input, now);
+        last = now;
+    }
+    let routes = speaker.routes(&RouteFilter::default(), last);
+    routes
+        .into_iter()
+        .map(|route| route.prefix.to_string())
+        .collect()
 }
 
 /// Connects as the rogue peer, says something, and hears until the end.

@@ -7,8 +7,8 @@ mod support;
 use api::v1;
 use api::v1::bgpd_message::Body as Told;
 use api::v1::felix_message::Body as Say;
-use support::felix::Felix;
-use support::{BGPD, Namespace, Process, wait_for};
+use support::felix::{Felix, wait_for_speaker};
+use support::{BGPD, Namespace, Process};
 use tonic::Code;
 
 /// A speaker without peers.
@@ -32,7 +32,7 @@ impl Rig {
             _node: node,
             dir,
         };
-        wait_for("the socket", || rig.socket().exists().then_some(()));
+        wait_for_speaker(&rig.socket());
         rig
     }
 

@@ -11,6 +11,7 @@ use tracing::{error, info, warn};
 
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
+use super::record::{Line, Recording};
 use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
@@ -29,6 +30,8 @@ pub(crate) struct Start {
     pub(crate) complaint: String,
     /// Sessions wait for felix, which brings the origins.
     pub(crate) wait_for_felix: bool,
+    /// What is recorded.
+    pub(crate) recording: Recording,
     /// Where to keep the last good configuration.
     pub(crate) keep: Option<PathBuf>,
 }
@@ -42,6 +45,7 @@ pub(crate) struct Engine {
     fib: Arc<Fib>,
     started: Instant,
     facts: status::Facts,
+    recording: Recording,
     keep: Option<PathBuf>,
 }
 
@@ -52,13 +56,19 @@ impl Engine {
             source,
             complaint,
             wait_for_felix,
+            mut recording,
             keep,
         } = start;
+        let seed = seed();
+        if recording.is_on() {
+            let config = config.clone();
+            recording.line(&Line::Start { seed, config });
+        }
         let started = Instant::now();
         let listeners = Listeners::new(config.listen_port, &events);
         info!(source, asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "starting");
         let mut engine = Self {
-            speaker: Speaker::new(config, seed(), 0),
+            speaker: Speaker::new(config, seed, 0),
             connections: Connections::new(events.clone()),
             events,
             listeners,
@@ -69,6 +79,7 @@ impl Engine {
                 complaint,
                 felix: None,
             },
+            recording,
             keep,
         };
         engine.keep();
@@ -109,6 +120,7 @@ impl Engine {
             if self.speaker.next_timeout().is_some_and(|due| due <= now) {
                 self.input(Input::Tick);
             }
+            self.recording.flush();
         }
     }
 
@@ -245,6 +257,10 @@ impl Engine {
     /// Feeds the speaker. A defect that bytes of a peer bring to light costs that connection, not the program.
     fn input(&mut self, input: Input) {
         let now = self.now();
+        if self.recording.is_on() {
+            let input = input.clone();
+            self.recording.line(&Line::Input { now, input });
+        }
         let conn = match &input {
             Input::Tcp(conn, _) => Some(*conn),
             _ => None,

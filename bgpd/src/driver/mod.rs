@@ -15,6 +15,7 @@ mod engine;
 mod fib;
 mod grpc;
 mod netlink;
+mod record;
 mod sock;
 mod source;
 mod state;
@@ -22,6 +23,8 @@ mod status;
 mod tcp;
 mod view;
 mod watch;
+
+pub use record::Line;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -78,6 +81,8 @@ pub struct Options {
     pub run_dir: PathBuf,
     /// Directory of the last good configuration.
     pub state_dir: PathBuf,
+    /// File to record the run to.
+    pub record: Option<PathBuf>,
 }
 
 /// Checks a configuration file; the number of its peers.
@@ -118,11 +123,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     info!(socket = %socket.display(), instance, "serving");
 
     let starting = source::start(&options, events.clone());
-    let start = tokio::select! {
+    let mut start = tokio::select! {
         start = starting => start?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     };
+    if let Some(path) = &options.record {
+        start.recording = record::Recording::begin(path)?;
+    }
     ready.send_replace(true);
     tokio::spawn(netlink::follow(events.clone()));
     let engine = engine::Engine::new(start, events, fib);

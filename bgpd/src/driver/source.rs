@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
 use super::engine::Start;
+use super::record::Recording;
 use super::{Event, Options, Source, state, watch};
 use crate::config::file::{self, File};
 use crate::config::kubernetes::Cluster;
@@ -36,6 +37,7 @@ pub(crate) async fn start(options: &Options, events: mpsc::Sender<Event>) -> any
                 source: "file",
                 complaint: String::new(),
                 wait_for_felix,
+                recording: Recording::none(),
                 keep: None,
             })
         }
@@ -65,6 +67,7 @@ async fn kubernetes(
         source: "kubernetes",
         complaint,
         wait_for_felix: true,
+        recording: Recording::none(),
         keep: Some(path.clone()),
     };
     if let Some(kept) = kept {

@@ -128,3 +128,21 @@ impl Felix {
         .await;
     }
 }
+
+/// Waits until the speaker behind the socket answers.
+pub(crate) fn wait_for_speaker(socket: &Path) {
+    let ask = || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let mut bgpd = api::client::bgpd(socket, PATIENCE).await.ok()?;
+            bgpd.get_speaker(v1::GetSpeakerRequest {}).await.ok()
+        })
+    };
+    // The caller may be in a runtime already.
+    std::thread::scope(|scope| {
+        scope.spawn(|| super::wait_for("bgpd to answer", ask));
+    });
+}
