@@ -105,3 +105,6 @@ pub struct Resolution {
     /// Metric of the kernel route used; 0 for a connected prefix. Compared as the IGP cost.
     pub cost: u32,
 }
+
+#[cfg(test)]
+mod tests;

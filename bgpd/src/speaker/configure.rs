@@ -63,6 +63,7 @@ impl Speaker {
         // Each session names its connections in a range of its own.
         let first_conn = u64::from(id.0) << 32;
         let session = Session::new(settings, self.jitter.next_u64(), first_conn, now);
+        self.unstarted.push(peer.key.clone());
         self.peers.insert(
             peer.key.clone(),
             PeerState {
@@ -88,7 +89,8 @@ impl Speaker {
         };
         let settings = Settings::new(&self.config, &peer);
         if cost == Cost::Session {
-            // It starts again with the next look at all sessions, in the same step.
+            // It starts again in the same step.
+            self.unstarted.push(key.clone());
             self.with_session(key, now, out, |it, actions| {
                 it.stop(Cease::OtherChange, now, actions)
             });

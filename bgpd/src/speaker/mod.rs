@@ -44,6 +44,8 @@ pub struct Speaker {
     jitter: Jitter,
     peers: BTreeMap<PeerKey, PeerState>,
     next_peer: u32,
+    /// Peers whose sessions are to be started once that is allowed.
+    unstarted: Vec<PeerKey>,
     connections: BTreeMap<ConnId, Connection>,
     rib: Rib,
     table: Table,
@@ -74,6 +76,7 @@ impl Speaker {
             jitter: Jitter::new(seed),
             peers: BTreeMap::new(),
             next_peer: 1,
+            unstarted: Vec::new(),
             connections: BTreeMap::new(),
             rib,
             table: Table::default(),
@@ -153,10 +156,9 @@ impl Speaker {
         if !self.startup.may_start(now, out) {
             return;
         }
-        let idle: Vec<PeerKey> = self.peers.keys().cloned().collect();
-        for key in idle {
+        for key in std::mem::take(&mut self.unstarted) {
             self.with_session(&key, now, out, |session, actions| {
-                session.start(now, actions)
+                session.start(now, actions);
             });
         }
     }
@@ -474,23 +476,20 @@ impl Speaker {
                 ups.for_each(|up| up.adj_out.touch(change.id));
             }
         }
+        let complete = self.origins.complete;
         let keys: Vec<PeerKey> = self
             .peers
             .iter()
-            .filter(|(_, peer)| peer.up.is_some())
+            .filter(|(_, peer)| peer.has_news(complete))
             .map(|(key, _)| key.clone())
             .collect();
         for key in keys {
             self.tell(&key, out);
         }
-        let waiting = self.peers.values().any(|peer| match &peer.up {
-            Some(up) => peer
-                .families()
-                .iter()
-                .any(|family| !up.eor_received.contains(family)),
-            None => true,
-        });
-        self.startup.settle(waiting, now, out);
+        if !self.startup.is_complete() {
+            let waiting = self.peers.values().any(PeerState::is_awaited);
+            self.startup.settle(waiting, now, out);
+        }
     }
 
     /// Sends a peer what it has not been told yet, as far as its window goes, then End-of-RIB.

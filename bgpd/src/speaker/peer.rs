@@ -41,6 +41,22 @@ impl PeerState {
         self.session.negotiated().map_or(&[], |it| &it.families)
     }
 
+    /// Whether the peer is to be told something: routes, or that they are complete.
+    pub(super) fn has_news(&self, origins_complete: bool) -> bool {
+        let families = self.families();
+        self.up.as_ref().is_some_and(|up| {
+            !up.adj_out.is_done() || origins_complete && up.eor_sent.len() < families.len()
+        })
+    }
+
+    /// Whether the peer's initial routes have not all come.
+    pub(super) fn is_awaited(&self) -> bool {
+        let families = self.families();
+        self.up
+            .as_ref()
+            .is_none_or(|up| families.iter().any(|it| !up.eor_received.contains(it)))
+    }
+
     /// What import needs to know.
     pub(super) fn from(&self) -> From {
         let settings = self.session.settings();

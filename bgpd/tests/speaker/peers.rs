@@ -1,14 +1,16 @@
 //! What peers are sent, what people are shown, and replay.
 
+use std::net::SocketAddr;
+
 use bgpd::Millis;
-use bgpd::config::{Config, ExportClass, ImportPolicy, Peer, Pool};
+use bgpd::config::{Config, ExportClass, ImportPolicy, OriginKind, Peer, Pool};
 use bgpd::speaker::{
     ConnId, Input, Output, RouteFilter, SEND_WINDOW, Speaker, SpeakerEvent, TcpEvent,
 };
 use bgpd::wire::{self, AsPath, Attributes, update};
 use crds::net::{Cidr, Family};
 
-use crate::bench::{Bench, EBGP, PEER_ASN, announced, best, updates, with_peers};
+use crate::bench::{Bench, EBGP, PEER_ASN, announced, best, report, updates, with_peers};
 use crate::sim::{cidr, ip, origin, peer};
 
 #[test]
@@ -205,4 +207,71 @@ fn a_recorded_run_replays_to_the_same_outputs() {
         let (input, now): (Input, Millis) = serde_json::from_str(line).unwrap();
         assert_eq!(speaker.handle(input, now), *outputs, "{line}");
     }
+}
+
+#[test]
+fn a_peer_that_fails_is_left_alone_for_a_while_whatever_else_happens() {
+    let mut config = with_peers(1);
+    config.peers[0].passive = false;
+    let mut bench = Bench::new(config);
+    let outputs = bench.input(report());
+    let [Output::Connect { conn, .. }] = outputs[..] else {
+        panic!("{outputs:?}")
+    };
+    let end = |host| SocketAddr::from(([192, 0, 2, host], 179));
+    bench.input(Input::Tcp(
+        conn,
+        TcpEvent::Connected {
+            local: end(1),
+            remote: end(2),
+        },
+    ));
+    let outputs = bench.bytes(conn, &wire::keepalive());
+    assert!(outputs.contains(&Output::Close(conn)));
+    let origin = |withdrawn| Input::Origin {
+        prefix: cidr("10.1.0.0/26"),
+        kind: OriginKind::Block,
+        withdrawn,
+    };
+    for input in [
+        origin(false),
+        origin(true),
+        Input::OriginsComplete,
+        Input::Tick,
+    ] {
+        assert_eq!(bench.input(input), []);
+    }
+    let due = bench.speaker.next_timeout().unwrap();
+    assert!(due > bench.now + 100);
+    assert!(matches!(
+        bench.tick(due - bench.now)[..],
+        [Output::Connect { .. }]
+    ));
+}
+
+#[test]
+fn a_changed_session_starts_again_at_once() {
+    let mut config = with_peers(2);
+    let mut bench = Bench::started(config.clone());
+    let (two, _) = bench.join(2, &[Family::V4]);
+    let (three, _) = bench.join(3, &[Family::V4]);
+    config.peers[0].hold_time = Some(30);
+    let outputs = bench.input(Input::Config(config));
+    assert!(outputs.contains(&Output::Close(two)) && !outputs.contains(&Output::Close(three)));
+    let (_, outputs) = bench.join(2, &[Family::V4]);
+    let hold = |it: &Output| {
+        matches!(
+            it,
+            Output::Event(SpeakerEvent::Established { hold_time: 30, .. })
+        )
+    };
+    assert!(outputs.iter().any(hold));
+    let neighbors = bench.speaker.neighbors(bench.now);
+    assert_eq!(
+        (
+            neighbors[0].established_count,
+            neighbors[1].established_count
+        ),
+        (2, 1)
+    );
 }
