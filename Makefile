@@ -1,0 +1,49 @@
+# Margay: build, check, test, run. `make help` lists the targets.
+
+CARGO ?= cargo
+TOOLS := target/tools
+BINARIES := lab margayctl margay-felix margay-bgpd margay apiserver
+APT := bird2 conntrack iproute2 iputils-ping nftables procps python3-venv
+KUBECTL_VERSION := 1.37.1
+DENY_VERSION := 0.20.2
+
+.DEFAULT_GOAL := help
+.PHONY: help build lab lab-down check test bench fmt tools clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build the release binaries into bin/
+	$(CARGO) build --release --locked $(addprefix --bin ,$(BINARIES))
+	@mkdir -p bin
+	@for b in $(BINARIES); do install -m 0755 target/release/$$b bin/$$b; done
+
+lab: tools build ## bring up the lab, show it, and leave it up
+	@PATH="$(CURDIR)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH" bin/lab up
+	@PATH="$(CURDIR)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH" bin/lab demo
+
+lab-down: ## take the lab down
+	@if [ -x bin/lab ]; then bin/lab down; else echo 'no lab: bin/lab is not built'; fi
+
+check: tools ## format, lints, licences, docs, layering
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" cargo-deny --log-level error check bans licenses sources
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --locked --quiet
+	$(CARGO) test --locked --quiet -p arch
+
+test: tools ## every test, in namespaces where they need them (root)
+	.ci/test
+
+bench: ## benchmarks; none exists yet that compares against a peer
+	@echo 'no benchmark yet: the first ones come with bgpd'"'"'s speed work'; exit 1
+
+fmt: ## format the sources
+	$(CARGO) fmt --all
+
+tools: ## install what building and testing needs (root for packages)
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT)
+
+clean: ## remove what was built
+	$(CARGO) clean
+	rm -rf bin
