@@ -193,6 +193,12 @@ macro_rules! maps {
                 changes
             }
 
+            /// Number of entries of all maps.
+            #[must_use]
+            pub fn entries(&self) -> usize {
+                0 $(+ self.$field.len())+
+            }
+
             /// Makes the change. What the element was before is not checked.
             pub fn apply(&mut self, change: Change) {
                 match change {

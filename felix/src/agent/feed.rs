@@ -1,0 +1,94 @@
+//! Changes of the cluster.
+
+use super::input::{Kind, Pod, Update};
+use super::{Agent, Output};
+use crate::Millis;
+
+impl Agent {
+    pub(super) fn feed(&mut self, update: Update, now: Millis) {
+        match update {
+            Update::Namespace(name, labels) => self.engine.apply_namespace(&name, labels),
+            Update::NamespaceGone(name) => self.engine.delete_namespace(&name),
+            Update::Pod(pod) => self.pod(pod),
+            Update::PodGone(uid) => {
+                self.pods.remove(&uid);
+                self.local_pods.remove(&uid);
+                self.engine.delete_identity(&uid);
+            }
+            Update::Policy(policy) => self.engine.apply_policy(*policy),
+            Update::PolicyRefused(key, generation, error) => {
+                tracing::warn!(policy = %key, %error, "a policy is not understood; its last good version stays, or what it selects is closed");
+                self.engine.refuse_policy(key, generation, error);
+            }
+            Update::PolicyGone(key) => self.engine.delete_policy(&key),
+            Update::Node(node) => return self.node(node, now),
+            Update::Pool(name, pool) => return self.pool(name, pool, now),
+            Update::PoolGone(name) => return self.pool_gone(&name, now),
+            Update::Block(block) => return self.block(&block, now),
+            Update::BlockGone(name) => return self.block_gone(&name, now),
+            Update::BlockUnlisted(name) => return self.block_unlisted(&name),
+            Update::Configuration(configuration) => return self.configuration(configuration, now),
+            Update::InSync(kind) => return self.kind_in_sync(kind, now),
+            Update::Lost(kind, error) => {
+                tracing::debug!(?kind, error, "a watch failed; what it told stays in force");
+                self.lost.insert(kind, error);
+                return;
+            }
+        }
+        self.policy_changed(now);
+    }
+
+    fn policy_changed(&mut self, now: Millis) {
+        self.engine_dirty = true;
+        if self.synced() {
+            self.policy_since.get_or_insert(now);
+        }
+    }
+
+    pub(super) fn pod(&mut self, pod: Pod) {
+        let uid = pod.identity.uid.clone();
+        if pod.node == self.node_name && !pod.finished && !pod.identity.host_network {
+            self.local_pods
+                .insert(uid.clone(), pod.identity.addresses.clone());
+        } else {
+            self.local_pods.remove(&uid);
+        }
+        if pod.finished {
+            self.pods.remove(&uid);
+            self.engine.delete_identity(&uid);
+        } else {
+            self.pods.insert(uid);
+            self.engine.apply_identity(pod.identity);
+        }
+        self.engine_dirty = true;
+    }
+
+    fn kind_in_sync(&mut self, kind: Kind, now: Millis) {
+        self.lost.remove(&kind);
+        let before = self.synced();
+        self.in_sync.insert(kind);
+        self.addresses_in_sync(kind, now);
+        if !before && self.synced() {
+            tracing::info!("every list is complete");
+            self.engine_dirty = true;
+            self.unpark(now);
+        }
+    }
+
+    /// Is every initial list complete?
+    pub(super) fn synced(&self) -> bool {
+        self.in_sync.len() == Kind::ALL.len()
+    }
+
+    /// Says on a pool whether it is understood, when that changed.
+    pub(super) fn pool_told(&mut self, name: &str, problem: Option<String>) {
+        let before = match &problem {
+            Some(problem) => self.pool_errors.insert(name.to_owned(), problem.clone()),
+            None => self.pool_errors.remove(name),
+        };
+        if before != problem {
+            self.outputs
+                .push_back(Output::PoolCondition(name.to_owned(), problem));
+        }
+    }
+}

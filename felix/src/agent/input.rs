@@ -1,0 +1,156 @@
+//! What the agent is told, as plain data.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::v1::BgpdMessage;
+use cni::error::CniError;
+use cni::frame::Request;
+use cni::key::AttachmentKey;
+
+use crate::feed::{Identity, Labels};
+use crate::policy::k8s::PolicyError;
+use crate::policy::model::{Policy, PolicyKey};
+
+/// Names one call of the plugin while it is being served.
+pub type CallId = u64;
+
+/// Something happened.
+#[derive(Debug)]
+pub enum Input {
+    /// The cluster changed.
+    Feed(Update),
+    /// The plugin asks.
+    Call(CallId, Request),
+    /// The plugin went away; a call still being served is taken back.
+    Hangup(CallId),
+    /// bgpd answered a connection.
+    BgpdConnected,
+    /// bgpd says.
+    Bgpd(BgpdMessage),
+    /// The connection to bgpd ended; nothing that it said is taken back.
+    BgpdLost,
+    /// A DEL that the plugin left in the spool.
+    Detach(AttachmentKey),
+    /// A host interface of ours has this index, or is gone.
+    Link(String, Option<u32>),
+    /// MTU of the smallest uplink, in bytes.
+    Mtu(u32),
+    /// Routes, nexthops or uplinks changed, and it was not our doing: look and repair.
+    RoutesChanged,
+    /// The table changed, and it was not our doing: look and repair.
+    TablesChanged,
+    /// Address management has an answer.
+    Ipam(Box<ipam::Input>),
+    /// A timeout passed.
+    Tick,
+    /// Answer to a look at one pod in the API.
+    PodFetched(String, Box<Fetched>),
+}
+
+/// What a look at one pod in the API found.
+#[derive(Debug)]
+pub enum Fetched {
+    /// The pod.
+    Pod(Pod),
+    /// The API says that there is no such pod.
+    Gone,
+    /// The API does not answer.
+    Away(String),
+}
+
+/// A kind of object that is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// Namespaces.
+    Namespace,
+    /// Pods of all nodes.
+    Pod,
+    /// NetworkPolicies.
+    NetworkPolicy,
+    /// This node's object.
+    Node,
+    /// IPPools.
+    IpPool,
+    /// IPAMBlocks of this node.
+    IpamBlock,
+    /// The IPAMConfiguration.
+    IpamConfiguration,
+}
+
+impl Kind {
+    /// All of them: the feed is complete when each has been listed.
+    pub const ALL: [Self; 7] = [
+        Self::Namespace,
+        Self::Pod,
+        Self::NetworkPolicy,
+        Self::Node,
+        Self::IpPool,
+        Self::IpamBlock,
+        Self::IpamConfiguration,
+    ];
+}
+
+/// One change of the cluster.
+#[derive(Debug)]
+pub enum Update {
+    /// A namespace came or changed.
+    Namespace(String, Labels),
+    /// A namespace is gone.
+    NamespaceGone(String),
+    /// A pod came or changed.
+    Pod(Pod),
+    /// The pod with this uid is gone.
+    PodGone(String),
+    /// A policy came or changed.
+    Policy(Box<Policy>),
+    /// A policy that cannot be understood came, with its generation.
+    PolicyRefused(PolicyKey, i64, PolicyError),
+    /// A policy is gone.
+    PolicyGone(PolicyKey),
+    /// This node came or changed.
+    Node(Node),
+    /// A pool came or changed.
+    Pool(String, Result<crds::ip_pool::Pool, crds::FieldError>),
+    /// A pool is gone.
+    PoolGone(String),
+    /// A block of this node came or changed.
+    Block(Box<crds::IPAMBlock>),
+    /// A block of this node is gone.
+    BlockGone(String),
+    /// A block of this node is not in a new list, although nobody saw it go.
+    BlockUnlisted(String),
+    /// Limits of address management; the defaults when there is no configuration.
+    Configuration(crds::ipam_configuration::Configuration),
+    /// Every object of the kind has been told, and those that vanished unseen have been told gone.
+    InSync(Kind),
+    /// The watch of a kind failed; what was told stays in force.
+    Lost(Kind, String),
+}
+
+/// A pod, as far as felix cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// What policy sees.
+    pub identity: Identity,
+    /// `spec.nodeName`; empty while it waits for one.
+    pub node: String,
+    /// `status.phase` is Succeeded or Failed: its addresses are free.
+    pub finished: bool,
+}
+
+/// This node's object.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Node {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `status.addresses` of type InternalIP.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A call that cannot be served now.
+pub(super) fn try_again(msg: &str, details: impl ToString) -> CniError {
+    CniError::new(cni::error::Code::TryAgain, msg, details)
+}

@@ -1,0 +1,86 @@
+//! What the kernel's routes shall be: one for each address of an endpoint, an unreachable one for each block, and bgpd's.
+
+use crds::net::{Cidr, Family};
+
+use super::Agent;
+use super::endpoint::State;
+
+impl Agent {
+    /// Wants the routes to an endpoint's addresses.
+    pub(super) fn want_workload(&mut self, name: &str) {
+        let Some(endpoint) = self.endpoints.get(name) else {
+            return;
+        };
+        let Some(ifindex) = endpoint.ifindex else {
+            return;
+        };
+        for address in &endpoint.addresses {
+            if self.wants.workloads.insert(*address, ifindex) != Some(ifindex) {
+                self.routes_dirty = true;
+            }
+        }
+    }
+
+    /// Wants them no more.
+    pub(super) fn unwant_workload(&mut self, name: &str) {
+        let Some(endpoint) = self.endpoints.get(name) else {
+            return;
+        };
+        for address in &endpoint.addresses {
+            self.routes_dirty |= self.wants.workloads.remove(address).is_some();
+        }
+    }
+
+    /// Wants packets to addresses of a block that nobody has to be refused here, not sent back to the fabric.
+    pub(super) fn want_block(&mut self, cidr: Cidr) {
+        self.routes_dirty |= self.wants.blocks.insert(cidr);
+    }
+
+    pub(super) fn unwant_block(&mut self, cidr: Cidr) {
+        self.routes_dirty |= self.wants.blocks.remove(&cidr);
+    }
+
+    /// Makes a prefix's route what bgpd last said.
+    pub(super) fn want_bgp(&mut self, prefix: Cidr) {
+        match self.bgp.legs(&prefix) {
+            Some(legs) => self.wants.bgp.insert(prefix, legs.to_vec()),
+            None => self.wants.bgp.remove(&prefix),
+        };
+        self.routes_dirty = true;
+    }
+
+    /// The node's addresses changed: routes name them as the source of the node's own packets.
+    pub(super) fn readdress(&mut self) {
+        let addresses = self.node.addresses.iter().rev();
+        self.wants.sources = addresses
+            .map(|address| (Family::of(*address), *address))
+            .collect();
+        self.routes_dirty = true;
+    }
+
+    /// A host interface of ours came or went.
+    pub(super) fn link(&mut self, name: &str, ifindex: Option<u32>) {
+        match ifindex {
+            Some(ifindex) => self.links.insert(name.to_owned(), ifindex),
+            None => self.links.remove(name),
+        };
+        let Some(endpoint) = self.endpoints.get_mut(name) else {
+            return;
+        };
+        if endpoint.ifindex == ifindex {
+            return;
+        }
+        endpoint.ifindex = ifindex;
+        match (&endpoint.state, ifindex) {
+            // The pod's namespace went without a DEL yet. Its routes went with the interface; the DEL frees the rest.
+            (State::Attached | State::Programming { .. }, None) => self.unwant_workload(name),
+            (State::Attached | State::Programming { .. }, Some(_)) => {
+                self.want_workload(name);
+                // A new interface has the kernel's default group.
+                self.tables_known = false;
+                self.engine_dirty = true;
+            }
+            _ => {}
+        }
+    }
+}

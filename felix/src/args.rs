@@ -1,0 +1,46 @@
+//! Command line.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+/// The node agent of Margay: routes, policy and addresses of one node.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "margay-felix", version, after_help = EXAMPLES)]
+pub struct Args {
+    /// Name of this node's Node object.
+    #[arg(long, env = "NODE_NAME")]
+    pub node_name: String,
+
+    /// Directory of the sockets; made with mode 0700.
+    #[arg(long, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Directory of the attachment log and the instance id.
+    #[arg(long, env = "MARGAY_STATE_DIR", default_value = api::paths::STATE_DIR)]
+    pub state_dir: PathBuf,
+
+    /// Where 10-margay.conflist is written once the node can take pods.
+    #[arg(long, env = "MARGAY_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
+    pub cni_conf_dir: PathBuf,
+
+    /// What to log, in tracing's notation.
+    #[arg(long, env = "MARGAY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "MARGAY_LOG_JSON")]
+    pub log_json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  margay-felix --node-name n1
+      on a node with its service account or $KUBECONFIG
+  margay-felix --node-name n1 --run-dir /tmp/n1/run --state-dir /tmp/n1/state --cni-conf-dir /tmp/n1/cni
+      beside another one, in a network namespace of its own
+  margay-felix --node-name n1 --log info,felix=debug
+      say more
+
+The Kubernetes API is found as kubectl finds it ($KUBECONFIG, ~/.kube/config), else by the pod's service account.
+What it knows: margayctl status | endpoints | ipam show | policy list.";

@@ -1,0 +1,78 @@
+//! The stream to bgpd: made again whenever it ends.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use api::v1::dataplane_client::DataplaneClient;
+use api::v1::{BgpdMessage, FelixMessage};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+/// What the stream tells the main loop.
+#[derive(Debug)]
+pub enum Event {
+    /// A stream is up; messages for bgpd go here.
+    Connected(mpsc::Sender<FelixMessage>),
+    /// bgpd says.
+    Message(BgpdMessage),
+    /// The stream ended, with why.
+    Lost(String),
+}
+
+/// Messages in flight in either direction before the sender waits.
+pub const WINDOW: usize = 1024;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Keeps a stream to the bgpd that listens on `socket`, until the main loop is gone.
+pub async fn run(socket: PathBuf, events: mpsc::Sender<Event>) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let (up, ended) = stream(&socket, &events).await;
+        if up {
+            pause = FIRST_PAUSE;
+            if events.send(Event::Lost(ended)).await.is_err() {
+                return;
+            }
+        } else {
+            tracing::debug!(reason = ended, "bgpd does not answer yet");
+        }
+        if events.is_closed() {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// One stream, to its end; tells whether it ever was up, and why it ended.
+async fn stream(socket: &std::path::Path, events: &mpsc::Sender<Event>) -> (bool, String) {
+    let channel = match api::local::connect(socket, None).await {
+        Ok(channel) => channel,
+        Err(error) => return (false, error.to_string()),
+    };
+    let (to_bgpd, outgoing) = mpsc::channel(WINDOW);
+    // bgpd answers the call at once; what we have to say first must not wait for that answer, nor it for us.
+    if events.send(Event::Connected(to_bgpd)).await.is_err() {
+        return (true, "felix stops".into());
+    }
+    let call = DataplaneClient::new(channel)
+        .sync(ReceiverStream::new(outgoing))
+        .await;
+    let mut incoming = match call {
+        Ok(response) => response.into_inner(),
+        Err(status) => return (true, status.to_string()),
+    };
+    loop {
+        match incoming.message().await {
+            Ok(Some(message)) => {
+                if events.send(Event::Message(message)).await.is_err() {
+                    return (true, "felix stops".into());
+                }
+            }
+            Ok(None) => return (true, "bgpd ended the stream".into()),
+            Err(status) => return (true, status.to_string()),
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! The kernel of this node, as one thing: policy tables, routes, host interfaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use anyhow::Context;
+use cni::key::HOST_PREFIX;
+use crds::net::Family;
+use tokio::sync::mpsc;
+
+use super::netlink::{Event, Monitor, Netlink};
+use super::nft::Nft;
+use super::sysctl;
+use crate::agent::input::Input;
+use crate::agent::{Agent, Plan, Policy};
+use crate::nft::diff::{self, Phases, UNPROGRAMMED};
+use crate::policy::tables::{Subject, Tables};
+use crate::routes::diff::{Op, diff};
+use crate::routes::model::{
+    BGP_METRIC, BGP_PROTOCOL, BLOCK_METRIC, Kernel as Routes, WORKLOAD_METRIC, WORKLOAD_PROTOCOL,
+};
+use crate::routes::uplink;
+use crate::routes::want::Connected;
+
+/// What an earlier life of felix left in the kernel.
+#[derive(Debug)]
+pub struct Found {
+    /// Host interfaces of ours, by name, with their index.
+    pub links: BTreeMap<String, u32>,
+    /// Addresses that our workload routes lead to.
+    pub routed: BTreeSet<IpAddr>,
+    /// Whether BGP routes of ours are there, for IPv4 and IPv6.
+    pub preserved: [bool; 2],
+    /// Elements of the table.
+    pub tables: Tables,
+    /// MTU for pods, in bytes.
+    pub mtu: u32,
+}
+
+/// Sockets to the kernel, and what is known of its routes.
+#[derive(Debug)]
+pub struct Kernel {
+    nft: Nft,
+    netlink: Netlink,
+    routes: Routes,
+    connected: Connected,
+    conflicts: BTreeSet<String>,
+    mtu: u32,
+    doomed: std::sync::mpsc::Sender<String>,
+}
+
+/// MTU of pods when no interface leads anywhere.
+const DEFAULT_MTU: u32 = 1500;
+/// How long the kernel is left to finish before it is looked at again: a link that goes takes many things along.
+const SETTLE: Duration = Duration::from_millis(20);
+
+impl Kernel {
+    /// Opens the sockets and puts the fixed rules in place: from here on nothing unknown has network. Elements and routes
+    /// of an earlier life stay as they are.
+    pub fn open() -> anyhow::Result<(Self, Found)> {
+        sysctl::forwarding().context("letting the node route")?;
+        let mut nft = Nft::open().context("opening nftables")?;
+        let ensured = nft.ensure_table().context("making the table inet margay")?;
+        tracing::info!(?ensured, "the table inet margay is in place");
+        let tables = nft.read().context("reading the table inet margay")?;
+        let netlink = Netlink::open().context("opening rtnetlink")?;
+        let mut kernel = Self {
+            nft,
+            netlink,
+            routes: Routes::default(),
+            connected: Connected::default(),
+            conflicts: BTreeSet::new(),
+            mtu: DEFAULT_MTU,
+            doomed: undertaker(),
+        };
+        kernel.reread()?;
+        let links = kernel.netlink.links()?;
+        let ours = links
+            .into_iter()
+            .filter(|(_, link)| link.name.starts_with(HOST_PREFIX));
+        let of = |protocol| {
+            kernel
+                .routes
+                .routes
+                .iter()
+                .filter(move |(_, entry)| entry.protocol == protocol)
+        };
+        let learnt = |family| of(BGP_PROTOCOL).any(|(key, _)| key.prefix.family() == family);
+        let found = Found {
+            links: ours.map(|(ifindex, link)| (link.name, ifindex)).collect(),
+            routed: of(WORKLOAD_PROTOCOL)
+                .filter(|(key, _)| key.prefix.is_host() && key.metric == WORKLOAD_METRIC)
+                .map(|(key, _)| key.prefix.first())
+                .collect(),
+            preserved: [learnt(Family::V4), learnt(Family::V6)],
+            tables,
+            mtu: kernel.mtu,
+        };
+        Ok((kernel, found))
+    }
+
+    /// Brings the kernel in step with the agent: what nothing refers to yet, then routes, then the interfaces' groups,
+    /// then the rest together with a new judgement of live flows. A step that fails leaves what is stricter.
+    pub fn carry_out(&mut self, plan: &Plan, agent: &Agent) -> anyhow::Result<()> {
+        if plan.reread_routes {
+            self.reread()?;
+        }
+        let phases = match &plan.policy {
+            Policy::Keep => Phases::default(),
+            Policy::Changes(compiled) => diff::plan(&compiled.changes, compiled.narrowing),
+            Policy::Resync(_) => {
+                self.nft.ensure_table()?;
+                let mut have = self.nft.read()?;
+                have.links = self.groups()?;
+                diff::plan(&have.diff(agent.tables()), true)
+            }
+        };
+        self.nft.apply(&phases.add).context("adding policy")?;
+        if plan.routes || plan.reread_routes {
+            self.route(agent)?;
+        }
+        for (name, subject) in &phases.links {
+            if *subject != UNPROGRAMMED
+                && let Err(error) = sysctl::workload(name)
+            {
+                tracing::warn!(%error, name, "setting up a pod's host interface");
+            }
+        }
+        self.netlink
+            .set_groups(&phases.links)
+            .context("setting device groups")?;
+        self.nft.apply(&phases.commit).context("committing policy")
+    }
+
+    /// Index of an interface, if there is one of that name.
+    pub fn ifindex(&mut self, name: &str) -> anyhow::Result<Option<u32>> {
+        match nix::net::if_::if_nametoindex(name) {
+            Ok(ifindex) => Ok(Some(ifindex)),
+            Err(nix::errno::Errno::ENODEV) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Has somebody else changed the rules, or taken the table away?
+    pub fn drifted(&mut self) -> anyhow::Result<bool> {
+        Ok(!self.nft.intact()?)
+    }
+
+    /// MTU for pods, in bytes, as of the last look.
+    #[must_use]
+    pub const fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
+    /// Deletes a host interface some time soon: the kernel takes milliseconds for it, which nobody should wait for.
+    pub fn delete_link(&self, name: String) {
+        // The thread ends only with the process.
+        let _ = self.doomed.send(name);
+    }
+
+    /// Reports what changes without our doing, until nobody listens.
+    pub fn monitor(&self, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
+        let monitor = Monitor::open(self.netlink.port()?)?;
+        tokio::spawn(watch(monitor, inputs));
+        Ok(())
+    }
+
+    fn reread(&mut self) -> anyhow::Result<()> {
+        self.routes = self.netlink.read().context("reading routes")?;
+        self.connected = self.netlink.connected().context("reading interfaces")?;
+        let mtu = uplink::smallest_mtu(
+            &self.netlink.links()?,
+            &self.netlink.addresses()?,
+            HOST_PREFIX,
+        );
+        self.mtu = mtu.unwrap_or(DEFAULT_MTU);
+        Ok(())
+    }
+
+    fn groups(&mut self) -> anyhow::Result<BTreeMap<String, Subject>> {
+        let links = self.netlink.links()?.into_values();
+        let ours =
+            links.filter(|link| link.name.starts_with(HOST_PREFIX) && link.group != UNPROGRAMMED.0);
+        Ok(ours.map(|link| (link.name, Subject(link.group))).collect())
+    }
+
+    fn route(&mut self, agent: &Agent) -> anyhow::Result<()> {
+        let wanted = agent.wants().routes(&self.connected);
+        for prefix in &wanted.unresolved {
+            tracing::debug!(%prefix, "no leg of the route can be used now");
+        }
+        let plan = diff(&self.routes, &wanted.routes, agent.sweep());
+        let applied = self.netlink.apply(&plan.ops).context("changing routes")?;
+        let conflicts: BTreeSet<String> = plan
+            .conflicts
+            .iter()
+            .map(|conflict| conflict.key.to_string())
+            .collect();
+        for conflict in conflicts.difference(&self.conflicts) {
+            tracing::warn!(
+                route = conflict,
+                "another program has a route there; it stays, ours is not made"
+            );
+        }
+        self.conflicts = conflicts;
+        if let Some((op, refusal)) = applied.failed.first() {
+            anyhow::bail!(
+                "{op}: {refusal} ({} of {} route changes failed)",
+                applied.failed.len(),
+                plan.ops.len()
+            );
+        }
+        if applied.conflicts.is_empty() {
+            plan.ops
+                .into_iter()
+                .for_each(|op| remember(&mut self.routes, op));
+            Ok(())
+        } else {
+            // Made by somebody since they were last read.
+            self.reread()
+        }
+    }
+}
+
+fn remember(routes: &mut Routes, op: Op) {
+    match op {
+        Op::AddNexthop(id, nexthop) | Op::ReplaceNexthop(id, nexthop) => {
+            routes.nexthops.insert(id, nexthop);
+        }
+        Op::AddRoute(key, entry) | Op::ReplaceRoute(key, entry) => {
+            routes.routes.insert(key, entry);
+        }
+        Op::DeleteRoute(key, _) => {
+            routes.routes.remove(&key);
+        }
+        Op::DeleteNexthop(id) => {
+            routes.nexthops.remove(&id);
+        }
+    }
+}
+
+/// A thread that deletes interfaces.
+fn undertaker() -> std::sync::mpsc::Sender<String> {
+    let (doomed, names) = std::sync::mpsc::channel::<String>();
+    std::thread::spawn(move || {
+        for name in names {
+            let deleted = Netlink::open()
+                .map_err(anyhow::Error::from)
+                .and_then(|mut kernel| Ok(kernel.delete_link(&name)?));
+            if let Err(error) = deleted {
+                tracing::warn!(%error, name, "deleting a host interface");
+            }
+        }
+    });
+    doomed
+}
+
+async fn watch(mut monitor: Monitor, inputs: mpsc::Sender<Input>) {
+    loop {
+        let mut events = match monitor.next().await {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "the kernel's events cannot be read any more; drift is found by the regular look only");
+                return;
+            }
+        };
+        // One look for all that one change of a link or of somebody's routes brings about.
+        if events
+            .iter()
+            .any(|event| matches!(concern(event), Some(Input::RoutesChanged)))
+        {
+            tokio::time::sleep(SETTLE).await;
+            while let Ok(Ok(more)) = tokio::time::timeout(Duration::ZERO, monitor.next()).await {
+                events.extend(more);
+            }
+        }
+        let mut changed = false;
+        for input in events.iter().filter_map(concern) {
+            if matches!(input, Input::RoutesChanged) && std::mem::replace(&mut changed, true) {
+                continue;
+            }
+            if inputs.send(input).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// What an event is to the agent.
+fn concern(event: &Event) -> Option<Input> {
+    match event {
+        Event::Link(ifindex, link) if link.name.starts_with(HOST_PREFIX) => {
+            Some(Input::Link(link.name.clone(), Some(*ifindex)))
+        }
+        Event::LinkGone(_, link) if link.name.starts_with(HOST_PREFIX) => {
+            Some(Input::Link(link.name.clone(), None))
+        }
+        Event::RouteGone(key, entry) => {
+            let ours = matches!(entry.protocol, WORKLOAD_PROTOCOL | BGP_PROTOCOL);
+            let in_our_way = matches!(key.metric, WORKLOAD_METRIC | BLOCK_METRIC | BGP_METRIC);
+            (ours || in_our_way).then_some(Input::RoutesChanged)
+        }
+        Event::Address(address) | Event::AddressGone(address) if !address.global => None,
+        _ => Some(Input::RoutesChanged),
+    }
+}

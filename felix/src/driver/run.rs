@@ -1,0 +1,312 @@
+//! The main loop: feeds the agent, carries out what it wants.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use api::v1::FelixMessage;
+use cni::frame::Reply;
+use kube::Client;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::sleep_until;
+
+use super::bgp::Event as BgpEvent;
+use super::cni::Event as CniEvent;
+use super::grpc::Query;
+use super::kernel::Kernel;
+use super::state::StateDir;
+use super::{SPOOL_DIR, conflist, write};
+use crate::Millis;
+use crate::agent::input::{CallId, Input, Update};
+use crate::agent::{Agent, Output};
+use crate::args::Args;
+
+/// Everything that reaches the main loop.
+#[derive(Debug)]
+pub(super) struct Sources {
+    pub(super) updates: mpsc::Receiver<Update>,
+    pub(super) calls: mpsc::Receiver<CniEvent>,
+    pub(super) bgp: mpsc::Receiver<BgpEvent>,
+    pub(super) kernel: mpsc::Receiver<Input>,
+    pub(super) queries: mpsc::Receiver<Query>,
+}
+
+/// The loop's own state.
+pub(super) struct Loop {
+    pub(super) args: Args,
+    pub(super) client: Client,
+    pub(super) agent: Agent,
+    pub(super) kernel: Kernel,
+    pub(super) state: StateDir,
+    pub(super) clock: Instant,
+    /// Answers of writes to the API.
+    answers: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
+    waiting: HashMap<CallId, oneshot::Sender<Reply>>,
+    bgpd: Option<mpsc::Sender<FelixMessage>>,
+}
+
+/// How often the spool is looked into, and drift in the kernel looked for.
+const ROUND: Duration = Duration::from_secs(30);
+/// Inputs taken before the agent is polled: a burst becomes one kernel transaction.
+const BURST: usize = 256;
+
+impl Loop {
+    pub(super) fn new(
+        args: Args,
+        client: Client,
+        agent: Agent,
+        kernel: Kernel,
+        state: StateDir,
+        clock: Instant,
+    ) -> Self {
+        Self {
+            args,
+            client,
+            agent,
+            kernel,
+            state,
+            clock,
+            answers: mpsc::channel(64),
+            waiting: HashMap::new(),
+            bgpd: None,
+        }
+    }
+
+    /// Runs until `stop` is done.
+    pub(super) async fn run(
+        mut self,
+        mut from: Sources,
+        stop: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let mut stop = std::pin::pin!(stop);
+        let mut round = tokio::time::interval(ROUND);
+        self.settle()?;
+        loop {
+            let timeout = self
+                .agent
+                .next_timeout()
+                .map(|at| self.clock + Duration::from_millis(at));
+            let sleep = sleep_until(timeout.unwrap_or_else(|| Instant::now() + ROUND).into());
+            tokio::select! {
+                biased;
+                () = &mut stop => return Ok(()),
+                Some(event) = from.calls.recv() => {
+                    self.call(event);
+                    drain(&mut from.calls, |event| self.call(event));
+                }
+                Some(input) = from.kernel.recv() => {
+                    self.input(input);
+                    drain(&mut from.kernel, |input| self.input(input));
+                }
+                Some(update) = from.updates.recv() => {
+                    self.input(Input::Feed(update));
+                    drain(&mut from.updates, |update| self.input(Input::Feed(update)));
+                }
+                Some(event) = from.bgp.recv() => {
+                    self.bgp(event);
+                    drain(&mut from.bgp, |event| self.bgp(event));
+                }
+                Some(input) = self.answers.1.recv() => self.input(input),
+                Some(query) = from.queries.recv() => self.query(query),
+                _ = round.tick() => self.round(),
+                () = sleep => self.input(Input::Tick),
+            }
+            self.settle()?;
+        }
+    }
+
+    fn now(&self) -> Millis {
+        Millis::try_from(self.clock.elapsed().as_millis()).unwrap_or(Millis::MAX)
+    }
+
+    fn input(&mut self, input: Input) {
+        let now = self.now();
+        self.agent.handle(input, now);
+    }
+
+    fn call(&mut self, event: CniEvent) {
+        if let CniEvent::Call(call) = &event
+            && let cni::frame::Request::Ready { key, .. } = &call.request
+        {
+            // The monitor's word of the new interface may still be on its way.
+            let name = key.host_interface();
+            match tokio::task::block_in_place(|| self.kernel.ifindex(&name)) {
+                Ok(ifindex) => self.input(Input::Link(name, ifindex)),
+                Err(error) => tracing::warn!(%error, name, "looking for the pod's interface"),
+            }
+        }
+        let (input, waiting) = event.split();
+        self.waiting.extend(waiting);
+        self.input(input);
+    }
+
+    fn bgp(&mut self, event: BgpEvent) {
+        match event {
+            BgpEvent::Connected(to) => {
+                tracing::info!("connected to bgpd");
+                self.bgpd = Some(to);
+                self.input(Input::BgpdConnected);
+            }
+            BgpEvent::Message(message) => self.input(Input::Bgpd(message)),
+            BgpEvent::Lost(reason) => {
+                tracing::warn!(reason, "bgpd is gone; its routes stay");
+                self.bgpd = None;
+                self.input(Input::BgpdLost);
+            }
+        }
+    }
+
+    fn round(&mut self) {
+        let mut keys = Vec::new();
+        match cni::spool::drain(&self.args.state_dir.join(SPOOL_DIR), |key| keys.push(key)) {
+            Ok(bad) => bad
+                .iter()
+                .for_each(|what| tracing::warn!(what, "a file of the spool cannot be read")),
+            Err(error) => tracing::warn!(%error, "reading the spool"),
+        }
+        for key in keys {
+            self.input(Input::Detach(key));
+        }
+        match tokio::task::block_in_place(|| self.kernel.drifted()) {
+            Ok(false) => {}
+            Ok(true) => self.input(Input::TablesChanged),
+            Err(error) => tracing::warn!(%error, "looking for drift in the kernel"),
+        }
+    }
+
+    /// Carries out what the agent wants until it wants nothing more.
+    fn settle(&mut self) -> anyhow::Result<()> {
+        while let Some(output) = {
+            let now = self.now();
+            self.agent.poll(now)
+        } {
+            self.carry_out(output)?;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, output: Output) -> anyhow::Result<()> {
+        match output {
+            Output::Answer(call, reply) => {
+                if let Some(answer) = self.waiting.remove(&call) {
+                    // A plugin that is gone has hung up, which is an input of its own.
+                    let _ = answer.send(reply);
+                }
+            }
+            Output::Log(record) => {
+                let outcome = self.state.append(&record).map_err(|e| e.to_string());
+                self.agent.logged(outcome, self.now());
+            }
+            Output::RewriteLog(bytes) => {
+                let outcome = self.state.rewrite(&bytes).map_err(|e| e.to_string());
+                self.agent.logged(outcome, self.now());
+            }
+            Output::Apply(plan) => {
+                let revision = plan.revision();
+                let outcome =
+                    tokio::task::block_in_place(|| self.kernel.carry_out(&plan, &self.agent));
+                self.agent
+                    .applied(outcome.map_err(|e| format!("{e:#}")), revision, self.now());
+                self.input(Input::Mtu(self.kernel.mtu()));
+            }
+            Output::DeleteLink(name) => self.kernel.delete_link(name),
+            Output::ToBgpd(message) => {
+                // A full channel means that bgpd has stopped reading: the stream ends, and the next one begins with
+                // everything again.
+                if self
+                    .bgpd
+                    .as_ref()
+                    .is_some_and(|to| to.try_send(message).is_err())
+                {
+                    self.bgpd = None;
+                }
+            }
+            Output::CreateBlock(cidr, block) => {
+                self.spawn(|client| async move {
+                    Some(write::create_block(client, cidr, *block).await)
+                });
+            }
+            Output::DeleteBlock(cidr, uid) => {
+                self.spawn(
+                    |client| async move { Some(write::delete_block(client, cidr, uid).await) },
+                );
+            }
+            Output::MirrorBlock(cidr, uid, allocations) => {
+                self.spawn(|client| async move {
+                    Some(write::mirror_block(client, cidr, uid, allocations).await)
+                });
+            }
+            Output::SurveyBlocks => {
+                self.spawn(|client| async { Some(write::survey_blocks(client).await) })
+            }
+            Output::PoolCondition(name, problem) => self.spawn(|client| async move {
+                write::pool_condition(client, name, problem).await;
+                None
+            }),
+            Output::FetchPod(namespace, name, uid) => {
+                self.spawn(|client| async move {
+                    Some(write::fetch_pod(client, namespace, name, uid).await)
+                });
+            }
+            Output::NetworkAvailable => self.network_available()?,
+            Output::Stop(reason) => anyhow::bail!(reason),
+        }
+        Ok(())
+    }
+
+    /// Writes to the API without waiting; what comes of it is an input.
+    fn spawn<F>(&self, work: impl FnOnce(Client) -> F)
+    where
+        F: Future<Output = Option<Input>> + Send + 'static,
+    {
+        let work = work(self.client.clone());
+        let answers = self.answers.0.clone();
+        tokio::spawn(async move {
+            if let Some(input) = work.await {
+                let _ = answers.send(input).await;
+            }
+        });
+    }
+
+    fn network_available(&self) -> anyhow::Result<()> {
+        let Args {
+            cni_conf_dir,
+            run_dir,
+            state_dir,
+            node_name,
+            ..
+        } = &self.args;
+        conflist::write(cni_conf_dir, run_dir, state_dir).with_context(|| {
+            format!("writing {} into {}", conflist::FILE, cni_conf_dir.display())
+        })?;
+        tracing::info!("the node takes pods");
+        let (client, node) = (self.client.clone(), node_name.clone());
+        tokio::spawn(async move {
+            let mut pause = Duration::from_millis(200);
+            while let Err(error) = write::network_available(client.clone(), &node).await {
+                tracing::warn!(%error, "telling the scheduler that the network is available; trying again");
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(ROUND);
+            }
+        });
+        Ok(())
+    }
+
+    fn query(&self, query: Query) {
+        // Whoever asked may have gone meanwhile.
+        match query {
+            Query::Status(answer) => drop(answer.send(self.agent.status(self.now()))),
+            Query::Blocks(answer) => drop(answer.send(self.agent.list_blocks())),
+            Query::Endpoints(answer) => drop(answer.send(self.agent.list_endpoints())),
+            Query::Policies(answer) => drop(answer.send(self.agent.list_policies())),
+        }
+    }
+}
+
+/// Takes what else is there, up to a burst.
+fn drain<T>(from: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
+    for _ in 0..BURST {
+        let Ok(item) = from.try_recv() else { return };
+        take(item);
+    }
+}

@@ -1,0 +1,300 @@
+//! Source 1 of the feed: trimmed watches of the Kubernetes API.
+
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
+use crds::{IPAMBlock, IPAMConfiguration, IPPool, ipam_block, ipam_configuration};
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch};
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::agent::input::{Kind, Update};
+use crate::policy::k8s;
+use crate::policy::model::{PolicyKey, PolicyKind};
+use crate::translate;
+
+/// How one kind of object becomes updates.
+struct Source<K> {
+    kind: Kind,
+    /// What to remember of an object, to be able to say that it is gone.
+    key: fn(&DeserializeGuard<K>) -> String,
+    come: fn(Result<K, InvalidObject>) -> Option<Update>,
+    gone: fn(String) -> Option<Update>,
+}
+
+/// Starts every watch. They end when nobody listens any more.
+pub fn start(client: &Client, node: &str, updates: &mpsc::Sender<Update>) {
+    let all = watcher::Config::default();
+    let this_node = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let own_blocks =
+        watcher::Config::default().labels(&format!("{}={node}", ipam_block::NODE_LABEL));
+    let spawn = |client: &Client| (client.clone(), updates.clone());
+
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<Namespace>(Api::all(c), all.clone(), namespaces(), to));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<Pod>(Api::all(c), all.clone(), pods(), to));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<NetworkPolicy>(
+        Api::all(c),
+        all.clone(),
+        policies(),
+        to,
+    ));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<Node>(Api::all(c), this_node, nodes(), to));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<IPPool>(Api::all(c), all.clone(), pools(), to));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<IPAMBlock>(Api::all(c), own_blocks, blocks(), to));
+    let (c, to) = spawn(client);
+    tokio::spawn(run::<IPAMConfiguration>(
+        Api::all(c),
+        all,
+        configuration(),
+        to,
+    ));
+}
+
+/// One watch: lists, then follows; says what vanished between two lists; reports failures and goes on.
+async fn run<K>(
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+    source: Source<K>,
+    updates: mpsc::Sender<Update>,
+) where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
+{
+    let mut known = BTreeSet::new();
+    let mut listed = BTreeSet::new();
+    let mut events = watch(api, config).default_backoff().boxed();
+    while let Some(event) = events.next().await {
+        let mut out = Vec::new();
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                listed.insert((source.key)(&object));
+                out.extend((source.come)(object.0));
+            }
+            Ok(Event::InitDone) => {
+                out.extend(
+                    known
+                        .difference(&listed)
+                        .cloned()
+                        .filter_map(source.gone)
+                        .map(unlisted),
+                );
+                known = std::mem::take(&mut listed);
+                out.push(Update::InSync(source.kind));
+            }
+            Ok(Event::Apply(object)) => {
+                known.insert((source.key)(&object));
+                out.extend((source.come)(object.0));
+            }
+            Ok(Event::Delete(object)) => {
+                let key = (source.key)(&object);
+                known.remove(&key);
+                out.extend((source.gone)(key));
+            }
+            Err(error) => out.push(Update::Lost(source.kind, error.to_string())),
+        }
+        for update in out {
+            if updates.send(update).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An object that a new list does not have, although nobody saw it go. A block is then missing, not given up: what that
+/// means is for address management to say.
+fn unlisted(gone: Update) -> Update {
+    match gone {
+        Update::BlockGone(name) => Update::BlockUnlisted(name),
+        other => other,
+    }
+}
+
+fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> String {
+    object.name_any()
+}
+
+/// For built-in kinds: the API server validates them, so one that does not decode is newer than we are.
+fn unreadable(kind: Kind, bad: &InvalidObject) {
+    let name = bad.metadata.name.as_deref().unwrap_or_default();
+    tracing::warn!(
+        ?kind,
+        name,
+        error = bad.error,
+        "an object cannot be decoded; what was known of it stays"
+    );
+}
+
+fn namespaces() -> Source<Namespace> {
+    Source {
+        kind: Kind::Namespace,
+        key: name,
+        come: |object| match object {
+            Ok(ns) => {
+                let name = ns.name_any();
+                Some(Update::Namespace(
+                    name,
+                    ns.metadata.labels.unwrap_or_default(),
+                ))
+            }
+            Err(bad) => {
+                unreadable(Kind::Namespace, &bad);
+                None
+            }
+        },
+        gone: |name| Some(Update::NamespaceGone(name)),
+    }
+}
+
+fn pods() -> Source<Pod> {
+    Source {
+        kind: Kind::Pod,
+        key: |object| object.meta().uid.clone().unwrap_or_default(),
+        come: |object| match object {
+            Ok(pod) => Some(Update::Pod(translate::pod(pod))),
+            Err(bad) => {
+                unreadable(Kind::Pod, &bad);
+                None
+            }
+        },
+        gone: |uid| Some(Update::PodGone(uid)),
+    }
+}
+
+fn policies() -> Source<NetworkPolicy> {
+    Source {
+        kind: Kind::NetworkPolicy,
+        key: |object| {
+            let meta = object.meta();
+            let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+            format!(
+                "{}/{}",
+                namespace.unwrap_or_default(),
+                name.unwrap_or_default()
+            )
+        },
+        come: |object| {
+            let (meta, parsed) = match object {
+                Ok(policy) => (policy.metadata.clone(), k8s::parse(&policy)),
+                Err(bad) => (bad.metadata, Err(undecodable_policy(bad.error))),
+            };
+            Some(match parsed {
+                Ok(policy) => Update::Policy(Box::new(policy)),
+                Err(error) => {
+                    let key = PolicyKey {
+                        namespace: meta.namespace.unwrap_or_default(),
+                        name: meta.name.unwrap_or_default(),
+                        kind: PolicyKind::NetworkPolicy,
+                    };
+                    Update::PolicyRefused(key, meta.generation.unwrap_or_default(), error)
+                }
+            })
+        },
+        gone: |key| {
+            let (namespace, name) = key.split_once('/')?;
+            Some(Update::PolicyGone(PolicyKey {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+                kind: PolicyKind::NetworkPolicy,
+            }))
+        },
+    }
+}
+
+fn nodes() -> Source<Node> {
+    Source {
+        kind: Kind::Node,
+        key: name,
+        come: |object| match object {
+            Ok(node) => Some(Update::Node(translate::node(node))),
+            Err(bad) => {
+                unreadable(Kind::Node, &bad);
+                None
+            }
+        },
+        // The node's own object gone changes nothing here: whoever deleted it decides about the blocks.
+        gone: |_| None,
+    }
+}
+
+fn pools() -> Source<IPPool> {
+    Source {
+        kind: Kind::IpPool,
+        key: name,
+        come: |object| {
+            Some(match object {
+                Ok(pool) => Update::Pool(pool.name_any(), crds::ip_pool::Pool::try_from(&pool)),
+                Err(bad) => Update::Pool(
+                    bad.metadata.name.clone().unwrap_or_default(),
+                    Err(undecodable(&bad)),
+                ),
+            })
+        },
+        gone: |name| Some(Update::PoolGone(name)),
+    }
+}
+
+fn blocks() -> Source<IPAMBlock> {
+    Source {
+        kind: Kind::IpamBlock,
+        key: name,
+        come: |object| match object {
+            Ok(block) => Some(Update::Block(Box::new(block))),
+            Err(bad) => {
+                unreadable(Kind::IpamBlock, &bad);
+                None
+            }
+        },
+        gone: |name| Some(Update::BlockGone(name)),
+    }
+}
+
+fn configuration() -> Source<IPAMConfiguration> {
+    Source {
+        kind: Kind::IpamConfiguration,
+        key: name,
+        come: |object| {
+            let parsed = object
+                .map_err(|bad| undecodable(&bad))
+                .and_then(|object| ipam_configuration::Configuration::try_from(&object));
+            match parsed {
+                Ok(configuration) => Some(Update::Configuration(configuration)),
+                Err(error) => {
+                    tracing::warn!(%error, "the IPAMConfiguration is not understood; the last good one stays");
+                    None
+                }
+            }
+        },
+        gone: |_| {
+            Some(Update::Configuration(
+                ipam_configuration::Configuration::default(),
+            ))
+        },
+    }
+}
+
+fn undecodable_policy(problem: String) -> k8s::PolicyError {
+    k8s::PolicyError {
+        field: "spec".into(),
+        problem,
+        closed: None,
+    }
+}
+
+fn undecodable(bad: &InvalidObject) -> crds::FieldError {
+    crds::FieldError {
+        field: "spec".into(),
+        problem: bad.error.clone(),
+    }
+}

@@ -1,0 +1,157 @@
+//! Objects of the Kubernetes API → plain data, once, at the border.
+
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::agent::input::{Node, Pod};
+use crate::feed::{Identity, NamedPort};
+use crate::policy::model::protocol;
+
+/// A pod. Addresses that do not parse are left out: the API server does not let them in.
+#[must_use]
+pub fn pod(pod: core::Pod) -> Pod {
+    let meta = pod.metadata;
+    let spec = pod.spec.unwrap_or_default();
+    let status = pod.status.unwrap_or_default();
+    let addresses = status.pod_ips.unwrap_or_default();
+    let identity = Identity {
+        uid: meta.uid.unwrap_or_default(),
+        namespace: meta.namespace.unwrap_or_default(),
+        name: meta.name.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
+        addresses: addresses
+            .iter()
+            .filter_map(|ip| ip.ip.parse().ok())
+            .collect(),
+        named_ports: named_ports(&spec),
+        host_network: spec.host_network.unwrap_or_default(),
+    };
+    let phase = status.phase.unwrap_or_default();
+    Pod {
+        identity,
+        node: spec.node_name.unwrap_or_default(),
+        finished: matches!(phase.as_str(), "Succeeded" | "Failed"),
+    }
+}
+
+/// Ports of containers that have a name; of init containers too, when those stay running (restartPolicy Always).
+fn named_ports(spec: &core::PodSpec) -> Vec<NamedPort> {
+    let sidecars = spec
+        .init_containers
+        .iter()
+        .flatten()
+        .filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec
+        .containers
+        .iter()
+        .chain(sidecars)
+        .flat_map(|container| container.ports.iter().flatten());
+    ports
+        .filter_map(|port| {
+            Some(NamedPort {
+                name: port.name.clone()?,
+                protocol: ip_protocol(port.protocol.as_deref())?,
+                port: u16::try_from(port.container_port).ok()?,
+            })
+        })
+        .collect()
+}
+
+fn ip_protocol(name: Option<&str>) -> Option<u8> {
+    match name.unwrap_or("TCP") {
+        "TCP" => Some(protocol::TCP),
+        "UDP" => Some(protocol::UDP),
+        "SCTP" => Some(protocol::SCTP),
+        _ => None,
+    }
+}
+
+/// This node.
+#[must_use]
+pub fn node(node: core::Node) -> Node {
+    let addresses = node.status.and_then(|status| status.addresses);
+    let internal: Vec<IpAddr> = addresses
+        .unwrap_or_default()
+        .iter()
+        .filter(|address| address.type_ == "InternalIP")
+        .filter_map(|address| address.address.parse().ok())
+        .collect();
+    Node {
+        uid: node.metadata.uid.unwrap_or_default(),
+        labels: node.metadata.labels.unwrap_or_default(),
+        addresses: internal,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_keeps_what_policy_needs() {
+        let object = serde_json::from_value(json!({
+            "metadata": {"uid": "u", "namespace": "shop", "name": "web", "labels": {"app": "web"},
+                         "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodeName": "n1",
+                     "initContainers": [
+                        {"name": "once", "ports": [{"name": "early", "containerPort": 1}]},
+                        {"name": "mesh", "restartPolicy": "Always", "ports": [{"name": "mesh", "containerPort": 15000}]}],
+                     "containers": [{"name": "c", "ports": [
+                        {"name": "http", "containerPort": 8080},
+                        {"name": "dns", "containerPort": 53, "protocol": "UDP"},
+                        {"containerPort": 9}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]},
+        }))
+        .unwrap();
+        let pod = pod(object);
+        assert_eq!(pod.identity.created, 1_767_225_600);
+        let names: Vec<_> = pod
+            .identity
+            .named_ports
+            .iter()
+            .map(|p| (p.name.as_str(), p.protocol, p.port))
+            .collect();
+        assert_eq!(
+            names,
+            [("http", 6, 8080), ("dns", 17, 53), ("mesh", 6, 15000)]
+        );
+        assert_eq!(pod.identity.addresses.len(), 2);
+        assert!(!pod.finished && !pod.identity.host_network);
+    }
+
+    #[test]
+    fn a_finished_pod_is_finished() {
+        for (phase, finished) in [
+            ("Succeeded", true),
+            ("Failed", true),
+            ("Running", false),
+            ("Pending", false),
+        ] {
+            let object =
+                serde_json::from_value(json!({"metadata": {}, "status": {"phase": phase}}))
+                    .unwrap();
+            assert_eq!(pod(object).finished, finished, "{phase}");
+        }
+    }
+
+    #[test]
+    fn only_internal_addresses_are_the_node_s() {
+        let object = serde_json::from_value(json!({
+            "metadata": {"uid": "u"},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"},
+                {"type": "ExternalIP", "address": "203.0.113.1"}, {"type": "InternalIP", "address": "fd00::1"}]},
+        }))
+        .unwrap();
+        let found: Vec<String> = node(object)
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(found, ["192.0.2.1", "fd00::1"]);
+    }
+}
