@@ -98,6 +98,9 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response<Body>, ApiEr
         return Err(ApiError::unauthorized());
     }
     let catalog = app.registry.catalog();
+    if path == "/openapi/v2" && wants_protobuf_openapi(request.headers()) {
+        return Ok(empty_protobuf_openapi());
+    }
     if let Some(document) = fixed(&path, &catalog) {
         return match *request.method() {
             Method::GET | Method::HEAD => Ok(json_response(StatusCode::OK, document.to_string())),
@@ -174,6 +177,27 @@ fn is_authorized(headers: &HeaderMap, token: &str) -> bool {
     shown
         .and_then(|value| value.strip_prefix("Bearer "))
         .is_some_and(|shown| shown.trim() == token)
+}
+
+/// The form in which kubectl wants OpenAPI v2. Versions before 1.29 read it before every apply and fail on JSON,
+/// though all they need is in OpenAPI v3.
+const PROTOBUF_OPENAPI: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+fn wants_protobuf_openapi(headers: &HeaderMap) -> bool {
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    accept.is_some_and(|accept| accept.contains("com.github.proto-openapi.spec.v2"))
+}
+
+/// No bytes at all are a message without fields.
+fn empty_protobuf_openapi() -> Response<Body> {
+    let mut response = Response::new(Body::empty());
+    let content_type = HeaderValue::from_static(PROTOBUF_OPENAPI);
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, content_type);
+    response
 }
 
 /// The documents that do not depend on objects.

@@ -225,3 +225,26 @@ async fn metadata_is_judged_for_every_kind() {
         assert!(refused.contains(want), "{refused}");
     }
 }
+
+#[tokio::test]
+async fn openapi_v2_is_an_empty_message_to_those_who_want_protobuf() {
+    let api = common::Api::start().await;
+    let wanted = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    let request = axum::http::Request::get("/openapi/v2").header("accept", wanted);
+    let request = request.body(kube::client::Body::empty()).unwrap();
+    let response = api.client().await.send(request).await.unwrap();
+    // The type as kubectl asks for it is none that it can read in an answer.
+    let content_type = response.headers()["content-type"].to_str().unwrap();
+    assert_eq!(
+        content_type,
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+    );
+    assert!(
+        response
+            .into_body()
+            .collect_bytes()
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
