@@ -220,6 +220,7 @@ pub(crate) fn judge(
         // The rules for any kind: metadata is the same everywhere.
         errors.extend(builtin::validate("", object, old));
     } else {
+        unknown = builtin::prune(&resource.kind, object);
         defaults::apply(object, old, &resource.kind);
         errors.extend(builtin::validate(&resource.kind, object, old));
         if resource.kind == "CustomResourceDefinition" {

@@ -12,9 +12,14 @@ mod service;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex, PoisonError};
+
 use serde_json::Value;
 
 use crate::field::FieldError;
+use crate::openapi;
+use crate::schema::Schema;
 
 pub use meta::metadata;
 
@@ -34,6 +39,21 @@ pub fn validate(kind: &str, object: &Value, old: Option<&Value>) -> Vec<FieldErr
         _ => {}
     }
     errors
+}
+
+/// Removes the fields an object of a built-in `kind` does not have and returns their paths. Kinds of which not
+/// every field is known here keep them all.
+pub fn prune(kind: &str, object: &mut Value) -> Vec<String> {
+    static SCHEMAS: LazyLock<Mutex<HashMap<String, Option<Schema>>>> =
+        LazyLock::new(Mutex::default);
+    let mut schemas = SCHEMAS.lock().unwrap_or_else(PoisonError::into_inner);
+    let schema = schemas.entry(kind.to_owned()).or_insert_with(|| {
+        let schema = openapi::builtin::whole(kind)?;
+        Schema::parse(&schema).ok()
+    });
+    schema
+        .as_ref()
+        .map_or_else(Vec::new, |schema| schema.prune(object))
 }
 
 /// The items of a list field with their positions; none if it is absent.

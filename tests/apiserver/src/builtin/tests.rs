@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::validate;
+use super::{prune, validate};
 
 fn errors(kind: &str, object: Value) -> Vec<String> {
     validate(kind, &object, None)
@@ -500,6 +500,50 @@ fn the_other_kinds_are_checked_too() {
             .map(ToString::to_string)
             .collect();
         assert!(has(&found, start), "{kind} {new}: {found:?}");
+    }
+}
+
+#[test]
+fn misspelt_fields_are_found() {
+    for (kind, object, want) in [
+        (
+            "NetworkPolicy",
+            json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "x", "lables": {}},
+                "spec": {"podSelector": {"matchLabel": {}}, "ingress": [{"port": [], "ports": [{"port": "http", "endport": 5, "protocol": "TCP"}]}],
+                    "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "expect": []}}]}]}}),
+            vec![
+                "metadata.lables",
+                "spec.podSelector.matchLabel",
+                "spec.ingress[0].port",
+                "spec.ingress[0].ports[0].endport",
+                "spec.egress[0].to[0].ipBlock.expect",
+            ],
+        ),
+        (
+            "ConfigMap",
+            json!({"metadata": {}, "dat": {}, "data": {"any": "key"}}),
+            vec!["dat"],
+        ),
+        (
+            "ClusterRole",
+            json!({"rules": [{"verbs": [], "resource": []}]}),
+            vec!["rules[0].resource"],
+        ),
+        ("Pod", json!({"spec": {"anything": 1}}), vec![]),
+    ] {
+        let mut pruned = object.clone();
+        assert_eq!(prune(kind, &mut pruned), want, "{kind}");
+        assert_eq!(prune(kind, &mut pruned), Vec::<String>::new());
+    }
+    for kind in [
+        "NetworkPolicy",
+        "Secret",
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRoleBinding",
+    ] {
+        assert_eq!(prune(kind, &mut json!({"zzz": 1})), ["zzz"], "{kind}");
     }
 }
 

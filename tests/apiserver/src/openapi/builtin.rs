@@ -62,9 +62,65 @@ fn reference(part: &str) -> String {
     format!("#/components/schemas/{PREFIX}{part}")
 }
 
+/// The schema of a kind with its parts in place and no unknown fields, for the kinds of which all fields are
+/// listed.
+pub(crate) fn whole(kind: &str) -> Option<Value> {
+    const WHOLE: [&str; 8] = [
+        "NetworkPolicy",
+        "ConfigMap",
+        "Secret",
+        "ServiceAccount",
+        "Role",
+        "ClusterRole",
+        "RoleBinding",
+        "ClusterRoleBinding",
+    ];
+    let schema = SCHEMAS.get(kind).filter(|_| WHOLE.contains(&kind))?;
+    Some(in_place(schema))
+}
+
+fn in_place(part: &Value) -> Value {
+    let mut schema = part.clone();
+    if let Some(fields) = schema.as_object_mut() {
+        fields.shift_remove("x-kubernetes-preserve-unknown-fields");
+        for property in fields
+            .get_mut("properties")
+            .and_then(Value::as_object_mut)
+            .into_iter()
+            .flat_map(Map::values_mut)
+        {
+            resolve(property);
+        }
+    }
+    schema
+}
+
+/// Puts the part a property refers to in its place.
+fn resolve(property: &mut Value) {
+    let part = property["allOf"][0]["$ref"]
+        .as_str()
+        .and_then(|name| name.rsplit_once('.'))
+        .and_then(|(_, name)| SCHEMAS.get(name));
+    if let Some(part) = part {
+        *property = in_place(part);
+        return;
+    }
+    for below in ["items", "additionalProperties"] {
+        if let Some(schema) = property.get_mut(below) {
+            resolve(schema);
+        }
+    }
+}
+
 /// Reads the notation of `kinds.txt`.
 fn parse(text: &str) -> HashMap<String, Value> {
-    let mut schemas: HashMap<String, Value> = HashMap::new();
+    let mut schemas = HashMap::from([(
+        "IntOrString".to_owned(),
+        json!({
+            "description": "A number or a name.", "x-kubernetes-int-or-string": true,
+            "oneOf": [{"type": "integer"}, {"type": "string"}],
+        }),
+    )]);
     let mut current = String::new();
     for line in text
         .lines()
@@ -110,9 +166,7 @@ fn of(kind: &str) -> Value {
         "string" | "boolean" => json!({"type": kind}),
         "integer" => json!({"type": kind, "format": "int32"}),
         "time" => json!({"type": "string", "format": "date-time"}),
-        "int-or-string" => {
-            json!({"x-kubernetes-int-or-string": true, "anyOf": [{"type": "integer"}, {"type": "string"}]})
-        }
+        "int-or-string" => json!({"allOf": [{"$ref": reference("IntOrString")}]}),
         "any" => json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
         part => json!({"allOf": [{"$ref": reference(part)}]}),
     }

@@ -4,7 +4,7 @@
 //! kind of a resource by the `get` of its path (`kubectl explain`), and that the server validates fields by a
 //! parameter of its `patch` (`kubectl apply --validate`).
 
-mod builtin;
+pub(crate) mod builtin;
 
 #[cfg(test)]
 mod tests;
