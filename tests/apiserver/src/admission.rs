@@ -211,7 +211,7 @@ pub(crate) fn judge(
     old: Option<&Value>,
     resource: &ResourceInfo,
 ) -> Result<Vec<String>, ApiError> {
-    let mut unknown = Vec::new();
+    let unknown;
     let mut errors = name_errors(object);
     if let Some(custom) = &resource.custom {
         unknown = custom.schema.prune(object);
