@@ -1,6 +1,8 @@
 //! The project's own definitions and policies through real kubectl: what people see of a mistake, of a table, of
 //! the documentation.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails may panic")]
+
 mod common;
 
 use common::{Api, Kubectl, eventually};
