@@ -15,9 +15,25 @@ use crate::plan::DEFAULT_DIR;
 use crate::probe::{Answer, Probe, Protocol, Verdict};
 use crate::{Lab, demo, runner, scheduler, status};
 
+const EXAMPLES: &str = r#"Examples:
+  lab up && lab demo                            two racks, three nodes; pods, routes, a policy
+  lab up --nodes 6 --dir /tmp/other             a second lab beside it (MARGAY_LAB_DIR=/tmp/other for the rest)
+  export KUBECONFIG=$(lab kubeconfig)           kubectl from here on
+  lab exec tor-a -- birdc show route            on a router
+  lab exec n1 -- margayctl status               on a node
+  lab exec default/web -- ip address            in a pod
+  lab kill felix n1; lab start felix n1         running pods do not notice
+  lab logs n1 felix --follow
+  echo '[{"from":"front/one","to":"data/two","port":5432,"family":"ipv6"},
+         {"from":"tor-b","to":"10.244.0.7","protocol":"ICMP"}]' | lab probe -o json
+  lab down                                      nothing is left
+
+Exit codes: exec and kubectl give those of the command; status 1 when something is wrong; otherwise 0, 1 failed,
+2 wrong usage."#;
+
 /// A Kubernetes network on one machine: two racks with real BIRD routers, nodes with the real daemons.
 #[derive(Debug, Parser)]
-#[command(name = "lab", version, max_term_width = 100)]
+#[command(name = "lab", version, max_term_width = 100, after_help = EXAMPLES)]
 pub struct Args {
     /// Where the lab keeps its files; labs in different directories run side by side.
     #[arg(long, global = true, env = "MARGAY_LAB_DIR", default_value = DEFAULT_DIR)]
@@ -241,7 +257,8 @@ fn table(answers: &[Answer]) -> String {
 
 /// Runs a long-lived part of the lab; its log is its standard error.
 fn daemon(part: impl Future<Output = Result<()>>) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_client=error"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)

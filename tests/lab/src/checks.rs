@@ -100,3 +100,27 @@ fn kernel() -> Result<(), String> {
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_that_is_missing_is_said_at_once() {
+        let empty = tempfile::tempdir().unwrap();
+        let error = check(empty.path(), Parts::Everything)
+            .unwrap_err()
+            .to_string();
+        for binary in BINARIES.concat() {
+            let line = format!("{}: make build", empty.path().join(binary).display());
+            assert!(error.lines().any(|l| l.trim() == line), "{error}");
+        }
+        assert!(check(empty.path(), Parts::Fabric).is_ok());
+    }
+
+    #[test]
+    fn programs_are_found_or_not() {
+        assert!(find("sh").is_some());
+        assert!(find("no-such-program").is_none());
+    }
+}

@@ -14,7 +14,7 @@ use crate::place::Place;
 use crate::plan::Plan;
 use crate::probe::{self, Answer, Probe};
 use crate::process::{MARK, Processes};
-use crate::{api, checks, down, netns, programs, status, up};
+use crate::{api, down, netns, programs, status, up};
 
 /// A running lab. One made by [`Lab::up`] is taken down when it is dropped, unless [`Lab::keep`] was called.
 #[derive(Debug)]
@@ -102,8 +102,9 @@ impl Lab {
 
     /// `kubectl` against the lab's API, ready to be run.
     pub fn kubectl_command(&self) -> Result<Command> {
-        let kubectl = checks::find("kubectl").context("kubectl is not installed")?;
-        let mut command = Command::new(kubectl);
+        let kubectl = self.state.kubectl.as_ref();
+        let mut command =
+            Command::new(kubectl.context("kubectl was not installed when the lab was made")?);
         command
             .env("KUBECONFIG", self.kubeconfig())
             // Its discovery cache goes away with the lab.

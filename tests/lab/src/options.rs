@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub(crate) nodes: u8,
     pub(crate) parts: Parts,
     pub(crate) bin_dir: PathBuf,
+    /// Which kubectl `lab kubectl` runs: the one found when the lab was made.
+    pub(crate) kubectl: Option<PathBuf>,
     /// The API server's, on 127.0.0.1 of the machine and of every node.
     pub(crate) api_port: u16,
 }

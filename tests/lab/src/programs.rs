@@ -144,6 +144,7 @@ mod tests {
             nodes: 3,
             parts: Parts::Everything,
             bin_dir: "/bins".into(),
+            kubectl: None,
             api_port: 6443,
         };
         (Plan::new(Path::new("/x"), 3), state)

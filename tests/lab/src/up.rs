@@ -30,9 +30,12 @@ pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
         nodes: options.nodes,
         parts: options.parts,
         bin_dir,
+        kubectl: checks::find("kubectl"),
         api_port: free_port(&plan)?,
     };
     fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+    // The kubeconfig is in it.
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o700))?;
     state.save(&plan)?;
     let lab = Lab::of(&dir, state, !keep);
     let steps = Steps {
