@@ -8,7 +8,7 @@
 //!  file, API ─┘ source, watch             └─────────┘       └─► state: last good configuration
 //! ```
 //!
-//! One task, the engine, owns the speaker; the others turn what happens into [`Event`]s.
+//! One task, the engine, owns the speaker; the others turn what happens into events for it.
 
 mod accepted;
 mod engine;
