@@ -71,7 +71,9 @@ impl AdjOut {
 
     /// The session is over: nothing has been told any more.
     pub fn clear(&mut self, rib: &mut Rib) {
-        for id in std::mem::take(&mut self.told).into_keys() {
+        // In order: numbers become free in this order, and a replay has to give them out alike.
+        let told: BTreeSet<PrefixId> = std::mem::take(&mut self.told).into_keys().collect();
+        for id in told {
             rib.told(id, false);
         }
         self.dirty.clear();

@@ -176,6 +176,7 @@ fn neighbors_show_counts_and_capabilities() {
 fn a_recorded_run_replays_to_the_same_outputs() {
     let mut config = with_peers(2);
     config.origins = vec![origin("10.1.0.0/26"), origin("fd00:1::/122")];
+    config.peers[1].export = ExportClass::Transit;
     config.peers.push(Peer {
         passive: false,
         ..peer("192.0.2.9", 65009)
@@ -185,6 +186,24 @@ fn a_recorded_run_replays_to_the_same_outputs() {
     bench.join(2, &Family::ALL);
     bench.join(3, &[Family::V4]);
     bench.announce(2, &[cidr("10.2.0.0/26")]);
+    // Numbers of prefixes become free and are given out again.
+    let blocks = |second: u8| {
+        (0..50u8)
+            .map(|n| cidr(&format!("20.{second}.{n}.0/24")))
+            .collect::<Vec<_>>()
+    };
+    for second in 0..3 {
+        bench.announce(2, &blocks(second));
+        bench.input(Input::Tcp(
+            ConnId::In(3),
+            TcpEvent::Closed {
+                reason: String::new(),
+            },
+        ));
+        let withdrawals = update::withdraw(Family::V4, &blocks(second)).concat();
+        bench.bytes(ConnId::In(2), &withdrawals);
+        bench.join(3, &[Family::V4]);
+    }
     for _ in 0..20 {
         let due = bench.speaker.next_timeout().unwrap().max(bench.now);
         bench.tick(due - bench.now);
