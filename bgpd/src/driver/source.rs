@@ -15,8 +15,9 @@ use super::{Event, Options, Source, state, watch};
 use crate::config::file::{self, File};
 use crate::config::kubernetes::Cluster;
 
-/// How long the API may take to answer before the kept configuration is used.
-const API_WAIT: Duration = Duration::from_secs(3);
+/// How long the API may take to answer before the kept configuration is used. Short: what differs is applied by
+/// difference later, while every moment without sessions is one without routes.
+const API_WAIT: Duration = Duration::from_millis(500);
 
 /// How often the file is looked at.
 const POLL: Duration = Duration::from_secs(1);

@@ -39,8 +39,8 @@ pub const SPOOL_DIR: &str = "spool";
 
 /// Inputs that wait for the main loop before a source has to.
 const QUEUE: usize = 1024;
-/// How long a start waits for the API before it goes on with what the log says.
-const API_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a start waits for one answer of the API.
+const API_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Sets up logging as asked.
 pub fn log(args: &Args) -> anyhow::Result<()> {
@@ -122,8 +122,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .await
 }
 
-/// The uid of this node's object: as the API says, or the log while the API is away. Without either there is nothing to
-/// own blocks by, so it is waited for.
+/// The uid of this node's object: as the API says, or at once the log where the API is away. Without either there is
+/// nothing to own blocks by, so it is waited for. A log that names an object of the past is found out by the feed.
 async fn node_uid(client: &Client, name: &str, log: &Replay) -> String {
     let api: Api<Node> = Api::all(client.clone());
     let logged = log
@@ -131,14 +131,13 @@ async fn node_uid(client: &Client, name: &str, log: &Replay) -> String {
         .as_ref()
         .map(|header| &header.owner)
         .filter(|owner| owner.node == name);
-    let begun = Instant::now();
     loop {
         match tokio::time::timeout(API_PATIENCE, api.get(name)).await {
             Ok(Ok(node)) => return node.metadata.uid.unwrap_or_default(),
             Ok(Err(error)) => tracing::warn!(%error, node = name, "looking up this node's object"),
             Err(_) => tracing::warn!(node = name, "the API does not answer"),
         }
-        if let Some(owner) = logged.filter(|_| begun.elapsed() >= API_PATIENCE) {
+        if let Some(owner) = logged {
             tracing::warn!("going on with what the attachment log says of this node");
             return owner.node_uid.clone();
         }
