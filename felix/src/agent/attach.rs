@@ -278,13 +278,15 @@ impl Agent {
                 State::Programming {
                     call: Some(_),
                     since,
-                    asked: false,
-                } => Some(since + FEED_PATIENCE),
+                    asked,
+                } if asked || self.pods.contains(&endpoint.pod.uid) => {
+                    Some(since + POLICY_PATIENCE)
+                }
                 State::Programming {
                     call: Some(_),
                     since,
-                    asked: true,
-                } => Some(since + POLICY_PATIENCE),
+                    ..
+                } => Some(since + FEED_PATIENCE),
                 _ => None,
             });
         parked.chain(endpoints).min()

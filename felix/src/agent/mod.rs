@@ -156,6 +156,8 @@ pub struct Agent {
     /// The attachment log cannot be written: why, and when it is tried again.
     log_problem: Option<(String, Millis)>,
     network_available: bool,
+    /// Pods wait until BGP was heard, but not longer than this.
+    bgp_until: Option<Millis>,
     started: Millis,
     outputs: VecDeque<Output>,
     adds: Samples,
@@ -232,14 +234,13 @@ impl Agent {
     pub fn next_timeout(&self) -> Option<Millis> {
         let retry = self.retry.map(|(at, _)| at);
         let log = self.log_problem.as_ref().map(|(_, at)| *at);
-        let pods = (!self.network_available).then_some(self.started + BGP_PATIENCE);
         [
             self.ipam.next_timeout(),
             self.next_hurry(),
             self.next_tell(),
             retry,
             log,
-            pods,
+            self.bgp_until,
         ]
         .into_iter()
         .flatten()
@@ -355,7 +356,10 @@ impl Agent {
 
     /// Lets the kubelet start pods, once: when felix is in step, owns a block, and BGP had its chance.
     fn offer_pods(&mut self, now: Millis) {
-        let heard = self.bgp.complete() || now >= self.started + BGP_PATIENCE;
+        if self.bgp.complete() || self.bgp_until.is_some_and(|until| now >= until) {
+            self.bgp_until = None;
+        }
+        let heard = self.bgp_until.is_none();
         if !self.network_available && self.tables_known && heard && self.owns_blocks() {
             self.network_available = true;
             self.outputs.push_back(Output::NetworkAvailable);

@@ -13,7 +13,7 @@ use super::bgp::Bgp;
 use super::endpoint::{Endpoint, State};
 use super::input::Node;
 use super::view::Samples;
-use super::{Agent, Output};
+use super::{Agent, BGP_PATIENCE, Output};
 use crate::Millis;
 use crate::policy::Engine;
 use crate::policy::tables::Tables;
@@ -81,6 +81,7 @@ impl Agent {
             kernel_problem: None,
             log_problem: None,
             network_available: false,
+            bgp_until: Some(now + BGP_PATIENCE),
             started: now,
             outputs: VecDeque::new(),
             adds: Samples::default(),

@@ -138,13 +138,21 @@ impl Rig {
         while let Some(at) = self.agent.next_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             self.give(Input::Tick);
-            if at < self.now {
-                break;
-            }
-            self.now += 1;
+            self.assert_patient();
         }
         self.now = end;
         self.give(Input::Tick);
+        self.assert_patient();
+    }
+
+    /// A timeout that has passed and passes again at once would keep a processor busy.
+    fn assert_patient(&self) {
+        let next = self.agent.next_timeout();
+        assert!(
+            next.is_none_or(|at| at > self.now),
+            "a tick at {} asks for one at {next:?}",
+            self.now
+        );
     }
 
     fn settle(&mut self) {
@@ -540,4 +548,22 @@ fn a_node_made_again_begins_a_new_life() {
     let stops = std::iter::from_fn(|| rig.agent.poll(rig.now))
         .any(|output| matches!(output, Output::Stop(_)));
     assert!(stops);
+}
+
+#[test]
+fn nothing_spins_while_the_api_stays_away() {
+    let mut rig = Rig::start(&[], &[]);
+    rig.wait(3 * BGP_PATIENCE);
+}
+
+#[test]
+fn nothing_spins_while_the_kernel_refuses_a_known_pod() {
+    let mut rig = Rig::synced();
+    rig.feed(Update::Pod(feed_pod(1)));
+    rig.add(1, 1);
+    rig.kernel_refuses = true;
+    rig.ready(1, 1);
+    rig.wait(6_000);
+    assert_eq!(rig.error(1).code, Code::TryAgain);
+    assert!(rig.fetches.is_empty(), "the feed told of it");
 }
