@@ -61,11 +61,7 @@ impl Agent {
             .filter(|family| in_force.iter().any(|pool| pool.cidr.family() == *family));
         let request = ipam::Request {
             key: ipam_key(key),
-            pod: ipam::Pod {
-                namespace: pod.namespace.clone(),
-                name: pod.name.clone(),
-                uid: pod.uid.clone(),
-            },
+            pod: ipam_pod(pod),
             host_interface: key.host_interface(),
             families: families.collect(),
         };
@@ -99,8 +95,12 @@ impl Agent {
     pub(super) fn ipam(&mut self, input: ipam::Input, now: Millis) {
         self.ipam.handle(input, now);
         self.pump(now);
-        if self.blocks.tell_at.is_some_and(|at| now >= at) {
-            self.tell_in_use(now);
+        match self.blocks.tell_at {
+            Some(at) if now >= at => self.tell_in_use(now),
+            None if self.ipam.held() > 0 && self.in_sync.contains(&Kind::Pod) => {
+                self.blocks.tell_at = Some(now + TELL_EVERY);
+            }
+            _ => {}
         }
         if !self.parked.is_empty() {
             self.unpark(now);
@@ -180,9 +180,9 @@ impl Agent {
     pub(super) fn addresses_in_sync(&mut self, kind: Kind, now: Millis) {
         match kind {
             Kind::IpamBlock => {
-                self.restore_from_mirrors();
                 let listed = self.blocks.seen.values().cloned().collect();
                 self.ipam(ipam::Input::Listed(listed), now);
+                self.restore_from_mirrors(now);
             }
             Kind::Pod => self.tell_in_use(now),
             Kind::IpPool | Kind::Node => self.pools_changed(now),
@@ -331,9 +331,11 @@ impl Agent {
             .collect();
         self.blocks.tell_at = None;
         self.ipam(ipam::Input::InUse(in_use), now);
-        if self.ipam.held() > 0 {
-            self.blocks.tell_at = Some(now + TELL_EVERY);
-        }
+    }
+
+    /// The kernel has no route any more that nobody wants: what an earlier life left shows nothing in use from now on.
+    pub(super) fn swept(&mut self) {
+        self.blocks.found.clear();
     }
 
     pub(super) const fn next_tell(&self) -> Option<Millis> {
@@ -341,15 +343,16 @@ impl Agent {
     }
 
     /// Attachments that the log does not know, because it was lost, but whose interface is there: the mirror names their
-    /// key, and the key the interface. Their pods keep address, route and policy.
-    fn restore_from_mirrors(&mut self) {
+    /// key, and the key the interface. Their pods keep address, route and policy. Only what is held back can be such: a
+    /// mirror is a second old, and also shows what was freed since.
+    fn restore_from_mirrors(&mut self, now: Millis) {
         let mut found: BTreeMap<String, Endpoint> = BTreeMap::new();
-        for (address, line) in self
+        let lines = self
             .blocks
             .seen
             .values()
-            .flat_map(|block| &block.allocations)
-        {
+            .flat_map(|block| &block.allocations);
+        for (address, line) in lines.filter(|(address, _)| self.ipam.is_held(*address)) {
             let key = AttachmentKey {
                 network: line.network.clone(),
                 container_id: line.container_id.clone(),
@@ -379,6 +382,15 @@ impl Agent {
             endpoint.addresses.push(*address);
         }
         for (name, endpoint) in found {
+            let attachment = ipam::Attachment {
+                key: ipam_key(&endpoint.key),
+                addresses: endpoint.addresses.clone(),
+                pod: ipam_pod(&endpoint.pod),
+                host_interface: name.clone(),
+            };
+            if !self.ipam.adopt(attachment, now) {
+                continue;
+            }
             tracing::info!(
                 pod = endpoint.pod_name(),
                 "an attachment was found again by the mirror of its block"
@@ -386,6 +398,7 @@ impl Agent {
             self.endpoints.insert(name.clone(), endpoint);
             self.plug(&name);
         }
+        self.pump(now);
     }
 }
 
@@ -394,6 +407,14 @@ pub(super) fn ipam_key(key: &AttachmentKey) -> ipam::Key {
         network: key.network.clone(),
         container: key.container_id.clone(),
         ifname: key.interface.clone(),
+    }
+}
+
+fn ipam_pod(pod: &Pod) -> ipam::Pod {
+    ipam::Pod {
+        namespace: pod.namespace.clone(),
+        name: pod.name.clone(),
+        uid: pod.uid.clone(),
     }
 }
 

@@ -71,6 +71,8 @@ impl Agent {
         if !before && self.synced() {
             tracing::info!("every list is complete");
             self.engine_dirty = true;
+            // Only now may routes go that nobody wants.
+            self.reread_routes = true;
             self.unpark(now);
         }
     }

@@ -272,6 +272,9 @@ impl Agent {
                         self.policies.add(millis(now.saturating_sub(since)));
                     }
                 }
+                if self.synced() {
+                    self.swept();
+                }
                 self.settle(now);
                 self.announce_blocks();
                 self.outputs.extend(self.bgp.ack().map(Output::ToBgpd));

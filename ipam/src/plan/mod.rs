@@ -321,6 +321,29 @@ impl Ipam {
         attachment
     }
 
+    /// Makes an attachment out of addresses that are held back, once it is found out whose they are. False, and nothing
+    /// changes, unless all of them are held back and the key has none yet.
+    pub fn adopt(&mut self, attachment: Attachment, now: Millis) -> bool {
+        let held = |address: &IpAddr| self.held.contains_key(address);
+        let known = self.attachments.contains_key(&attachment.key);
+        if known || attachment.addresses.is_empty() || !attachment.addresses.iter().all(held) {
+            return false;
+        }
+        for address in &attachment.addresses {
+            // The record of the attachment ends the hold.
+            self.held.remove(address);
+            let blocks = self.entries.iter_mut();
+            for (_, entry) in blocks.filter(|(cidr, _)| cidr.contains(*address)) {
+                entry.mirror.touch(now);
+            }
+        }
+        self.attachments
+            .insert(attachment.key.clone(), attachment.clone());
+        self.log(Record::Attach(attachment));
+        self.advance(now);
+        true
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -378,6 +401,11 @@ impl Ipam {
     /// The attachment of that key.
     pub fn attachment(&self, key: &Key) -> Option<&Attachment> {
         self.attachments.get(key)
+    }
+
+    /// Whether an address is held back since a log was lost.
+    pub fn is_held(&self, address: IpAddr) -> bool {
+        self.held.contains_key(&address)
     }
 
     /// Number of addresses held back since a log was lost: while it is not 0, keep giving [`Input::InUse`].

@@ -232,3 +232,26 @@ fn the_log_is_compacted_when_most_of_it_is_history() {
     );
     assert!(!ipam.wants_compaction());
 }
+
+#[test]
+fn what_is_held_back_becomes_an_attachment_when_its_owner_is_found() {
+    let (mut ipam, cidr) = with_block();
+    let address = cidr.first();
+    let attachment = Attachment {
+        key: key(7),
+        addresses: vec![address],
+        pod: request(7, &[]).pod,
+        host_interface: "mgy7".to_owned(),
+    };
+    assert!(!ipam.adopt(attachment.clone(), NOW), "it is nobody's");
+    ipam.handle(Input::InUse([address].into()), NOW);
+    assert!(ipam.is_held(address));
+    drain(&mut ipam);
+    assert!(ipam.adopt(attachment.clone(), NOW));
+    assert_eq!(drain(&mut ipam), [Output::Log(Record::Attach(attachment))]);
+    assert_eq!(ipam.held(), 0);
+    let log = journal::replay(&ipam.compact(), BOOT);
+    assert_eq!((log.attachments.len(), log.holds.len()), (1, 0));
+    ipam.free(&key(7), NOW);
+    assert_eq!(ipam.blocks().map(|b| b.allocations.len()).sum::<usize>(), 0);
+}

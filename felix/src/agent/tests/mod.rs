@@ -9,6 +9,8 @@ use super::*;
 use crate::feed::Identity;
 use crate::policy::tables::Tables;
 
+mod faults;
+
 /// An agent with a driver that does what it is told at once and remembers it.
 struct Rig {
     agent: Agent,
@@ -20,6 +22,8 @@ struct Rig {
     applied: usize,
     deleted: Vec<String>,
     created: Vec<Cidr>,
+    /// What the blocks' mirrors say.
+    mirrors: BTreeMap<Cidr, Vec<Allocation>>,
     to_bgpd: Vec<FelixMessage>,
     fetches: Vec<String>,
     available: usize,
@@ -71,15 +75,33 @@ fn pool(cidr: &str) -> Pool {
     Pool::new(cidr.replace(['/', ':', '.'], "-"), cidr.parse().unwrap())
 }
 
+/// The object of a block of [`owner`]'s, with these lines in its mirror.
+fn block_object(cidr: Cidr, allocations: &[Allocation]) -> IPAMBlock {
+    let pool = if cidr.prefix_len() == 26 {
+        "10-244-0-0-16"
+    } else {
+        "fd00-10-244---64"
+    };
+    let mut object = Block::claim(cidr, pool, &owner());
+    object.metadata.uid = Some(format!("epoch-{cidr}"));
+    object.status.get_or_insert_default().allocations = allocations.to_vec();
+    object
+}
+
 impl Rig {
     fn start(log: &[u8], links: &[(String, u32)]) -> Self {
+        Self::routed(log, links, &[])
+    }
+
+    /// With workload routes of an earlier life to these addresses.
+    fn routed(log: &[u8], links: &[(String, u32)], routed: &[IpAddr]) -> Self {
         let start = Start {
             owner: owner(),
             life: "life".into(),
             boot_id: "boot".into(),
             log: start::read_log(log, "boot"),
             links: links.iter().cloned().collect(),
-            routed: BTreeSet::new(),
+            routed: routed.iter().copied().collect(),
             preserved: [false, false],
             tables: Tables::default(),
             mtu: 1500,
@@ -94,6 +116,7 @@ impl Rig {
             applied: 0,
             deleted: Vec::new(),
             created: Vec::new(),
+            mirrors: BTreeMap::new(),
             to_bgpd: Vec::new(),
             fetches: Vec::new(),
             available: 0,
@@ -207,7 +230,8 @@ impl Rig {
                     self.now,
                 );
             }
-            Output::MirrorBlock(cidr, ..) => {
+            Output::MirrorBlock(cidr, _, allocations) => {
+                self.mirrors.insert(cidr, allocations);
                 self.agent.handle(
                     Input::Ipam(Box::new(ipam::Input::Mirrored { cidr })),
                     self.now,
@@ -474,15 +498,10 @@ fn a_new_life_takes_up_what_the_log_and_the_interfaces_say() {
         .map(|b| b.cidr.clone())
         .collect::<Vec<_>>()
     {
-        let cidr: Cidr = cidr.parse().unwrap();
-        let pool = if cidr.prefix_len() == 26 {
-            "10-244-0-0-16"
-        } else {
-            "fd00-10-244---64"
-        };
-        let mut object = Block::claim(cidr, pool, &owner());
-        object.metadata.uid = Some(format!("epoch-{cidr}"));
-        rig.feed(Update::Block(Box::new(object)));
+        rig.feed(Update::Block(Box::new(block_object(
+            cidr.parse().unwrap(),
+            &[],
+        ))));
     }
     rig.sync();
     assert!(
@@ -548,22 +567,4 @@ fn a_node_made_again_begins_a_new_life() {
     let stops = std::iter::from_fn(|| rig.agent.poll(rig.now))
         .any(|output| matches!(output, Output::Stop(_)));
     assert!(stops);
-}
-
-#[test]
-fn nothing_spins_while_the_api_stays_away() {
-    let mut rig = Rig::start(&[], &[]);
-    rig.wait(3 * BGP_PATIENCE);
-}
-
-#[test]
-fn nothing_spins_while_the_kernel_refuses_a_known_pod() {
-    let mut rig = Rig::synced();
-    rig.feed(Update::Pod(feed_pod(1)));
-    rig.add(1, 1);
-    rig.kernel_refuses = true;
-    rig.ready(1, 1);
-    rig.wait(6_000);
-    assert_eq!(rig.error(1).code, Code::TryAgain);
-    assert!(rig.fetches.is_empty(), "the feed told of it");
 }

@@ -1,0 +1,103 @@
+//! What goes wrong around the agent, and what it makes of it.
+
+use super::*;
+
+#[test]
+fn nothing_spins_while_the_api_stays_away() {
+    let mut rig = Rig::start(&[], &[]);
+    rig.wait(3 * BGP_PATIENCE);
+}
+
+#[test]
+fn nothing_spins_while_the_kernel_refuses_a_known_pod() {
+    let mut rig = Rig::synced();
+    rig.feed(Update::Pod(feed_pod(1)));
+    rig.add(1, 1);
+    rig.kernel_refuses = true;
+    rig.ready(1, 1);
+    rig.wait(6_000);
+    assert_eq!(rig.error(1).code, Code::TryAgain);
+    assert!(rig.fetches.is_empty(), "the feed told of it");
+}
+
+/// The node's block objects as the API has them.
+fn objects(rig: &Rig) -> Vec<IPAMBlock> {
+    let mirror = |cidr: &Cidr| rig.mirrors.get(cidr).cloned().unwrap_or_default();
+    rig.created
+        .iter()
+        .map(|cidr| block_object(*cidr, &mirror(cidr)))
+        .collect()
+}
+
+fn list(rig: &mut Rig, objects: &[IPAMBlock]) {
+    for object in objects {
+        rig.feed(Update::Block(Box::new(object.clone())));
+    }
+}
+
+#[test]
+fn a_lost_log_is_made_good_by_mirror_and_interface_and_stays_so() {
+    let mut rig = Rig::synced();
+    let kept = rig.attach(1, 1);
+    rig.wait(2_000);
+    let objects = objects(&rig);
+    let links = [(key(1).host_interface(), 101)];
+
+    let mut rig = Rig::start(&[], &links);
+    list(&mut rig, &objects);
+    rig.feed(Update::Pod(feed_pod(1)));
+    rig.sync();
+    let linked = |rig: &Rig| {
+        let links = &rig.agent.tables().links;
+        links.contains_key(&key(1).host_interface())
+    };
+    assert!(linked(&rig), "its pod has network again");
+    assert_eq!(rig.agent.wants().workloads.len(), 2);
+
+    let mut rig = Rig::start(&rig.log, &links);
+    list(&mut rig, &objects);
+    rig.feed(Update::Pod(feed_pod(1)));
+    rig.sync();
+    assert!(linked(&rig), "and after the next restart");
+    assert!(!rig.add(2, 2).iter().any(|address| kept.contains(address)));
+    rig.call(3, Request::Del { key: key(1) });
+    assert_eq!(rig.reply(3), Some(Reply::Done));
+    assert_eq!(rig.used(), 2, "only those of the second pod");
+}
+
+#[test]
+fn a_list_with_an_old_mirror_brings_no_dead_attachment_back() {
+    let mut rig = Rig::synced();
+    rig.attach(1, 1);
+    rig.wait(2_000);
+    let objects = objects(&rig);
+    rig.call(2, Request::Del { key: key(1) });
+    // The interface is a while in going.
+    rig.give(Input::Link(key(1).host_interface(), Some(101)));
+    list(&mut rig, &objects);
+    rig.feed(Update::InSync(Kind::IpamBlock));
+    assert!(rig.agent.list_endpoints().endpoints.is_empty());
+
+    let mut rig = Rig::start(&rig.log, &[(key(1).host_interface(), 101)]);
+    list(&mut rig, &objects);
+    rig.sync();
+    assert!(rig.agent.list_endpoints().endpoints.is_empty());
+}
+
+#[test]
+fn addresses_that_only_old_routes_and_mirrors_show_are_held_back_for_a_while() {
+    let mut rig = Rig::synced();
+    let addresses = rig.attach(1, 1);
+    rig.wait(2_000);
+    let objects = objects(&rig);
+
+    // Neither log nor interface are left.
+    let mut rig = Rig::routed(&[], &[], &addresses);
+    list(&mut rig, &objects);
+    rig.sync();
+    assert_eq!(rig.used(), 2);
+    rig.wait(30_000);
+    assert_eq!(rig.used(), 2, "somebody may have them");
+    rig.wait(120_000);
+    assert_eq!(rig.used(), 0, "nobody has");
+}
