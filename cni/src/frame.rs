@@ -30,7 +30,7 @@ pub struct Envelope<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "verb", rename_all = "snake_case")]
 pub enum Request {
-    /// Reserve addresses for an attachment. Asking again for the same key gives the same addresses.
+    /// Reserve addresses for an attachment. Refused for a key that is attached, until a DEL.
     Add {
         /// The attachment.
         key: AttachmentKey,

@@ -57,9 +57,10 @@ impl Agent {
             .endpoints
             .values()
             .find(|endpoint| match &endpoint.state {
-                State::Reserved { call: by, .. } => *by == call,
-                State::Programming { call: by, .. } => *by == Some(call),
-                _ => false,
+                State::Reserved { call: by, .. } | State::Programming { call: by, .. } => {
+                    *by == call
+                }
+                State::Attached | State::Removing { .. } => false,
             });
         if let Some(key) = unfinished.map(|endpoint| endpoint.key.clone()) {
             self.del(None, &key, now);
@@ -74,18 +75,10 @@ impl Agent {
     }
 
     fn add(&mut self, ask: Parked, now: Millis) {
-        let removing = self
-            .endpoints
-            .get(&ask.key.host_interface())
-            .map(|e| &e.state);
-        let wait = match removing {
-            // The same attachment is still leaving; it comes back as a new one.
-            Some(State::Removing { .. }) => {
-                Some(try_again("the attachment is still being removed", &ask.key))
-            }
-            _ => self.status_error(),
+        let outcome = match self.obstacle(&ask, now) {
+            None => self.allocate(&ask.key, &ask.pod, now),
+            Some(error) => Err(error),
         };
-        let outcome = wait.map_or_else(|| self.allocate(&ask.key, &ask.pod, now), Err);
         match outcome {
             Ok(addresses) => {
                 let state = State::Reserved {
@@ -109,6 +102,32 @@ impl Agent {
         }
     }
 
+    /// What keeps an ADD from being served. An attachment that works is never given to a second ADD: that one's failure
+    /// would take it away.
+    fn obstacle(&mut self, ask: &Parked, now: Millis) -> Option<CniError> {
+        let key = &ask.key;
+        let Some(endpoint) = self.endpoints.get(&key.host_interface()) else {
+            return self.status_error();
+        };
+        match endpoint.state {
+            State::Removing { .. } => Some(try_again("the attachment is still being removed", key)),
+            State::Reserved { call, .. } | State::Programming { call, .. } if call != ask.call => {
+                Some(try_again("another ADD is making the attachment", key))
+            }
+            State::Attached if endpoint.ifindex.is_none() => {
+                self.del(None, key, now);
+                Some(try_again("the attachment is still being removed", key))
+            }
+            State::Reserved { .. } | State::Programming { .. } | State::Attached => {
+                Some(CniError::new(
+                    Code::BadEnvironment,
+                    "the container has this attachment already",
+                    format!("{key}: a DEL must come before another ADD"),
+                ))
+            }
+        }
+    }
+
     /// The log's record has been queued by the allocation; the answer stands behind it, and is taken back when the
     /// record cannot be written.
     fn reserved(&mut self, call: CallId, endpoint: Endpoint) {
@@ -125,7 +144,7 @@ impl Agent {
         let Some(endpoint) = self
             .endpoints
             .get_mut(&name)
-            .filter(|e| matches!(e.state, State::Reserved { .. }))
+            .filter(|e| matches!(e.state, State::Reserved { call: by, .. } if by == call))
         else {
             let error = CniError::new(Code::Other(102), "the attachment was not reserved", key);
             return self.answer(call, Reply::Failed { error });
@@ -135,7 +154,7 @@ impl Agent {
             return self.answer(call, Reply::Failed { error });
         }
         endpoint.state = State::Programming {
-            call: Some(call),
+            call,
             since: now,
             asked: false,
         };
@@ -158,11 +177,27 @@ impl Agent {
         self.want_workload(name);
     }
 
+    /// Takes an attachment away, whatever its state. `call` is the DEL that asks for it, if one does.
     pub(super) fn del(&mut self, call: Option<CallId>, key: &AttachmentKey, now: Millis) {
+        let why = try_again("the attachment was deleted while it was made", key);
+        if call.is_some() {
+            let parked = std::mem::take(&mut self.parked);
+            let (refused, others) = parked.into_iter().partition(|parked| parked.key == *key);
+            self.parked = others;
+            for Parked { call, .. } in refused {
+                let error = why.clone();
+                self.answer(call, Reply::Failed { error });
+            }
+        }
+        self.take_away(call, key, why, now);
+    }
+
+    /// `why` is what an ADD that is still under way is told.
+    fn take_away(&mut self, call: Option<CallId>, key: &AttachmentKey, why: CniError, now: Millis) {
         let name = key.host_interface();
-        self.parked.retain(|parked| parked.key != *key);
         let Some(endpoint) = self.endpoints.get_mut(&name) else {
             // Never reserved here, or gone already. An interface of that name can only be a remainder.
+            self.links.remove(&name);
             self.free(key, now);
             self.outputs.push_back(Output::DeleteLink(name));
             return call
@@ -172,16 +207,13 @@ impl Agent {
         if let State::Removing { calls } = &mut endpoint.state {
             return calls.extend(call);
         }
-        let was_programming = match &endpoint.state {
-            State::Programming { call, .. } => *call,
-            _ => None,
-        };
-        endpoint.state = State::Removing {
+        let removing = State::Removing {
             calls: call.into_iter().collect(),
         };
-        if let Some(waiting) = was_programming {
-            let error = try_again("the attachment was deleted while it was made", key);
-            self.answer(waiting, Reply::Failed { error });
+        if let State::Programming { call: waiting, .. } =
+            std::mem::replace(&mut endpoint.state, removing)
+        {
+            self.answer(waiting, Reply::Failed { error: why });
         }
         self.engine.remove_local(&name);
         self.engine_dirty = true;
@@ -196,10 +228,8 @@ impl Agent {
         for (name, endpoint) in &mut self.endpoints {
             match &mut endpoint.state {
                 State::Programming { call, since, .. } if in_force.contains_key(name) => {
-                    if let Some(call) = *call {
-                        self.adds.add(millis(now.saturating_sub(*since)));
-                        done.push(call);
-                    }
+                    self.adds.add(millis(now.saturating_sub(*since)));
+                    done.push(*call);
                     endpoint.state = State::Attached;
                 }
                 State::Removing { calls } => {
@@ -236,12 +266,7 @@ impl Agent {
         let mut ask = Vec::new();
         let mut give_up = Vec::new();
         for endpoint in self.endpoints.values_mut() {
-            let State::Programming {
-                call: Some(_),
-                since,
-                asked,
-            } = &mut endpoint.state
-            else {
+            let State::Programming { since, asked, .. } = &mut endpoint.state else {
                 continue;
             };
             let waited = now.saturating_sub(*since);
@@ -264,7 +289,7 @@ impl Agent {
                 ),
                 None => try_again("the pod's identity did not come in time", &key),
             };
-            self.abandon(&key, &why, now);
+            self.take_away(None, &key, why, now);
         }
     }
 
@@ -275,18 +300,12 @@ impl Agent {
             .endpoints
             .values()
             .filter_map(|endpoint| match endpoint.state {
-                State::Programming {
-                    call: Some(_),
-                    since,
-                    asked,
-                } if asked || self.pods.contains(&endpoint.pod.uid) => {
+                State::Programming { since, asked, .. }
+                    if asked || self.pods.contains(&endpoint.pod.uid) =>
+                {
                     Some(since + POLICY_PATIENCE)
                 }
-                State::Programming {
-                    call: Some(_),
-                    since,
-                    ..
-                } => Some(since + FEED_PATIENCE),
+                State::Programming { since, .. } => Some(since + FEED_PATIENCE),
                 _ => None,
             });
         parked.chain(endpoints).min()
@@ -308,18 +327,8 @@ impl Agent {
             .map(|e| e.key.clone())
             .collect();
         for key in keys {
-            self.abandon(&key, &why, now);
+            self.take_away(None, &key, why.clone(), now);
         }
-    }
-
-    fn abandon(&mut self, key: &AttachmentKey, why: &CniError, now: Millis) {
-        if let Some(endpoint) = self.endpoints.get_mut(&key.host_interface())
-            && let State::Programming { call, .. } = &mut endpoint.state
-            && let Some(call) = call.take()
-        {
-            self.answer(call, Reply::Failed { error: why.clone() });
-        }
-        self.del(None, key, now);
     }
 
     pub(super) fn answer(&mut self, call: CallId, reply: Reply) {

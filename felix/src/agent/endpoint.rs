@@ -40,8 +40,8 @@ pub enum State {
     },
     /// The veth is there; route and policy are on their way into the kernel.
     Programming {
-        /// The call that waits; `None` after a restart of felix.
-        call: Option<CallId>,
+        /// The call that waits: its end takes the attachment back.
+        call: CallId,
         /// Since when.
         since: Millis,
         /// The API has been asked about the pod.

@@ -101,3 +101,57 @@ fn addresses_that_only_old_routes_and_mirrors_show_are_held_back_for_a_while() {
     rig.wait(120_000);
     assert_eq!(rig.used(), 0, "nobody has");
 }
+
+fn ask(n: u32) -> Request {
+    Request::Add {
+        key: key(n),
+        pod: pod(n),
+    }
+}
+
+#[test]
+fn a_second_add_of_an_attachment_is_refused_and_harms_nothing() {
+    let mut rig = Rig::synced();
+    let kept = rig.attach(1, 1);
+    rig.call(2, ask(1));
+    assert_eq!(rig.error(2).code, Code::BadEnvironment);
+    rig.give(Input::Hangup(2));
+    assert_eq!(rig.agent.list_endpoints().endpoints[0].state, "Ready");
+    assert_eq!(rig.agent.wants().workloads.len(), kept.len());
+
+    // Its interface went without a DEL: the container is a new one.
+    rig.give(Input::Link(key(1).host_interface(), None));
+    rig.add(3, 1);
+    rig.ready(3, 1);
+    assert_eq!(rig.reply(3), Some(Reply::Done));
+}
+
+#[test]
+fn of_two_adds_at_once_the_second_waits_for_the_first() {
+    let mut rig = Rig::synced();
+    rig.feed(Update::Pod(feed_pod(1)));
+    rig.add(1, 1);
+    rig.call(2, ask(1));
+    assert_eq!(rig.reply(2), None);
+    rig.ready(2, 1);
+    assert!(
+        matches!(rig.reply(2), Some(Reply::Failed { .. })),
+        "it has reserved nothing"
+    );
+    rig.call(3, ask(1));
+    rig.give(Input::Hangup(1));
+    assert!(matches!(rig.reply(2), Some(Reply::Reserved { .. })));
+    rig.ready(2, 1);
+    assert_eq!(rig.reply(2), Some(Reply::Done));
+    rig.wait(5_000);
+    assert_eq!(rig.error(3).code, Code::BadEnvironment);
+}
+
+#[test]
+fn a_del_answers_the_add_that_waits() {
+    let mut rig = Rig::start(&[], &[]);
+    rig.call(1, ask(1));
+    rig.call(2, Request::Del { key: key(1) });
+    assert_eq!(rig.reply(2), Some(Reply::Done));
+    assert_eq!(rig.error(1).code, Code::TryAgain);
+}
