@@ -35,8 +35,10 @@ check: tools ## format, lints, licences, docs, layering
 test: tools ## every test, in namespaces where they need them (root)
 	.ci/test
 
-bench: ## benchmarks; none exists yet that compares against a peer
-	@echo 'no benchmark yet: the first ones come with bgpd'"'"'s speed work'; exit 1
+bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a part
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) containernetworking-plugins
+	$(CARGO) build --release --locked --bin bench $(addprefix --bin ,$(BINARIES))
+	@PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" "$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
