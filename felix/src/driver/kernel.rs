@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::netlink::{Event, Monitor, Netlink};
 use super::nft::Nft;
-use super::sysctl;
+use super::{sysctl, tamper};
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy};
 use crate::nft::diff::{self, Phases, UNPROGRAMMED};
@@ -142,9 +142,25 @@ impl Kernel {
         }
     }
 
-    /// Has somebody else changed the rules, or taken the table away?
-    pub fn drifted(&mut self) -> anyhow::Result<bool> {
-        Ok(!self.nft.intact()?)
+    /// Has somebody else changed the rules, taken the table away, or moved a pod's interface to another group?
+    pub fn drifted(&mut self, wanted: &Tables) -> anyhow::Result<bool> {
+        if !self.nft.intact()? {
+            return Ok(true);
+        }
+        let groups = self.groups()?;
+        let moved = |(name, subject): (&String, &Subject)| {
+            groups.get(name).is_some_and(|group| group != subject)
+        };
+        Ok(wanted.links.iter().any(moved))
+    }
+
+    /// Is an interface in another group than it should be? One that shall be in none, or is gone, is not.
+    pub fn regrouped(&mut self, name: &str, wanted: &Tables) -> anyhow::Result<bool> {
+        let Some(subject) = wanted.links.get(name) else {
+            return Ok(false);
+        };
+        let link = self.netlink.link(name)?;
+        Ok(link.is_some_and(|link| link.group != subject.0))
     }
 
     /// MTU for pods, in bytes, as of the last look.
@@ -162,7 +178,9 @@ impl Kernel {
     /// Reports what changes without our doing, until nobody listens.
     pub fn monitor(&self, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
         let monitor = Monitor::open(self.netlink.port()?)?;
-        tokio::spawn(watch(monitor, inputs));
+        let tables = tamper::Monitor::open(self.nft.port()?)?;
+        tokio::spawn(watch(monitor, inputs.clone()));
+        tokio::spawn(guard(tables, inputs));
         Ok(())
     }
 
@@ -284,6 +302,23 @@ async fn watch(mut monitor: Monitor, inputs: mpsc::Sender<Input>) {
                 return;
             }
         }
+    }
+}
+
+async fn guard(mut tables: tamper::Monitor, inputs: mpsc::Sender<Input>) {
+    loop {
+        if let Err(error) = tables.next().await {
+            tracing::error!(%error, "changes of the table cannot be noticed any more; drift is found by the regular look only");
+            return;
+        }
+        // The reports of one transaction are there all at once.
+        while let Ok(Ok(())) = tokio::time::timeout(Duration::ZERO, tables.next()).await {}
+        tracing::warn!("another program has changed the table inet margay; it is made anew");
+        if inputs.send(Input::TablesChanged).await.is_err() {
+            return;
+        }
+        // One who keeps changing it is not given the whole processor.
+        tokio::time::sleep(SETTLE).await;
     }
 }
 

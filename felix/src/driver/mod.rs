@@ -12,6 +12,7 @@ mod run;
 pub mod socket;
 pub mod state;
 pub mod sysctl;
+pub mod tamper;
 pub mod watch;
 pub mod write;
 

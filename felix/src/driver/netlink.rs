@@ -91,6 +91,23 @@ impl Netlink {
         })
     }
 
+    /// The link of that name, if there is one.
+    pub fn link(&mut self, name: &str) -> Result<Option<Link>, Error> {
+        let mut found = None;
+        let asked = self.socket.request(
+            |sequence| wire::link(name, sequence),
+            |message| {
+                if message.kind == kind::NEW_LINK {
+                    found = wire::read_link(message.payload).map(|(_, link)| link);
+                }
+            },
+        );
+        match asked {
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            asked => asked.map(|()| found),
+        }
+    }
+
     /// Own addresses.
     pub fn addresses(&mut self) -> Result<Vec<Address>, Error> {
         let send = |flags, sequence| wire::dump(kind::GET_ADDRESS, ANY, flags, sequence);

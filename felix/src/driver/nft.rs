@@ -78,6 +78,11 @@ impl Nft {
         })
     }
 
+    /// Port of the socket; reports of what our own transactions change carry it.
+    pub fn port(&self) -> io::Result<u32> {
+        self.socket.port()
+    }
+
     /// The epoch which connections are stamped with.
     #[must_use]
     pub const fn epoch(&self) -> Epoch {

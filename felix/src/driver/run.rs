@@ -95,8 +95,8 @@ impl Loop {
                     drain(&mut from.calls, |event| self.call(event));
                 }
                 Some(input) = from.kernel.recv() => {
-                    self.input(input);
-                    drain(&mut from.kernel, |input| self.input(input));
+                    self.kernel(input);
+                    drain(&mut from.kernel, |input| self.kernel(input));
                 }
                 Some(update) = from.updates.recv() => {
                     self.input(Input::Feed(update));
@@ -122,6 +122,25 @@ impl Loop {
     fn input(&mut self, input: Input) {
         let now = self.now();
         self.agent.handle(input, now);
+    }
+
+    fn kernel(&mut self, input: Input) {
+        if let Input::Link(name, Some(_)) = &input {
+            // The report may be older than our own change of the group: what counts is what the kernel has now.
+            let tables = self.agent.tables();
+            match tokio::task::block_in_place(|| self.kernel.regrouped(name, tables)) {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::warn!(
+                        name,
+                        "another program has changed the group of a pod's interface; it is set again"
+                    );
+                    self.input(Input::TablesChanged);
+                }
+                Err(error) => tracing::warn!(%error, name, "looking at a pod's interface"),
+            }
+        }
+        self.input(input);
     }
 
     fn call(&mut self, event: CniEvent) {
@@ -167,7 +186,7 @@ impl Loop {
         for key in keys {
             self.input(Input::Detach(key));
         }
-        match tokio::task::block_in_place(|| self.kernel.drifted()) {
+        match tokio::task::block_in_place(|| self.kernel.drifted(self.agent.tables())) {
             Ok(false) => {}
             Ok(true) => self.input(Input::TablesChanged),
             Err(error) => tracing::warn!(%error, "looking for drift in the kernel"),

@@ -123,6 +123,15 @@ pub fn op(op: &Op, sequence: u32) -> Vec<u8> {
     }
 }
 
+/// The request which asks for one link.
+#[must_use]
+pub fn link(name: &str, sequence: u32) -> Vec<u8> {
+    const IFNAME: u16 = 3;
+    let mut message = Message::new(kind::GET_LINK, REQUEST | ACK, sequence, &[0; 16]);
+    message.string(IFNAME, name);
+    message.finish()
+}
+
 /// The request which puts a link into a device group.
 #[must_use]
 pub fn set_group(name: &str, group: u32, sequence: u32) -> Vec<u8> {
