@@ -34,6 +34,10 @@ impl Agent {
                 self.lost.insert(kind, error);
                 return;
             }
+            Update::Resumed(kind) => {
+                self.lost.remove(&kind);
+                return;
+            }
         }
         self.policy_changed(now);
     }

@@ -126,6 +126,8 @@ pub enum Update {
     InSync(Kind),
     /// The watch of a kind failed; what was told stays in force.
     Lost(Kind, String),
+    /// The API serves a kind again whose watch failed. A watch that goes on where it was has nothing else to say.
+    Resumed(Kind),
 }
 
 /// A pod, as far as felix cares.

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
 
 use crds::{IPAMBlock, IPAMConfiguration, IPPool, ipam_block, ipam_configuration};
 use futures::StreamExt;
+use futures::future::{Fuse, FusedFuture, FutureExt};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::ListParams;
 use kube::core::{DeserializeGuard, error_boundary::InvalidObject};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
@@ -73,9 +77,23 @@ async fn run<K>(
 {
     let mut known = BTreeSet::new();
     let mut listed = BTreeSet::new();
-    let mut events = watch(api, config).default_backoff().boxed();
-    while let Some(event) = events.next().await {
+    let mut events = watch(api.clone(), config).default_backoff().boxed();
+    // A watch that goes on where it was says nothing until something changes.
+    let mut back = pin!(Fuse::terminated());
+    loop {
         let mut out = Vec::new();
+        let event = tokio::select! {
+            event = events.next() => match event {
+                Some(event) => event,
+                None => return,
+            },
+            () = &mut back => {
+                if updates.send(Update::Resumed(source.kind)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
@@ -102,13 +120,37 @@ async fn run<K>(
                 known.remove(&key);
                 out.extend((source.gone)(key));
             }
-            Err(error) => out.push(Update::Lost(source.kind, error.to_string())),
+            Err(error) => {
+                out.push(Update::Lost(source.kind, error.to_string()));
+                if back.is_terminated() {
+                    back.set(served(&api).fuse());
+                }
+            }
         }
         for update in out {
             if updates.send(update).await.is_err() {
                 return;
             }
         }
+    }
+}
+
+/// Done when the API serves the kind.
+async fn served<K>(api: &Api<DeserializeGuard<K>>)
+where
+    K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    const FIRST: Duration = Duration::from_secs(1);
+    const LONGEST: Duration = Duration::from_secs(30);
+    let mut pause = FIRST;
+    loop {
+        tokio::time::sleep(pause).await;
+        let one = ListParams::default().limit(1);
+        let listed = tokio::time::timeout(LONGEST, api.list(&one)).await;
+        if listed.is_ok_and(|list| list.is_ok()) {
+            return;
+        }
+        pause = (pause * 2).min(LONGEST);
     }
 }
 

@@ -563,3 +563,15 @@ fn a_node_made_again_begins_a_new_life() {
         .any(|output| matches!(output, Output::Stop(_)));
     assert!(stops);
 }
+
+#[test]
+fn a_watch_that_goes_on_is_no_problem_any_more() {
+    let mut rig = Rig::synced();
+    let well = rig.agent.status(rig.now);
+    rig.feed(Update::Lost(Kind::Pod, "refused".into()));
+    let lost = rig.agent.status(rig.now);
+    assert!(!lost.api_connected && lost.problems.len() > well.problems.len());
+    rig.feed(Update::Resumed(Kind::Pod));
+    let resumed = rig.agent.status(rig.now);
+    assert!(resumed.api_connected && resumed.problems == well.problems);
+}
