@@ -1,6 +1,6 @@
 //! What the agent is told, as plain data.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::v1::BgpdMessage;
@@ -36,6 +36,8 @@ pub enum Input {
     Link(String, Option<u32>),
     /// MTU of the smallest uplink, in bytes.
     Mtu(u32),
+    /// Routes of ours, as prefix and metric, that are not made because another program has one there.
+    RoutesRefused(BTreeSet<String>),
     /// Routes, nexthops or uplinks changed, and it was not our doing: look and repair.
     RoutesChanged,
     /// The table changed, and it was not our doing: look and repair.

@@ -153,6 +153,8 @@ pub struct Agent {
     /// The last plan failed: next try then, and how often it failed in a row.
     retry: Option<(Millis, u32)>,
     kernel_problem: Option<String>,
+    /// Routes that are not made because another program has one there.
+    routes_refused: BTreeSet<String>,
     /// The attachment log cannot be written: why, and when it is tried again.
     log_problem: Option<(String, Millis)>,
     network_available: bool,
@@ -196,6 +198,7 @@ impl Agent {
             }
             Input::Link(name, ifindex) => self.link(&name, ifindex),
             Input::Mtu(mtu) => self.mtu = mtu,
+            Input::RoutesRefused(routes) => self.routes_refused = routes,
             Input::RoutesChanged => self.reread_routes = true,
             Input::TablesChanged => {
                 self.tables_known = false;

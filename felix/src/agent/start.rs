@@ -80,6 +80,7 @@ impl Agent {
             retry: None,
             kernel_problem: None,
             log_problem: None,
+            routes_refused: BTreeSet::new(),
             network_available: false,
             bgp_until: Some(now + BGP_PATIENCE),
             started: now,

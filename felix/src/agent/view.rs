@@ -86,6 +86,9 @@ impl Agent {
             .kernel_problem
             .iter()
             .map(|e| format!("the kernel is not in step: {e}"));
+        let routes = self.routes_refused.iter().map(|route| {
+            format!("the route {route} is another program's and stays; ours is not made")
+        });
         let log = self
             .log_problem
             .iter()
@@ -101,6 +104,7 @@ impl Agent {
         let policies = policies.map(|p| format!("NetworkPolicy {} is not understood", p.key));
         api.chain(missing)
             .chain(kernel)
+            .chain(routes)
             .chain(log)
             .chain(bgp)
             .chain(bgpd)

@@ -169,6 +169,12 @@ impl Kernel {
         self.mtu
     }
 
+    /// Routes of ours, as prefix and metric, that are not made because another program has one there.
+    #[must_use]
+    pub const fn conflicts(&self) -> &BTreeSet<String> {
+        &self.conflicts
+    }
+
     /// Deletes a host interface some time soon: the kernel takes milliseconds for it, which nobody should wait for.
     pub fn delete_link(&self, name: String) {
         // The thread ends only with the process.

@@ -227,6 +227,7 @@ impl Loop {
                 self.agent
                     .applied(outcome.map_err(|e| format!("{e:#}")), revision, self.now());
                 self.input(Input::Mtu(self.kernel.mtu()));
+                self.input(Input::RoutesRefused(self.kernel.conflicts().clone()));
             }
             Output::DeleteLink(name) => self.kernel.delete_link(name),
             Output::ToBgpd(message) => {
