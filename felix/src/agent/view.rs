@@ -63,7 +63,12 @@ impl Agent {
             bgpd_connected: self.bgp.connected(),
             endpoints: count(self.endpoints.len()),
             blocks: count(self.ipam.blocks().count()),
-            policies: count(self.engine.policies().count()),
+            policies: count(
+                self.engine
+                    .policies()
+                    .filter(|policy| policy.endpoints > 0)
+                    .count(),
+            ),
             workload_routes: count(self.wants.workloads.len() + self.wants.blocks.len()),
             bgp_routes: count(self.wants.bgp.len()),
             nft_elements: count(self.engine.tables().entries() - self.engine.tables().links.len()),
