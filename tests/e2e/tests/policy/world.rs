@@ -1,0 +1,99 @@
+//! The pods of a policy test, and policies in their namespaces.
+
+use std::time::Duration;
+
+use e2e::suite::{Pod, Row, Suite, World, namespace};
+
+/// Every client.
+pub(crate) const CLIENTS: &str = "red/cli1 red/cli3 blue/cli1 blue/cli2 blue/cli3";
+/// Both servers.
+pub(crate) const SERVERS: &str = "red/srv1 red/srv3";
+
+const PORTS: &[(&str, u16, &str)] = &[
+    ("", 80, "TCP"),
+    ("", 8080, "TCP"),
+    ("", 8081, "TCP"),
+    ("", 9000, "TCP"),
+    ("", 80, "UDP"),
+    ("", 5353, "UDP"),
+];
+
+/// The servers give the name `api` to different numbers.
+const SRV1: &[(&str, u16, &str)] = &[
+    ("", 80, "TCP"),
+    ("api", 8080, "TCP"),
+    ("", 8081, "TCP"),
+    ("", 9000, "TCP"),
+    ("", 80, "UDP"),
+    ("dns", 5353, "UDP"),
+];
+const SRV3: &[(&str, u16, &str)] = &[
+    ("", 80, "TCP"),
+    ("", 8080, "TCP"),
+    ("", 8081, "TCP"),
+    ("api", 9000, "TCP"),
+    ("dns", 80, "UDP"),
+    ("", 5353, "UDP"),
+];
+
+/// The world of one test, and its policies.
+pub(crate) struct Policies<'a> {
+    pub(crate) suite: &'a Suite,
+    pub(crate) world: World<'a>,
+}
+
+impl<'a> Policies<'a> {
+    pub(crate) fn new(suite: &'a Suite, prefix: &'a str) -> Self {
+        let world = World { prefix };
+        let (red, blue) = (world.ns("red"), world.ns("blue"));
+        suite.create(&[
+            namespace(&red, &[("team", "red"), ("env", "prod")]),
+            namespace(&blue, &[("team", "blue"), ("env", "dev")]),
+        ]);
+        let pod = |namespace, name, node, labels, ports| Pod {
+            namespace,
+            name,
+            node,
+            labels,
+            ports,
+        };
+        suite.run_pods(&[
+            pod(&red, "srv1", "n1", &[("app", "srv"), ("zone", "one")], SRV1),
+            pod(
+                &red,
+                "srv3",
+                "n3",
+                &[("app", "srv"), ("zone", "three")],
+                SRV3,
+            ),
+            pod(&red, "cli1", "n1", &[("app", "cli"), ("role", "a")], PORTS),
+            pod(&red, "cli3", "n3", &[("app", "cli"), ("role", "b")], PORTS),
+            pod(&blue, "cli1", "n1", &[("app", "cli"), ("role", "a")], PORTS),
+            pod(&blue, "cli2", "n2", &[("app", "cli"), ("role", "b")], PORTS),
+            pod(&blue, "cli3", "n3", &[("app", "cli"), ("role", "c")], PORTS),
+        ]);
+        Self { suite, world }
+    }
+
+    /// Applies a NetworkPolicy; `{red}` in it is that namespace's name.
+    #[track_caller]
+    pub(crate) fn apply(&self, short: &str, name: &str, spec: &str) {
+        let ns = self.world.ns(short);
+        let spec = self.world.text(spec);
+        self.suite.apply_text(&format!(
+            "{{ apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{ name: {name}, namespace: {ns} }}, spec: {spec} }}"
+        ));
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&self, short: &str, name: &str) {
+        let ns = self.world.ns(short);
+        self.suite
+            .kubectl(&["delete", "networkpolicy", "-n", &ns, name]);
+    }
+
+    #[track_caller]
+    pub(crate) fn expect(&self, rows: &[Row<'_>]) -> Duration {
+        self.suite.expect(self.world, rows)
+    }
+}
