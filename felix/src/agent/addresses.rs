@@ -201,7 +201,7 @@ impl Agent {
             .blocks
             .held
             .iter()
-            .filter(|(_, export)| **export)
+            .filter(|(cidr, export)| **export && !self.routed.refused.contains(cidr))
             .map(|(cidr, _)| *cidr)
             .collect();
         for cidr in ready {

@@ -3,6 +3,7 @@
 use cni::error::{CniError, Code};
 use cni::frame::{Pod, Reply, Request};
 use cni::key::AttachmentKey;
+use crds::net::Cidr;
 
 use super::endpoint::{Endpoint, State};
 use super::input::{CallId, Fetched, try_again};
@@ -225,9 +226,12 @@ impl Agent {
         let mut done = Vec::new();
         let mut gone = Vec::new();
         let in_force = &self.engine.tables().links;
+        let refused = &self.routed.refused;
         for (name, endpoint) in &mut self.endpoints {
+            let mut addresses = endpoint.addresses.iter();
+            let routed = addresses.all(|address| !refused.contains(&Cidr::host(*address)));
             match &mut endpoint.state {
-                State::Programming { call, since, .. } if in_force.contains_key(name) => {
+                State::Programming { call, since, .. } if routed && in_force.contains_key(name) => {
                     self.adds.add(millis(now.saturating_sub(*since)));
                     done.push(*call);
                     endpoint.state = State::Attached;
@@ -282,7 +286,8 @@ impl Agent {
                 .map(|pod| Output::FetchPod(pod.namespace, pod.name, pod.uid)),
         );
         for key in give_up {
-            let why = match &self.kernel_problem {
+            let problem = self.kernel_problem.as_ref();
+            let why = match problem.or(self.routed.problem.as_ref()) {
                 Some(problem) => try_again(
                     "the kernel does not take the pod's route and policy",
                     problem,

@@ -102,6 +102,15 @@ impl Plan {
     }
 }
 
+/// What became of the routes of a [`Plan`].
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Routed {
+    /// Prefixes whose route is not as wanted, because the kernel refused it.
+    pub refused: BTreeSet<Cidr>,
+    /// What the kernel said first; `None` when it took everything.
+    pub problem: Option<String>,
+}
+
 /// The policy part of a [`Plan`].
 #[derive(Debug)]
 pub enum Policy {
@@ -155,6 +164,9 @@ pub struct Agent {
     kernel_problem: Option<String>,
     /// Routes that are not made because another program has one there.
     routes_refused: BTreeSet<String>,
+    /// How routes stood after they were last changed, and when those refused are tried again, how often they were.
+    routed: Routed,
+    route_retry: Option<(Millis, u32)>,
     /// The attachment log cannot be written: why, and when it is tried again.
     log_problem: Option<(String, Millis)>,
     network_available: bool,
@@ -174,6 +186,13 @@ const LONGEST_RETRY: Millis = 5_000;
 const LOG_RETRY: Millis = 1_000;
 /// The node takes pods without having heard from any BGP peer after this long.
 const BGP_PATIENCE: Millis = 30_000;
+
+/// When to try again after one more failure, and how many there were in a row.
+fn again(before: Option<(Millis, u32)>, now: Millis) -> (Millis, u32) {
+    let failures = before.map_or(0, |(_, failures)| failures).saturating_add(1);
+    let pause = (50 << failures.min(7)).min(LONGEST_RETRY);
+    (now + pause, failures)
+}
 
 impl Agent {
     /// Tells the agent that something happened.
@@ -236,12 +255,14 @@ impl Agent {
     #[must_use]
     pub fn next_timeout(&self) -> Option<Millis> {
         let retry = self.retry.map(|(at, _)| at);
+        let route_retry = self.route_retry.map(|(at, _)| at);
         let log = self.log_problem.as_ref().map(|(_, at)| *at);
         [
             self.ipam.next_timeout(),
             self.next_hurry(),
             self.next_tell(),
             retry,
+            route_retry,
             log,
             self.bgp_until,
         ]
@@ -261,13 +282,22 @@ impl Agent {
         self.log_problem = outcome.err().map(|problem| (problem, now + LOG_RETRY));
     }
 
-    /// The outcome of an [`Output::Apply`].
-    pub fn applied(&mut self, outcome: Result<(), String>, revision: Option<u64>, now: Millis) {
+    /// The outcome of an [`Output::Apply`]; `Some` routes when the plan was about them. A refused route holds up nothing
+    /// but what it leads to: policy and the other routes are in force.
+    pub fn applied(
+        &mut self,
+        outcome: Result<Option<Routed>, String>,
+        revision: Option<u64>,
+        now: Millis,
+    ) {
         self.applying = false;
         match outcome {
-            Ok(()) => {
+            Ok(routed) => {
                 self.retry = None;
                 self.kernel_problem = None;
+                if let Some(routed) = routed {
+                    self.routes_tried(routed, now);
+                }
                 if let Some(revision) = revision {
                     self.engine.applied(revision);
                     self.tables_known = true;
@@ -284,16 +314,24 @@ impl Agent {
                 self.unpark(now);
             }
             Err(problem) => {
-                let failures = self.retry.map_or(0, |(_, failures)| failures) + 1;
-                let pause = (50 << failures.min(7)).min(LONGEST_RETRY);
+                let (at, failures) = again(self.retry, now);
                 tracing::warn!(problem, failures, "the kernel is not in step; trying again");
-                self.retry = Some((now + pause, failures));
+                self.retry = Some((at, failures));
                 self.kernel_problem = Some(problem);
                 self.tables_known = false;
                 self.engine_dirty = true;
                 self.reread_routes = true;
             }
         }
+    }
+
+    fn routes_tried(&mut self, routed: Routed, now: Millis) {
+        self.route_retry = routed.problem.as_ref().map(|problem| {
+            let (at, failures) = again(self.route_retry, now);
+            tracing::warn!(problem, failures, "the kernel refuses routes; trying again");
+            (at, failures)
+        });
+        self.routed = routed;
     }
 
     /// The wanted tables.
@@ -322,6 +360,7 @@ impl Agent {
         if self.applying || self.retry.is_some_and(|(at, _)| now < at) {
             return None;
         }
+        self.reread_routes |= self.route_retry.is_some_and(|(at, _)| now >= at);
         let leaving = self
             .endpoints
             .values()

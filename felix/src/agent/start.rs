@@ -13,7 +13,7 @@ use super::bgp::Bgp;
 use super::endpoint::{Endpoint, State};
 use super::input::Node;
 use super::view::Samples;
-use super::{Agent, BGP_PATIENCE, Output};
+use super::{Agent, BGP_PATIENCE, Output, Routed};
 use crate::Millis;
 use crate::policy::Engine;
 use crate::policy::tables::Tables;
@@ -79,6 +79,8 @@ impl Agent {
             applying: false,
             retry: None,
             kernel_problem: None,
+            routed: Routed::default(),
+            route_retry: None,
             log_problem: None,
             routes_refused: BTreeSet::new(),
             network_available: false,

@@ -94,6 +94,11 @@ impl Agent {
         let routes = self.routes_refused.iter().map(|route| {
             format!("the route {route} is another program's and stays; ours is not made")
         });
+        let refused = self
+            .routed
+            .problem
+            .iter()
+            .map(|e| format!("the kernel refuses routes: {e}"));
         let log = self
             .log_problem
             .iter()
@@ -109,6 +114,7 @@ impl Agent {
         let policies = policies.map(|p| format!("NetworkPolicy {} is not understood", p.key));
         api.chain(missing)
             .chain(kernel)
+            .chain(refused)
             .chain(routes)
             .chain(log)
             .chain(bgp)

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use anyhow::Context;
 use cni::key::HOST_PREFIX;
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 use tokio::sync::mpsc;
 
 use super::netlink::{Event, Monitor, Netlink};
 use super::nft::Nft;
+use super::socket::Refusal;
 use super::{sysctl, tamper};
 use crate::agent::input::Input;
-use crate::agent::{Agent, Plan, Policy};
+use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, Phases, UNPROGRAMMED};
 use crate::policy::tables::{Subject, Tables};
 use crate::routes::diff::{Op, diff};
@@ -101,8 +102,9 @@ impl Kernel {
     }
 
     /// Brings the kernel in step with the agent: what nothing refers to yet, then routes, then the interfaces' groups,
-    /// then the rest together with a new judgement of live flows. A step that fails leaves what is stricter.
-    pub fn carry_out(&mut self, plan: &Plan, agent: &Agent) -> anyhow::Result<()> {
+    /// then the rest together with a new judgement of live flows. A step that fails leaves what is stricter. A route that
+    /// is refused stops nothing; what became of the routes is returned, when there was something to do about them.
+    pub fn carry_out(&mut self, plan: &Plan, agent: &Agent) -> anyhow::Result<Option<Routed>> {
         if plan.reread_routes {
             self.reread()?;
         }
@@ -117,8 +119,9 @@ impl Kernel {
             }
         };
         self.nft.apply(&phases.add).context("adding policy")?;
+        let mut routed = None;
         if plan.routes || plan.reread_routes {
-            self.route(agent)?;
+            routed = Some(self.route(agent)?);
         }
         for (name, subject) in &phases.links {
             if *subject != UNPROGRAMMED
@@ -130,7 +133,10 @@ impl Kernel {
         self.netlink
             .set_groups(&phases.links)
             .context("setting device groups")?;
-        self.nft.apply(&phases.commit).context("committing policy")
+        self.nft
+            .apply(&phases.commit)
+            .context("committing policy")?;
+        Ok(routed)
     }
 
     /// Index of an interface, if there is one of that name.
@@ -209,7 +215,21 @@ impl Kernel {
         Ok(ours.map(|link| (link.name, Subject(link.group))).collect())
     }
 
-    fn route(&mut self, agent: &Agent) -> anyhow::Result<()> {
+    fn route(&mut self, agent: &Agent) -> anyhow::Result<Routed> {
+        let routed = self.route_as_known(agent)?;
+        if routed.problem.is_none() {
+            return Ok(routed);
+        }
+        // What was known of the kernel may be old: links take routes along that nobody tells of.
+        self.reread()?;
+        let routed = self.route_as_known(agent)?;
+        if routed.problem.is_some() {
+            self.reread()?;
+        }
+        Ok(routed)
+    }
+
+    fn route_as_known(&mut self, agent: &Agent) -> anyhow::Result<Routed> {
         let wanted = agent.wants().routes(&self.connected);
         for prefix in &wanted.unresolved {
             tracing::debug!(%prefix, "no leg of the route can be used now");
@@ -229,21 +249,35 @@ impl Kernel {
         }
         self.conflicts = conflicts;
         if let Some((op, refusal)) = applied.failed.first() {
-            anyhow::bail!(
+            let problem = format!(
                 "{op}: {refusal} ({} of {} route changes failed)",
                 applied.failed.len(),
                 plan.ops.len()
             );
+            return Ok(Routed {
+                refused: applied.failed.iter().filter_map(prefix).collect(),
+                problem: Some(problem),
+            });
         }
         if applied.conflicts.is_empty() {
             plan.ops
                 .into_iter()
                 .for_each(|op| remember(&mut self.routes, op));
-            Ok(())
         } else {
             // Made by somebody since they were last read.
-            self.reread()
+            self.reread()?;
         }
+        Ok(Routed::default())
+    }
+}
+
+/// The prefix whose route was not changed. A nexthop object that is refused shows in the routes that refer to it.
+fn prefix((op, _): &(Op, Refusal)) -> Option<Cidr> {
+    match op {
+        Op::AddRoute(key, _) | Op::ReplaceRoute(key, _) | Op::DeleteRoute(key, _) => {
+            Some(key.prefix)
+        }
+        Op::AddNexthop(..) | Op::ReplaceNexthop(..) | Op::DeleteNexthop(_) => None,
     }
 }
 

@@ -1,5 +1,7 @@
 //! What goes wrong around the agent, and what it makes of it.
 
+use api::v1::BgpdMessage;
+
 use super::*;
 
 #[test]
@@ -154,4 +156,47 @@ fn a_del_answers_the_add_that_waits() {
     rig.call(2, Request::Del { key: key(1) });
     assert_eq!(rig.reply(2), Some(Reply::Done));
     assert_eq!(rig.error(1).code, Code::TryAgain);
+}
+
+/// bgpd's word of a route.
+fn learnt(prefix: &str) -> Input {
+    let leg = api::v1::Leg {
+        address: "192.0.2.1".into(),
+        weight: 1,
+        ..api::v1::Leg::default()
+    };
+    let update = api::v1::RouteUpdate {
+        generation: 1,
+        prefix: prefix.into(),
+        legs: vec![leg],
+    };
+    Input::Bgpd(BgpdMessage {
+        body: Some(api::v1::bgpd_message::Body::Route(update)),
+    })
+}
+
+#[test]
+fn a_refused_route_holds_up_only_what_it_leads_to() {
+    let mut rig = Rig::synced();
+    rig.give(Input::BgpdConnected);
+    rig.refused = vec!["10.9.0.0/26".parse().unwrap()];
+    rig.give(learnt("10.9.0.0/26"));
+    let told = rig.agent.status(rig.now).problems;
+    assert!(told.iter().any(|p| p.contains("ENETUNREACH")), "{told:?}");
+    rig.attach(1, 1);
+    rig.call(2, Request::Del { key: key(1) });
+    assert_eq!(rig.reply(2), Some(Reply::Done));
+
+    rig.feed(Update::Pod(feed_pod(3)));
+    let addresses = rig.add(3, 3);
+    rig.refused.push(Cidr::host(addresses[0]));
+    rig.ready(3, 3);
+    assert_eq!(rig.reply(3), None, "its own route is missing");
+    rig.refused.clear();
+    rig.wait(1_000);
+    assert_eq!(rig.reply(3), Some(Reply::Done), "tried again");
+    assert!(rig.agent.routed.problem.is_none());
+    let tries = rig.applied;
+    rig.wait(60_000);
+    assert!(rig.applied <= tries + 2, "and then left in peace");
 }

@@ -19,6 +19,8 @@ struct Rig {
     log: Vec<u8>,
     log_full: bool,
     kernel_refuses: bool,
+    /// Prefixes whose routes the kernel does not take.
+    refused: Vec<Cidr>,
     applied: usize,
     deleted: Vec<String>,
     created: Vec<Cidr>,
@@ -113,6 +115,7 @@ impl Rig {
             log: log.to_vec(),
             log_full: false,
             kernel_refuses: false,
+            refused: Vec::new(),
             applied: 0,
             deleted: Vec::new(),
             created: Vec::new(),
@@ -203,10 +206,11 @@ impl Rig {
                 self.agent.logged(outcome, self.now);
             }
             Output::Apply(plan) => {
+                let routes = plan.routes || plan.reread_routes;
                 let outcome = if self.kernel_refuses {
                     Err("EINVAL".to_owned())
                 } else {
-                    Ok(())
+                    Ok(routes.then(|| self.take_routes()))
                 };
                 self.applied += 1;
                 self.agent.applied(outcome, plan.revision(), self.now);
@@ -249,6 +253,18 @@ impl Rig {
             Output::NetworkAvailable => self.available += 1,
             Output::Stop(reason) => panic!("stopped: {reason}"),
         }
+    }
+
+    fn take_routes(&self) -> Routed {
+        let wants = &self.agent.wants;
+        let workloads = wants.workloads.keys().map(|address| Cidr::host(*address));
+        let wanted = workloads.chain(wants.blocks.iter().copied());
+        let refused: BTreeSet<Cidr> = wanted
+            .chain(wants.bgp.keys().copied())
+            .filter(|prefix| self.refused.contains(prefix))
+            .collect();
+        let problem = (!refused.is_empty()).then(|| "ENETUNREACH".to_owned());
+        Routed { refused, problem }
     }
 
     fn call(&mut self, id: CallId, request: Request) {
