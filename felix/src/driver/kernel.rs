@@ -25,8 +25,9 @@ use crate::routes::uplink;
 use crate::routes::want::Connected;
 
 /// What an earlier life of felix left in the kernel.
-#[derive(Debug)]
 pub struct Found {
+    /// What changes from then on.
+    pub changes: Changes,
     /// Host interfaces of ours, by name, with their index.
     pub links: BTreeMap<String, u32>,
     /// Addresses that our workload routes lead to.
@@ -37,6 +38,20 @@ pub struct Found {
     pub tables: Tables,
     /// MTU for pods, in bytes.
     pub mtu: u32,
+}
+
+/// What others, or the kernel by itself, do: links, addresses, routes, and the table.
+pub struct Changes {
+    links: Monitor,
+    tables: tamper::Monitor,
+}
+
+impl Changes {
+    /// Reports them, until nobody listens.
+    pub fn report(self, inputs: mpsc::Sender<Input>) {
+        tokio::spawn(watch(self.links, inputs.clone()));
+        tokio::spawn(guard(self.tables, inputs));
+    }
 }
 
 /// Sockets to the kernel, and what is known of its routes.
@@ -66,6 +81,11 @@ impl Kernel {
         tracing::info!(?ensured, "the table inet margay is in place");
         let tables = nft.read().context("reading the table inet margay")?;
         let netlink = Netlink::open().context("opening rtnetlink")?;
+        // Before the first look, so that nothing changes unseen between the two.
+        let changes = Changes {
+            links: Monitor::open(netlink.port()?).context("watching the kernel")?,
+            tables: tamper::Monitor::open(nft.port()?).context("watching nftables")?,
+        };
         let mut kernel = Self {
             nft,
             netlink,
@@ -89,6 +109,7 @@ impl Kernel {
         };
         let learnt = |family| of(BGP_PROTOCOL).any(|(key, _)| key.prefix.family() == family);
         let found = Found {
+            changes,
             links: ours.map(|(ifindex, link)| (link.name, ifindex)).collect(),
             routed: of(WORKLOAD_PROTOCOL)
                 .filter(|(key, _)| key.prefix.is_host() && key.metric == WORKLOAD_METRIC)
@@ -148,25 +169,17 @@ impl Kernel {
         }
     }
 
-    /// Has somebody else changed the rules, taken the table away, or moved a pod's interface to another group?
+    /// Has somebody else changed the rules, taken the table away, or put host interfaces into other groups?
     pub fn drifted(&mut self, wanted: &Tables) -> anyhow::Result<bool> {
-        if !self.nft.intact()? {
-            return Ok(true);
-        }
-        let groups = self.groups()?;
-        let moved = |(name, subject): (&String, &Subject)| {
-            groups.get(name).is_some_and(|group| group != subject)
-        };
-        Ok(wanted.links.iter().any(moved))
+        let links = self.netlink.links()?.into_values();
+        let mut ours = links.filter(|link| link.name.starts_with(HOST_PREFIX));
+        Ok(ours.any(|link| link.group != group(&link.name, wanted).0) || !self.nft.intact()?)
     }
 
-    /// Is an interface in another group than it should be? One that shall be in none, or is gone, is not.
+    /// Is an interface in another group than it should be? One that is gone is not.
     pub fn regrouped(&mut self, name: &str, wanted: &Tables) -> anyhow::Result<bool> {
-        let Some(subject) = wanted.links.get(name) else {
-            return Ok(false);
-        };
         let link = self.netlink.link(name)?;
-        Ok(link.is_some_and(|link| link.group != subject.0))
+        Ok(link.is_some_and(|link| link.group != group(name, wanted).0))
     }
 
     /// MTU for pods, in bytes, as of the last look.
@@ -185,15 +198,6 @@ impl Kernel {
     pub fn delete_link(&self, name: String) {
         // The thread ends only with the process.
         let _ = self.doomed.send(name);
-    }
-
-    /// Reports what changes without our doing, until nobody listens.
-    pub fn monitor(&self, inputs: mpsc::Sender<Input>) -> anyhow::Result<()> {
-        let monitor = Monitor::open(self.netlink.port()?)?;
-        let tables = tamper::Monitor::open(self.nft.port()?)?;
-        tokio::spawn(watch(monitor, inputs.clone()));
-        tokio::spawn(guard(tables, inputs));
-        Ok(())
     }
 
     fn reread(&mut self) -> anyhow::Result<()> {
@@ -279,6 +283,11 @@ fn prefix((op, _): &(Op, Refusal)) -> Option<Cidr> {
         }
         Op::AddNexthop(..) | Op::ReplaceNexthop(..) | Op::DeleteNexthop(_) => None,
     }
+}
+
+/// The group an interface shall be in.
+fn group(name: &str, wanted: &Tables) -> Subject {
+    wanted.links.get(name).copied().unwrap_or(UNPROGRAMMED)
 }
 
 fn remember(routes: &mut Routes, op: Op) {

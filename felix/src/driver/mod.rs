@@ -100,7 +100,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .context("listening for the CNI plugin")?;
     tokio::spawn(cni::serve(listener, to_calls));
     tokio::spawn(bgp::run(args.run_dir.join(paths::BGPD_SOCKET), to_bgp));
-    kernel.monitor(to_kernel).context("watching the kernel")?;
+    found.changes.report(to_kernel);
     let status = api::local::Listener::bind(&args.run_dir.join(paths::FELIX_SOCKET))
         .context("listening for margayctl")?;
     let server = tonic::transport::Server::builder().add_service(grpc::Service::server(to_queries));

@@ -17,7 +17,7 @@ use super::kernel::Kernel;
 use super::state::StateDir;
 use super::{SPOOL_DIR, conflist, write};
 use crate::Millis;
-use crate::agent::input::{CallId, Input, Update};
+use crate::agent::input::{CallId, Fetched, Input, Update};
 use crate::agent::{Agent, Output};
 use crate::args::Args;
 
@@ -79,39 +79,73 @@ impl Loop {
         stop: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let mut stop = std::pin::pin!(stop);
-        let mut round = tokio::time::interval(ROUND);
-        self.settle()?;
+        let mut round_at = Instant::now();
         loop {
+            if Instant::now() >= round_at {
+                self.round();
+                round_at = Instant::now() + ROUND;
+            }
+            if self.agent.next_timeout().is_some_and(|at| at <= self.now()) {
+                self.input(Input::Tick);
+            }
+            self.settle()?;
             let timeout = self
                 .agent
                 .next_timeout()
                 .map(|at| self.clock + Duration::from_millis(at));
-            let sleep = sleep_until(timeout.unwrap_or_else(|| Instant::now() + ROUND).into());
+            let wake = timeout.map_or(round_at, |timeout| timeout.min(round_at));
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),
-                Some(event) = from.calls.recv() => {
-                    self.call(event);
-                    drain(&mut from.calls, |event| self.call(event));
-                }
-                Some(input) = from.kernel.recv() => {
-                    self.kernel(input);
-                    drain(&mut from.kernel, |input| self.kernel(input));
-                }
-                Some(update) = from.updates.recv() => {
-                    self.input(Input::Feed(update));
-                    drain(&mut from.updates, |update| self.input(Input::Feed(update)));
-                }
-                Some(event) = from.bgp.recv() => {
-                    self.bgp(event);
-                    drain(&mut from.bgp, |event| self.bgp(event));
-                }
+                Some(event) = from.calls.recv() => self.call(event),
+                Some(input) = from.kernel.recv() => self.kernel(input),
+                Some(update) = from.updates.recv() => self.input(Input::Feed(update)),
+                Some(event) = from.bgp.recv() => self.bgp(event),
                 Some(input) = self.answers.1.recv() => self.input(input),
                 Some(query) = from.queries.recv() => self.query(query),
-                _ = round.tick() => self.round(),
-                () = sleep => self.input(Input::Tick),
+                () = sleep_until(wake.into()) => {}
             }
-            self.settle()?;
+            self.drain(&mut from);
+        }
+    }
+
+    /// Takes what else is there, up to a burst of each source: one that never falls silent must not silence the others.
+    fn drain(&mut self, from: &mut Sources) {
+        for _ in 0..BURST {
+            let Ok(event) = from.calls.try_recv() else {
+                break;
+            };
+            self.call(event);
+        }
+        for _ in 0..BURST {
+            let Ok(input) = from.kernel.try_recv() else {
+                break;
+            };
+            self.kernel(input);
+        }
+        for _ in 0..BURST {
+            let Ok(update) = from.updates.try_recv() else {
+                break;
+            };
+            self.input(Input::Feed(update));
+        }
+        for _ in 0..BURST {
+            let Ok(event) = from.bgp.try_recv() else {
+                break;
+            };
+            self.bgp(event);
+        }
+        for _ in 0..BURST {
+            let Ok(input) = self.answers.1.try_recv() else {
+                break;
+            };
+            self.input(input);
+        }
+        for _ in 0..BURST {
+            let Ok(query) = from.queries.try_recv() else {
+                break;
+            };
+            self.query(query);
         }
     }
 
@@ -154,6 +188,10 @@ impl Loop {
                 Err(error) => tracing::warn!(%error, name, "looking for the pod's interface"),
             }
         }
+        if let CniEvent::Hangup(call) = &event {
+            // Nobody is there any more to be answered.
+            self.waiting.remove(call);
+        }
         let (input, waiting) = event.split();
         self.waiting.extend(waiting);
         self.input(input);
@@ -191,6 +229,8 @@ impl Loop {
             Ok(true) => self.input(Input::TablesChanged),
             Err(error) => tracing::warn!(%error, "looking for drift in the kernel"),
         }
+        // Not every route that goes is told of.
+        self.input(Input::RoutesChanged);
     }
 
     /// Carries out what the agent wants until it wants nothing more.
@@ -242,29 +282,37 @@ impl Loop {
                 }
             }
             Output::CreateBlock(cidr, block) => {
-                self.spawn(|client| async move {
+                let lost = ipam::Input::CreateFailed { cidr };
+                self.spawn(Some(Input::Ipam(Box::new(lost))), |client| async move {
                     Some(write::create_block(client, cidr, *block).await)
                 });
             }
             Output::DeleteBlock(cidr, uid) => {
-                self.spawn(
-                    |client| async move { Some(write::delete_block(client, cidr, uid).await) },
-                );
+                let lost = ipam::Input::DeleteFailed { cidr };
+                self.spawn(Some(Input::Ipam(Box::new(lost))), |client| async move {
+                    Some(write::delete_block(client, cidr, uid).await)
+                });
             }
             Output::MirrorBlock(cidr, uid, allocations) => {
-                self.spawn(|client| async move {
+                let lost = ipam::Input::MirrorFailed { cidr };
+                self.spawn(Some(Input::Ipam(Box::new(lost))), |client| async move {
                     Some(write::mirror_block(client, cidr, uid, allocations).await)
                 });
             }
             Output::SurveyBlocks => {
-                self.spawn(|client| async { Some(write::survey_blocks(client).await) })
+                self.spawn(
+                    Some(Input::Ipam(Box::new(ipam::Input::SurveyFailed))),
+                    |client| async { Some(write::survey_blocks(client).await) },
+                );
             }
-            Output::PoolCondition(name, problem) => self.spawn(|client| async move {
+            Output::PoolCondition(name, problem) => self.spawn(None, |client| async move {
                 write::pool_condition(client, name, problem).await;
                 None
             }),
             Output::FetchPod(namespace, name, uid) => {
-                self.spawn(|client| async move {
+                let away = Fetched::Away("it does not answer".into());
+                let lost = Input::PodFetched(uid.clone(), Box::new(away));
+                self.spawn(Some(lost), |client| async move {
                     Some(write::fetch_pod(client, namespace, name, uid).await)
                 });
             }
@@ -274,15 +322,15 @@ impl Loop {
         Ok(())
     }
 
-    /// Writes to the API without waiting; what comes of it is an input.
-    fn spawn<F>(&self, work: impl FnOnce(Client) -> F)
+    /// Writes to the API without waiting; what comes of it is an input, and `lost` is when nothing does.
+    fn spawn<F>(&self, lost: Option<Input>, work: impl FnOnce(Client) -> F)
     where
         F: Future<Output = Option<Input>> + Send + 'static,
     {
         let work = work(self.client.clone());
         let answers = self.answers.0.clone();
         tokio::spawn(async move {
-            if let Some(input) = work.await {
+            if let Some(input) = write::outcome(work, write::PATIENCE, lost).await {
                 let _ = answers.send(input).await;
             }
         });
@@ -320,13 +368,5 @@ impl Loop {
             Query::Endpoints(answer) => drop(answer.send(self.agent.list_endpoints())),
             Query::Policies(answer) => drop(answer.send(self.agent.list_policies())),
         }
-    }
-}
-
-/// Takes what else is there, up to a burst.
-fn drain<T>(from: &mut mpsc::Receiver<T>, mut take: impl FnMut(T)) {
-    for _ in 0..BURST {
-        let Ok(item) = from.try_recv() else { return };
-        take(item);
     }
 }

@@ -1,6 +1,8 @@
 //! What felix writes to the Kubernetes API. Each write answers with an input for the agent; none is retried here: the
 //! agent decides again with what it knows then.
 
+use std::time::Duration;
+
 use crds::condition::{self, Condition, ConditionStatus};
 use crds::ipam_block::{Allocation, Block};
 use crds::net::Cidr;
@@ -14,6 +16,29 @@ use serde_json::json;
 
 use crate::agent::input::{Fetched, Input};
 use crate::translate;
+
+/// Longest that one write may take. An API server that hangs answers nothing, and its connection stays open.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What comes of `work`, which is `lost` when it takes too long or panics: whoever waits for an answer always gets one.
+pub async fn outcome(
+    work: impl Future<Output = Option<Input>> + Send + 'static,
+    patience: Duration,
+    lost: Option<Input>,
+) -> Option<Input> {
+    let done = tokio::spawn(tokio::time::timeout(patience, work)).await;
+    match done {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) => {
+            tracing::warn!("the API does not answer");
+            lost
+        }
+        Err(error) => {
+            tracing::error!(%error, "a write to the API broke off");
+            lost
+        }
+    }
+}
 
 /// Claims a block: the create is the only arbiter.
 pub async fn create_block(client: Client, cidr: Cidr, block: IPAMBlock) -> Input {
@@ -177,4 +202,28 @@ pub async fn network_available(client: Client, node: &str) -> kube::Result<()> {
     api.patch_status(node, &PatchParams::default(), &Patch::Strategic(patch))
         .await
         .map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn work_that_breaks_off_is_answered_too() {
+        let lost = || Some(Input::Ipam(Box::new(ipam::Input::SurveyFailed)));
+        let told = |input| match input {
+            Some(Input::Ipam(input)) => matches!(*input, ipam::Input::SurveyFailed),
+            _ => false,
+        };
+        let broken = async { panic!("a bug, or the runtime ends") };
+        assert!(told(outcome(broken, PATIENCE, lost()).await));
+        assert!(matches!(
+            outcome(async { Some(Input::Tick) }, PATIENCE, lost()).await,
+            Some(Input::Tick)
+        ));
+        let hanging = std::future::pending();
+        assert!(told(
+            outcome(hanging, Duration::from_millis(1), lost()).await
+        ));
+    }
 }
