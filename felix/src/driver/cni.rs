@@ -1,15 +1,14 @@
 //! Serves the plugin's frames on a unix socket.
 
-use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use api::local::Listener;
 use cni::frame::{self, Reply, Request};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
 
 use crate::agent::input::{CallId, Input};
 
@@ -46,31 +45,12 @@ impl Event {
     }
 }
 
-/// Listens on `path`, readable by root only. A socket that an earlier life left is replaced; anything else there is not.
-pub fn listen(path: &Path) -> io::Result<UnixListener> {
-    if let Some(dir) = path.parent() {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-    }
-    match fs::symlink_metadata(path) {
-        Ok(meta) if meta.file_type().is_socket() => fs::remove_file(path)?,
-        Ok(_) => {
-            let what = format!("{} exists and is not a socket: remove it", path.display());
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
 /// Accepts until the main loop is gone.
-pub async fn serve(listener: UnixListener, events: mpsc::Sender<Event>) {
+pub async fn serve(mut listener: Listener, events: mpsc::Sender<Event>) {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
+    while let Some(accepted) = listener.next().await {
+        match accepted {
+            Ok(stream) => {
                 let id = NEXT.fetch_add(1, Ordering::Relaxed);
                 tokio::spawn(connection(stream, id, events.clone()));
             }

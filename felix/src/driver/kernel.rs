@@ -173,13 +173,20 @@ impl Kernel {
     pub fn drifted(&mut self, wanted: &Tables) -> anyhow::Result<bool> {
         let links = self.netlink.links()?.into_values();
         let mut ours = links.filter(|link| link.name.starts_with(HOST_PREFIX));
-        Ok(ours.any(|link| link.group != group(&link.name, wanted).0) || !self.nft.intact()?)
+        let strayed = ours.any(|link| {
+            let wanted = wanted.links.get(&link.name).unwrap_or(&UNPROGRAMMED);
+            link.group != wanted.0
+        });
+        Ok(strayed || !self.nft.intact()?)
     }
 
-    /// Is an interface in another group than it should be? One that is gone is not.
+    /// Is an interface in another group than it should be? One that shall be in none, or is gone, is not.
     pub fn regrouped(&mut self, name: &str, wanted: &Tables) -> anyhow::Result<bool> {
+        let Some(subject) = wanted.links.get(name) else {
+            return Ok(false);
+        };
         let link = self.netlink.link(name)?;
-        Ok(link.is_some_and(|link| link.group != group(name, wanted).0))
+        Ok(link.is_some_and(|link| link.group != subject.0))
     }
 
     /// MTU for pods, in bytes, as of the last look.
@@ -283,11 +290,6 @@ fn prefix((op, _): &(Op, Refusal)) -> Option<Cidr> {
         }
         Op::AddNexthop(..) | Op::ReplaceNexthop(..) | Op::DeleteNexthop(_) => None,
     }
-}
-
-/// The group an interface shall be in.
-fn group(name: &str, wanted: &Tables) -> Subject {
-    wanted.links.get(name).copied().unwrap_or(UNPROGRAMMED)
 }
 
 fn remember(routes: &mut Routes, op: Op) {

@@ -19,6 +19,7 @@ pub mod write;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use api::local::Listener;
 use api::paths;
 use crds::ipam_block::Owner;
 use ipam::journal::Replay;
@@ -96,12 +97,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let (to_kernel, kernel_events) = mpsc::channel(QUEUE);
     let (to_queries, queries) = mpsc::channel(QUEUE);
     watch::start(&client, &args.node_name, &to_updates);
-    let listener = cni::listen(&args.run_dir.join(paths::CNI_SOCKET))
+    let listener = Listener::bind(&args.run_dir.join(paths::CNI_SOCKET))
         .context("listening for the CNI plugin")?;
     tokio::spawn(cni::serve(listener, to_calls));
     tokio::spawn(bgp::run(args.run_dir.join(paths::BGPD_SOCKET), to_bgp));
     found.changes.report(to_kernel);
-    let status = api::local::Listener::bind(&args.run_dir.join(paths::FELIX_SOCKET))
+    let status = Listener::bind(&args.run_dir.join(paths::FELIX_SOCKET))
         .context("listening for margayctl")?;
     let server = tonic::transport::Server::builder().add_service(grpc::Service::server(to_queries));
     tokio::spawn(server.serve_with_incoming(status));

@@ -1,6 +1,6 @@
 //! What felix keeps in its state directory: its instance id and the attachment log.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 pub struct StateDir {
     dir: PathBuf,
     log: File,
+    /// Locked for as long as this process lives: two would give out the same addresses.
+    _lock: File,
 }
 
 /// What an earlier life left.
@@ -24,6 +26,7 @@ pub struct Left {
 }
 
 const INSTANCE: &str = "instance";
+const LOCK: &str = "lock";
 const LOG: &str = "attachments.log";
 
 impl StateDir {
@@ -34,6 +37,7 @@ impl StateDir {
             .mode(0o700)
             .create(dir)
             .map_err(|e| named(&e, dir))?;
+        let lock = lock(dir)?;
         let (instance, fresh) = instance(dir)?;
         let path = dir.join(LOG);
         let mut file = OpenOptions::new()
@@ -49,6 +53,7 @@ impl StateDir {
             Self {
                 dir: dir.to_owned(),
                 log: file.try_clone()?,
+                _lock: lock,
             },
             Left {
                 instance,
@@ -82,6 +87,28 @@ pub fn boot_id() -> io::Result<String> {
 /// A new random id.
 pub fn random_id() -> io::Result<String> {
     fs::read_to_string("/proc/sys/kernel/random/uuid").map(|id| id.trim().to_owned())
+}
+
+fn lock(dir: &Path) -> io::Result<File> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|e| named(&e, &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let what = format!(
+                "{}: another margay-felix runs with this state directory; stop it first, or give this one a --state-dir of its own",
+                dir.display()
+            );
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, what))
+        }
+        Err(TryLockError::Error(error)) => Err(named(&error, &path)),
+    }
 }
 
 fn instance(dir: &Path) -> io::Result<(String, bool)> {
@@ -126,6 +153,12 @@ mod tests {
         assert!(left.fresh && left.log.is_empty());
         state.append(b"one").unwrap();
         state.append(b"two").unwrap();
+        let second = StateDir::open(&dir).unwrap_err();
+        assert!(
+            second.to_string().contains("another margay-felix"),
+            "{second}"
+        );
+        drop(state);
         let (mut state, again) = StateDir::open(&dir).unwrap();
         assert_eq!(
             (again.instance.as_str(), again.fresh),
@@ -134,6 +167,7 @@ mod tests {
         assert_eq!(again.log, b"onetwo");
         state.rewrite(b"three").unwrap();
         state.append(b"four").unwrap();
+        drop(state);
         assert_eq!(StateDir::open(&dir).unwrap().1.log, b"threefour");
     }
 }
