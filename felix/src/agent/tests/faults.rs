@@ -200,3 +200,20 @@ fn a_refused_route_holds_up_only_what_it_leads_to() {
     rig.wait(60_000);
     assert!(rig.applied <= tries + 2, "and then left in peace");
 }
+
+#[test]
+fn a_route_that_another_program_holds_is_a_problem_until_it_is_gone() {
+    let mut rig = Rig::synced();
+    let refused = BTreeSet::from(["10.244.1.0/26 metric 128".to_owned()]);
+    rig.give(Input::RoutesRefused(refused));
+    let problems = rig.agent.status(rig.now).problems;
+    assert!(
+        problems
+            .iter()
+            .any(|problem| problem.contains("10.244.1.0/26 metric 128")),
+        "{problems:?}"
+    );
+    rig.give(Input::RoutesRefused(BTreeSet::new()));
+    let problems = rig.agent.status(rig.now).problems;
+    assert!(!problems.iter().any(|problem| problem.contains("metric")));
+}

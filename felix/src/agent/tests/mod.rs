@@ -591,20 +591,3 @@ fn a_watch_that_goes_on_is_no_problem_any_more() {
     let resumed = rig.agent.status(rig.now);
     assert!(resumed.api_connected && resumed.problems == well.problems);
 }
-
-#[test]
-fn a_route_that_another_program_holds_is_a_problem_until_it_is_gone() {
-    let mut rig = Rig::synced();
-    let refused = BTreeSet::from(["10.244.1.0/26 metric 128".to_owned()]);
-    rig.give(Input::RoutesRefused(refused));
-    let problems = rig.agent.status(rig.now).problems;
-    assert!(
-        problems
-            .iter()
-            .any(|problem| problem.contains("10.244.1.0/26 metric 128")),
-        "{problems:?}"
-    );
-    rig.give(Input::RoutesRefused(BTreeSet::new()));
-    let problems = rig.agent.status(rig.now).problems;
-    assert!(!problems.iter().any(|problem| problem.contains("metric")));
-}
