@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lab::{Lab, Options};
+use lab::Lab;
 
 use crate::ground::Ground;
 use crate::{bgp, cni, pods, usage};
@@ -87,11 +87,7 @@ pub fn run(args: &Args) -> Result<()> {
 /// A lab of three nodes, with the time it took.
 fn lab(ground: &Ground) -> Result<Lab> {
     let start = Instant::now();
-    let lab = Lab::up(&Options {
-        dir: ground.lab_dir(),
-        report: |_| {},
-        ..Options::default()
-    })?;
+    let lab = ground.lab()?;
     println!(
         "lab up, three nodes Ready: {:.1} s",
         start.elapsed().as_secs_f64()

@@ -43,7 +43,7 @@ pub(crate) fn run(ground: &Ground, routes: u32, rounds: u32) -> Result<()> {
             round(ground, *middle, &config, routes, need)?;
         }
     }
-    let mut table = Table::new(
+    let mut table = Table::compared(
         &format!(
             "BGP, {routes} routes (/26, 64 to a set of attributes) from a BIRD to a BIRD through …, medians of {rounds}"
         ),

@@ -4,11 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 use lab::process::{Processes, Program};
-use lab::{Lab, netns};
+use lab::{Lab, Options, netns};
 
 /// The traces of one run. Dropped, they are removed.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub(crate) struct Ground {
     /// Begins the names of namespaces, and marks processes.
     prefix: String,
     processes: Processes,
+    /// Held while something is made, and for good by whoever cleans up: nothing is made behind its back.
+    gate: Arc<Mutex<()>>,
 }
 
 impl Ground {
@@ -33,14 +36,20 @@ impl Ground {
             processes: Processes::new(dir.clone(), dir.clone(), &prefix),
             dir,
             prefix,
+            gate: Arc::default(),
         };
         clean_at_signals(&ground)?;
         Ok(ground)
     }
 
-    /// Where the lab of this run lives.
-    pub(crate) fn lab_dir(&self) -> PathBuf {
-        self.dir.join("lab")
+    /// Makes the lab of this run.
+    pub(crate) fn lab(&self) -> Result<Lab> {
+        let _gate = pass(&self.gate);
+        Lab::up(&Options {
+            dir: self.dir.join("lab"),
+            report: |_| {},
+            ..Options::default()
+        })
     }
 
     /// A file or directory of this run.
@@ -50,6 +59,7 @@ impl Ground {
 
     /// Makes a network namespace.
     pub(crate) fn namespace(&self, name: &str) -> Result<Namespace> {
+        let _gate = pass(&self.gate);
         let name = format!("{}{name}", self.prefix);
         netns::create(&name).with_context(|| format!("make the namespace {name}"))?;
         Ok(Namespace { name })
@@ -63,6 +73,7 @@ impl Ground {
         args: &[&str],
         within: &Namespace,
     ) -> Result<i32> {
+        let _gate = pass(&self.gate);
         self.processes.start(&Program {
             name: name.to_owned(),
             path: path.to_owned(),
@@ -87,6 +98,8 @@ impl Ground {
 
 impl Drop for Ground {
     fn drop(&mut self) {
+        // After a signal this waits until the process ends.
+        let _gate = pass(&self.gate);
         clean(&self.dir, &self.prefix, &self.processes);
     }
 }
@@ -135,6 +148,10 @@ impl Drop for Namespace {
     }
 }
 
+fn pass(gate: &Mutex<()>) -> MutexGuard<'_, ()> {
+    gate.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Removes everything, and says what cannot be removed.
 fn clean(dir: &Path, prefix: &str, processes: &Processes) {
     let told = |what: &str, problem: Option<String>| {
@@ -172,7 +189,7 @@ fn clean_at_signals(ground: &Ground) -> Result<()> {
         )
     };
     let (dir, prefix) = (ground.dir.clone(), ground.prefix.clone());
-    let processes = ground.processes.clone();
+    let (processes, gate) = (ground.processes.clone(), ground.gate.clone());
     thread::spawn(move || {
         let code = runtime.block_on(async {
             tokio::select! {
@@ -181,6 +198,7 @@ fn clean_at_signals(ground: &Ground) -> Result<()> {
             }
         });
         eprintln!("interrupted; cleaning up");
+        let _gate = pass(&gate);
         clean(&dir, &prefix, &processes);
         std::process::exit(code)
     });

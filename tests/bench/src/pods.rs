@@ -39,7 +39,7 @@ pub(crate) fn run(lab: &Lab, n: u32) -> Result<()> {
         let enforced = enforced(&client, &pods, &mut events, &client_netns, n).await?;
         pods.delete("client", &DeleteParams::default()).await?;
         gone(&mut events, "client").await?;
-        let mut table = Table::new(
+        let mut table = Table::alone(
             &format!(
                 "From the API to the packet, {n} of each, IPv4 and IPv6 by turns (scheduler and node runner are the \
                  lab's; no container is started)"

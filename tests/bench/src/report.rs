@@ -37,20 +37,31 @@ impl Samples {
     }
 }
 
-/// Lines of figures: ours, the other's, and the ratio.
+/// Lines of figures.
 #[derive(Debug)]
 pub(crate) struct Table {
     title: String,
     columns: Vec<String>,
+    /// Of the first two columns.
+    ratio: bool,
     rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    /// Columns are named after what is measured in them; where there are two or more, the ratio is that of the first two.
-    pub(crate) fn new(title: &str, columns: &[&str]) -> Self {
+    /// Columns are ours, the other's and perhaps more; a last one has the ratio of the first two.
+    pub(crate) fn compared(title: &str, columns: &[&str]) -> Self {
+        Self {
+            ratio: true,
+            ..Self::alone(title, columns)
+        }
+    }
+
+    /// Columns are what they are named.
+    pub(crate) fn alone(title: &str, columns: &[&str]) -> Self {
         Self {
             title: title.to_owned(),
             columns: columns.iter().map(|&c| c.to_owned()).collect(),
+            ratio: false,
             rows: Vec::new(),
         }
     }
@@ -60,7 +71,7 @@ impl Table {
         let mut row = vec![what.to_owned()];
         row.extend(figures.iter().map(|f| figure(*f)));
         row.resize(self.columns.len() + 1, String::new());
-        if let [ours, others, ..] = figures {
+        if let ([ours, others, ..], true) = (figures, self.ratio) {
             row.push(figure(ours / others));
         }
         self.rows.push(row);
@@ -73,7 +84,7 @@ impl Table {
     fn text(&self) -> String {
         let mut head = vec![String::new()];
         head.extend(self.columns.iter().cloned());
-        if self.columns.len() > 1 {
+        if self.ratio {
             head.push("ratio".to_owned());
         }
         let widths: Vec<usize> = (0..head.len())
@@ -134,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_table_lines_up_and_divides() {
-        let mut table = Table::new("ADD", &["ours", "theirs", "none"]);
+        let mut table = Table::compared("ADD", &["ours", "theirs", "none"]);
         table.row("median, ms", &[5.0, 20.0, 123.4]);
         table.row("RSS", &[f64::NAN, 1.0]);
         let expected = "\nADD\n              ours  theirs  none  ratio\n  median, ms  5.00    20.0   123   0.25\n  RSS            -    1.00            -\n";
