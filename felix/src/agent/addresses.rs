@@ -306,11 +306,14 @@ impl Agent {
         for cidr in held {
             let pool = self.pools.values().find(|pool| pool.cidr.covers(cidr));
             let export = pool.is_none_or(|pool| pool.export);
-            if self.blocks.held.insert(cidr, export) == Some(!export) {
-                let message = match export {
-                    true => self.bgp.announce(cidr, OriginKind::Block),
-                    false => self.bgp.withdraw(cidr).0,
-                };
+            if self.blocks.held.insert(cidr, export) != Some(!export) {
+                continue;
+            }
+            if export {
+                // Announced when the kernel is seen to have its unreachable route.
+                self.routes_dirty = true;
+            } else {
+                let message = self.bgp.withdraw(cidr).0;
                 self.outputs.extend(message.map(Output::ToBgpd));
             }
         }

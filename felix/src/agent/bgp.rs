@@ -26,6 +26,8 @@ pub struct Bgp {
     sent: u64,
     /// Of bgpd's last message that we took.
     taken: u64,
+    /// The newest of those that we said is in the kernel.
+    acked: u64,
     origins: BTreeMap<Cidr, OriginKind>,
     /// Withdrawn prefixes and the generation whose ack says that bgpd has told its peers.
     withdrawn: BTreeMap<Cidr, u64>,
@@ -68,6 +70,7 @@ impl Bgp {
             connected: false,
             sent: 0,
             taken: 0,
+            acked: 0,
             origins: BTreeMap::new(),
             withdrawn: BTreeMap::new(),
             best: BTreeMap::new(),
@@ -117,6 +120,7 @@ impl Bgp {
         self.connected = true;
         self.sent = 0;
         self.taken = 0;
+        self.acked = 0;
         self.stale = self.best.keys().copied().collect();
         let mut messages = vec![
             message(felix_message::Body::Hello(self.hello.clone())),
@@ -132,7 +136,8 @@ impl Bgp {
                 .into_iter()
                 .map(|(prefix, kind)| self.origin(prefix, kind, false)),
         );
-        // What was being withdrawn is absent from this snapshot: its end withdraws it.
+        // What was being withdrawn is absent from this snapshot: its end withdraws it, and no message before.
+        self.sent += 1;
         for generation in self.withdrawn.values_mut() {
             *generation = self.sent;
         }
@@ -142,10 +147,21 @@ impl Bgp {
         messages
     }
 
-    /// The stream ended. Prefixes being withdrawn count as told: bgpd's own end told its peers.
-    pub fn disconnect(&mut self) -> Vec<Cidr> {
+    /// The stream ended. Nothing is known of prefixes that were being withdrawn: a bgpd that lives on goes on announcing
+    /// them, and the next stream tells it.
+    pub const fn disconnect(&mut self) {
         self.connected = false;
-        std::mem::take(&mut self.withdrawn).into_keys().collect()
+    }
+
+    /// Is there a prefix of which it is not known yet that the peers were told?
+    #[must_use]
+    pub fn withdrawing(&self) -> bool {
+        !self.withdrawn.is_empty()
+    }
+
+    /// There was no bgpd for so long that no peer can still hold what it announced.
+    pub fn forget_withdrawn(&mut self) -> Change {
+        Change::Withdrawn(std::mem::take(&mut self.withdrawn).into_keys().collect())
     }
 
     /// Announces a prefix, from now on and on every stream to come.
@@ -155,17 +171,17 @@ impl Bgp {
         (self.connected && !known).then(|| self.origin(prefix, kind, false))
     }
 
-    /// Withdraws a prefix. It is [`Change::Withdrawn`] once bgpd has told its peers; at once when there is no bgpd.
+    /// Withdraws a prefix. It is [`Change::Withdrawn`] once bgpd has told its peers; at once when it never was announced.
     pub fn withdraw(&mut self, prefix: Cidr) -> (Option<FelixMessage>, Change) {
         let Some(kind) = self.origins.remove(&prefix) else {
-            return (None, Change::Withdrawn(vec![prefix]));
+            return match self.withdrawn.contains_key(&prefix) {
+                true => (None, Change::Nothing),
+                false => (None, Change::Withdrawn(vec![prefix])),
+            };
         };
-        if !self.connected {
-            return (None, Change::Withdrawn(vec![prefix]));
-        }
-        let message = self.origin(prefix, kind, true);
+        let message = self.connected.then(|| self.origin(prefix, kind, true));
         self.withdrawn.insert(prefix, self.sent);
-        (Some(message), Change::Nothing)
+        (message, Change::Nothing)
     }
 
     /// Prefixes that are originated.
@@ -173,14 +189,16 @@ impl Bgp {
         self.origins.keys()
     }
 
-    /// What to answer when everything bgpd said so far is in the kernel.
-    #[must_use]
-    pub fn ack(&self) -> Option<FelixMessage> {
-        let ack = Ack {
+    /// What to answer when everything bgpd said so far is in the kernel; nothing when it was answered already.
+    pub fn ack(&mut self) -> Option<FelixMessage> {
+        if !self.connected || self.taken <= self.acked {
+            return None;
+        }
+        self.acked = self.taken;
+        Some(message(felix_message::Body::Ack(Ack {
             generation: self.taken,
             error: String::new(),
-        };
-        (self.connected && self.taken > 0).then(|| message(felix_message::Body::Ack(ack)))
+        })))
     }
 
     /// Takes a message of bgpd's.
@@ -331,7 +349,7 @@ mod tests {
         assert!(
             matches!(&kinds[2], felix_message::Body::Origin(o) if o.prefix == "10.0.0.0/26" && o.generation == 1)
         );
-        assert!(matches!(&kinds[3], felix_message::Body::EndOfSnapshot(e) if e.generation == 1));
+        assert!(matches!(&kinds[3], felix_message::Body::EndOfSnapshot(e) if e.generation == 2));
     }
 
     #[test]
@@ -365,11 +383,47 @@ mod tests {
         let (message, change) = bgp.withdraw(cidr("10.0.0.0/26"));
         assert!(message.is_some());
         assert_eq!(change, Change::Nothing);
-        assert_eq!(bgp.take(ack(1)), Change::Nothing);
+        assert_eq!(bgp.take(ack(2)), Change::Nothing, "the snapshot");
         assert_eq!(
-            bgp.take(ack(2)),
+            bgp.withdraw(cidr("10.0.0.0/26")),
+            (None, Change::Nothing),
+            "asking again makes nothing sooner"
+        );
+        assert_eq!(
+            bgp.take(ack(3)),
             Change::Withdrawn(vec![cidr("10.0.0.0/26")])
         );
+    }
+
+    #[test]
+    fn a_withdrawal_outlives_the_stream() {
+        let (kept, gone) = (cidr("10.0.0.0/26"), cidr("10.0.1.0/26"));
+        let mut bgp = bgp();
+        bgp.announce(kept, OriginKind::Block);
+        bgp.announce(gone, OriginKind::Block);
+        bgp.connect();
+        bgp.disconnect();
+        assert_eq!(bgp.withdraw(gone), (None, Change::Nothing));
+        assert!(bgp.withdrawing());
+        assert_eq!(bgp.connect().len(), 4, "one origin is left");
+        assert_eq!(bgp.take(ack(1)), Change::Nothing, "only the origin");
+        assert_eq!(bgp.take(ack(2)), Change::Withdrawn(vec![gone]));
+        bgp.withdraw(kept);
+        bgp.disconnect();
+        assert_eq!(bgp.forget_withdrawn(), Change::Withdrawn(vec![kept]));
+    }
+
+    #[test]
+    fn what_is_in_the_kernel_is_said_once() {
+        let mut bgp = bgp();
+        bgp.connect();
+        assert_eq!(bgp.ack(), None);
+        bgp.take(route(1, "10.1.0.0/26", &["192.0.2.1"]));
+        assert!(bgp.ack().is_some());
+        assert_eq!(bgp.ack(), None);
+        bgp.connect();
+        bgp.take(route(1, "10.1.0.0/26", &["192.0.2.1"]));
+        assert!(bgp.ack().is_some(), "a new stream counts anew");
     }
 
     #[test]

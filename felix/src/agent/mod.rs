@@ -170,6 +170,8 @@ pub struct Agent {
     /// The attachment log cannot be written: why, and when it is tried again.
     log_problem: Option<(String, Millis)>,
     network_available: bool,
+    /// Since when there is no bgpd.
+    bgpd_away: Option<Millis>,
     /// Pods wait until BGP was heard, but not longer than this.
     bgp_until: Option<Millis>,
     started: Millis,
@@ -186,6 +188,9 @@ const LONGEST_RETRY: Millis = 5_000;
 const LOG_RETRY: Millis = 1_000;
 /// The node takes pods without having heard from any BGP peer after this long.
 const BGP_PATIENCE: Millis = 30_000;
+/// A peer keeps the routes of a bgpd that is gone this long at most: hold time (RFC 4271, 90 s) and restart time of a
+/// graceful restart (RFC 4724, 120 s by default), rounded up.
+const PEERS_FORGET: Millis = 240_000;
 
 /// When to try again after one more failure, and how many there were in a row.
 fn again(before: Option<(Millis, u32)>, now: Millis) -> (Millis, u32) {
@@ -203,6 +208,7 @@ impl Agent {
             Input::Hangup(call) => self.hangup(call, now),
             Input::Detach(key) => self.del(None, &key, now),
             Input::BgpdConnected => {
+                self.bgpd_away = None;
                 let messages = self.bgp.connect();
                 self.outputs
                     .extend(messages.into_iter().map(Output::ToBgpd));
@@ -212,8 +218,8 @@ impl Agent {
                 self.bgp_changed(change, now);
             }
             Input::BgpdLost => {
-                let withdrawn = self.bgp.disconnect();
-                self.bgp_changed(bgp::Change::Withdrawn(withdrawn), now);
+                self.bgp.disconnect();
+                self.bgpd_away = Some(now);
             }
             Input::Link(name, ifindex) => self.link(&name, ifindex),
             Input::Mtu(mtu) => self.mtu = mtu,
@@ -228,6 +234,10 @@ impl Agent {
             Input::Tick => {
                 self.ipam(ipam::Input::Tick, now);
                 self.hurry(now);
+                if self.withdrawn_at().is_some_and(|at| now >= at) {
+                    let change = self.bgp.forget_withdrawn();
+                    self.bgp_changed(change, now);
+                }
             }
         }
     }
@@ -265,6 +275,7 @@ impl Agent {
             route_retry,
             log,
             self.bgp_until,
+            self.withdrawn_at(),
         ]
         .into_iter()
         .flatten()
@@ -409,6 +420,12 @@ impl Agent {
             self.network_available = true;
             self.outputs.push_back(Output::NetworkAvailable);
         }
+    }
+
+    /// When what is being withdrawn counts as withdrawn, although no bgpd says so.
+    fn withdrawn_at(&self) -> Option<Millis> {
+        let away = self.bgpd_away.filter(|_| self.bgp.withdrawing());
+        away.map(|since| since + PEERS_FORGET)
     }
 
     /// Why an ADD cannot be served now.

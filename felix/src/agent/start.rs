@@ -84,6 +84,7 @@ impl Agent {
             log_problem: None,
             routes_refused: BTreeSet::new(),
             network_available: false,
+            bgpd_away: Some(now),
             bgp_until: Some(now + BGP_PATIENCE),
             started: now,
             outputs: VecDeque::new(),

@@ -217,3 +217,58 @@ fn a_route_that_another_program_holds_is_a_problem_until_it_is_gone() {
     let problems = rig.agent.status(rig.now).problems;
     assert!(!problems.iter().any(|problem| problem.contains("metric")));
 }
+
+/// Prefixes announced or, with `withdrawn`, withdrawn on the stream to bgpd.
+fn origins(rig: &Rig, withdrawn: bool) -> Vec<String> {
+    let bodies = rig.to_bgpd.iter().filter_map(|m| m.body.as_ref());
+    bodies
+        .filter_map(|body| match body {
+            api::v1::felix_message::Body::Origin(o) if o.withdrawn == withdrawn => {
+                Some(o.prefix.clone())
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn a_pool_that_is_exported_again_is_announced_only_behind_its_route() {
+    let mut rig = Rig::synced();
+    rig.give(Input::BgpdConnected);
+    let announced = origins(&rig, false);
+    let export = |rig: &mut Rig, export| {
+        let pool = Pool {
+            export,
+            ..pool("10.244.0.0/16")
+        };
+        rig.feed(Update::Pool("10.244.0.0/16".into(), Ok(pool)));
+    };
+    export(&mut rig, false);
+    assert_eq!(origins(&rig, true), announced[..1]);
+    rig.kernel_refuses = true;
+    export(&mut rig, true);
+    assert_eq!(origins(&rig, false), announced, "not again yet");
+    rig.kernel_refuses = false;
+    rig.wait(1_000);
+    assert_eq!(origins(&rig, false)[announced.len()..], announced[..1]);
+}
+
+#[test]
+fn a_block_is_given_back_only_when_no_peer_can_hold_its_route() {
+    let mut rig = Rig::synced();
+    rig.give(Input::BgpdConnected);
+    rig.give(Input::BgpdLost);
+    // Without its pools a block is not needed.
+    for cidr in ["10.244.0.0/16", "fd00:10:244::/64"] {
+        rig.feed(Update::PoolGone(cidr.into()));
+    }
+    rig.wait(100_000);
+    assert_eq!(
+        rig.agent.wants().blocks.len(),
+        2,
+        "a bgpd may announce them"
+    );
+    rig.wait(PEERS_FORGET);
+    assert!(rig.agent.wants().blocks.is_empty());
+    assert!(rig.agent.list_blocks().blocks.is_empty());
+}
