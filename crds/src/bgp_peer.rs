@@ -53,7 +53,7 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub node_selector: Option<String>,
-    /// Address of the peer: 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179.
+    /// Address of the peer: 192.0.2.1 or 2001:db8::1; with a port, 192.0.2.1:1179, an IPv6 address then in brackets.
     #[serde(rename = "peerIP")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(r"isIP(self) || (self.matches('^[0-9.]+:[1-9][0-9]{0,4}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) <= 65535) || (self.matches('^\\[[0-9a-fA-F:.]+\\]:[1-9][0-9]{0,4}$') && isIP(self.split(']')[0].split('[')[1]) && int(self.split(']:')[1]) <= 65535)")

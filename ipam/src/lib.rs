@@ -20,7 +20,7 @@
 //!    owner was.
 //! 2. [`Input::InUse`] with the addresses the kernel's workload routes and the node's pods in the API show, and again about
 //!    every minute while [`Ipam::held`] is not 0. Only a log that is incomplete makes allocation wait for the first one.
-//! 3. [`Input::Pools`] whenever the pools in force for this node change, [`Input::BlockLimit`] with the configuration.
+//! 3. [`Input::Pools`] whenever the pools in force for this node change, [`Input::Configuration`] with the configuration.
 //! 4. [`Input::Listed`] with the node's blocks after the first and after every later list; Seen and Gone in between.
 //! 5. [`Ipam::allocate`] and [`Ipam::free`] as the plugin asks.
 //!

@@ -7,7 +7,7 @@
 //! bgp    BIRD ─► margay-bgpd ─► BIRD     ↔  BIRD ─► BIRD ─► BIRD     ↔  BIRD ─► BIRD
 //! ```
 //!
-//! Nothing here passes or fails on a figure. [`ground`] holds what a run makes on the machine and takes it away again.
+//! Nothing here passes or fails on a figure. `ground` holds what a run makes on the machine and takes it away again.
 
 pub mod args;
 mod attach;
