@@ -122,8 +122,15 @@ impl Agent {
         self.pools_changed(now);
     }
 
-    pub(super) fn pool(&mut self, name: String, pool: Result<Pool, crds::FieldError>, now: Millis) {
-        self.pool_told(&name, pool.as_ref().err().map(ToString::to_string));
+    pub(super) fn pool(
+        &mut self,
+        name: String,
+        pool: Result<Pool, crds::FieldError>,
+        refused: Option<bool>,
+        now: Millis,
+    ) {
+        let problem = pool.as_ref().err().map(ToString::to_string);
+        self.pool_told(&name, problem, refused);
         if let Ok(pool) = pool {
             self.pools.insert(name, pool);
             self.pools_changed(now);

@@ -22,7 +22,7 @@ impl Agent {
             }
             Update::PolicyGone(key) => self.engine.delete_policy(&key),
             Update::Node(node) => return self.node(node, now),
-            Update::Pool(name, pool) => return self.pool(name, pool, now),
+            Update::Pool(name, pool, refused) => return self.pool(name, pool, refused, now),
             Update::PoolGone(name) => return self.pool_gone(&name, now),
             Update::Block(block) => return self.block(&block, now),
             Update::BlockGone(name) => return self.block_gone(&name, now),
@@ -86,13 +86,15 @@ impl Agent {
         self.in_sync.len() == Kind::ALL.len()
     }
 
-    /// Says on a pool whether it is understood, when that changed.
-    pub(super) fn pool_told(&mut self, name: &str, problem: Option<String>) {
+    /// Says on a pool whether it is understood, when that changed or its condition says otherwise: an earlier life may
+    /// have left it. Words alone are no reason, or two versions of felix would never stop correcting each other.
+    pub(super) fn pool_told(&mut self, name: &str, problem: Option<String>, refused: Option<bool>) {
         let before = match &problem {
             Some(problem) => self.pool_errors.insert(name.to_owned(), problem.clone()),
             None => self.pool_errors.remove(name),
         };
-        if before != problem {
+        let contradicted = refused.is_some_and(|refused| refused != problem.is_some());
+        if before != problem || contradicted {
             self.outputs
                 .push_back(Output::PoolCondition(name.to_owned(), problem));
         }

@@ -113,7 +113,13 @@ pub enum Update {
     /// This node came or changed.
     Node(Node),
     /// A pool came or changed.
-    Pool(String, Result<crds::ip_pool::Pool, crds::FieldError>),
+    ///
+    /// The last part is whether its condition says that it is refused, `None` when that cannot be read.
+    Pool(
+        String,
+        Result<crds::ip_pool::Pool, crds::FieldError>,
+        Option<bool>,
+    ),
     /// A pool is gone.
     PoolGone(String),
     /// A block of this node came or changed.

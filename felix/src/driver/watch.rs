@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::pin::pin;
 use std::time::Duration;
 
+use crds::condition::{ACCEPTED, ConditionStatus};
 use crds::{IPAMBlock, IPAMConfiguration, IPPool, ipam_block, ipam_configuration};
 use futures::StreamExt;
 use futures::future::{Fuse, FusedFuture, FutureExt};
@@ -276,15 +277,27 @@ fn pools() -> Source<IPPool> {
         key: name,
         come: |object| {
             Some(match object {
-                Ok(pool) => Update::Pool(pool.name_any(), crds::ip_pool::Pool::try_from(&pool)),
+                Ok(pool) => Update::Pool(
+                    pool.name_any(),
+                    crds::ip_pool::Pool::try_from(&pool),
+                    Some(is_refused(&pool)),
+                ),
                 Err(bad) => Update::Pool(
                     bad.metadata.name.clone().unwrap_or_default(),
                     Err(undecodable(&bad)),
+                    None,
                 ),
             })
         },
         gone: |name| Some(Update::PoolGone(name)),
     }
+}
+
+/// Whether the object's condition says that it is not understood.
+fn is_refused(pool: &IPPool) -> bool {
+    let mut conditions = pool.status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .any(|condition| condition.type_ == ACCEPTED && condition.status == ConditionStatus::False)
 }
 
 fn blocks() -> Source<IPAMBlock> {

@@ -241,7 +241,7 @@ fn a_pool_that_is_exported_again_is_announced_only_behind_its_route() {
             export,
             ..pool("10.244.0.0/16")
         };
-        rig.feed(Update::Pool("10.244.0.0/16".into(), Ok(pool)));
+        rig.feed(Update::Pool("10.244.0.0/16".into(), Ok(pool), Some(false)));
     };
     export(&mut rig, false);
     assert_eq!(origins(&rig, true), announced[..1]);
@@ -271,4 +271,14 @@ fn a_block_is_given_back_only_when_no_peer_can_hold_its_route() {
     rig.wait(PEERS_FORGET);
     assert!(rig.agent.wants().blocks.is_empty());
     assert!(rig.agent.list_blocks().blocks.is_empty());
+}
+
+#[test]
+fn a_pool_that_an_earlier_life_refused_is_accepted_again() {
+    let mut rig = Rig::synced();
+    let told = |refused| Update::Pool("p".into(), Ok(pool("10.245.0.0/16")), Some(refused));
+    rig.feed(told(true));
+    assert_eq!(rig.conditions, [None], "its condition is put right");
+    rig.feed(told(false));
+    assert_eq!(rig.conditions, [None], "and then left alone");
 }

@@ -29,6 +29,7 @@ struct Rig {
     to_bgpd: Vec<FelixMessage>,
     fetches: Vec<String>,
     available: usize,
+    conditions: Vec<Option<String>>,
 }
 
 fn owner() -> Owner {
@@ -123,6 +124,7 @@ impl Rig {
             to_bgpd: Vec::new(),
             fetches: Vec::new(),
             available: 0,
+            conditions: Vec::new(),
         };
         rig.settle();
         rig
@@ -143,7 +145,7 @@ impl Rig {
         self.feed(Update::Node(node));
         self.feed(Update::Namespace("default".into(), BTreeMap::new()));
         for cidr in ["10.244.0.0/16", "fd00:10:244::/64"] {
-            self.feed(Update::Pool(cidr.into(), Ok(pool(cidr))));
+            self.feed(Update::Pool(cidr.into(), Ok(pool(cidr)), Some(false)));
         }
         for kind in Kind::ALL {
             self.feed(Update::InSync(kind));
@@ -248,7 +250,7 @@ impl Rig {
                     self.now,
                 );
             }
-            Output::PoolCondition(..) => {}
+            Output::PoolCondition(_, problem) => self.conditions.push(problem),
             Output::FetchPod(_, _, uid) => self.fetches.push(uid),
             Output::NetworkAvailable => self.available += 1,
             Output::Stop(reason) => panic!("stopped: {reason}"),
