@@ -9,6 +9,7 @@ use std::time::Duration;
 use crds::net::Family;
 use felix::driver::netlink::{Applied, Event, Monitor, Netlink};
 use felix::driver::sysctl;
+use felix::nft::diff::DOOMED;
 use felix::policy::tables::Subject;
 use felix::routes::diff::{self, Conflict, Op, Sweep};
 use felix::routes::model::{BGP_METRIC, Entry, Key, MAIN_TABLE, Via, WORKLOAD_METRIC};
@@ -494,6 +495,27 @@ fn links_get_their_groups_and_settings_and_go() {
 
     assert!(node.with(|netlink| netlink.delete_link("mgy0").expect("delete")));
     assert!(!node.with(|netlink| netlink.delete_link("mgy0").expect("delete")));
+}
+
+#[test]
+fn links_go_together_and_nobody_elses_with_them() {
+    let node = Node::new();
+    let names = ["mgya", "mgyb", "mgyc", "mgygone"].map(str::to_owned);
+    let make = "for n in a b c; do ip link add mgy$n type veth peer name pod$n; done";
+    let left = || node.namespace.sh("ip -o link").matches(": mgy").count();
+    node.namespace.sh(make);
+    let before = left();
+    node.with(|netlink| netlink.delete_links(&names).expect("delete"));
+    assert_eq!(left(), before - 3, "those that are not there stop nothing");
+
+    node.namespace.sh(make);
+    let group = DOOMED.0;
+    node.namespace.sh(&format!(
+        "ip link add other group {group} type veth peer name another"
+    ));
+    node.with(|netlink| netlink.delete_links(&names).expect("delete"));
+    assert_eq!(left(), before - 3);
+    assert!(node.namespace.sh("ip -o link").contains("other"));
 }
 
 #[test]

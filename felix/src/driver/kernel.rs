@@ -15,7 +15,7 @@ use super::socket::Refusal;
 use super::{sysctl, tamper};
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
-use crate::nft::diff::{self, Phases, UNPROGRAMMED};
+use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
 use crate::policy::tables::{Subject, Tables};
 use crate::routes::diff::{Op, diff};
 use crate::routes::model::{
@@ -172,7 +172,8 @@ impl Kernel {
     /// Has somebody else changed the rules, taken the table away, or put host interfaces into other groups?
     pub fn drifted(&mut self, wanted: &Tables) -> anyhow::Result<bool> {
         let links = self.netlink.links()?.into_values();
-        let mut ours = links.filter(|link| link.name.starts_with(HOST_PREFIX));
+        let mut ours =
+            links.filter(|link| link.name.starts_with(HOST_PREFIX) && link.group != DOOMED.0);
         let strayed = ours.any(|link| {
             let wanted = wanted.links.get(&link.name).unwrap_or(&UNPROGRAMMED);
             link.group != wanted.0
@@ -221,8 +222,9 @@ impl Kernel {
 
     fn groups(&mut self) -> anyhow::Result<BTreeMap<String, Subject>> {
         let links = self.netlink.links()?.into_values();
-        let ours =
-            links.filter(|link| link.name.starts_with(HOST_PREFIX) && link.group != UNPROGRAMMED.0);
+        let ours = links.filter(|link| {
+            link.name.starts_with(HOST_PREFIX) && ![UNPROGRAMMED.0, DOOMED.0].contains(&link.group)
+        });
         Ok(ours.map(|link| (link.name, Subject(link.group))).collect())
     }
 
@@ -309,16 +311,17 @@ fn remember(routes: &mut Routes, op: Op) {
     }
 }
 
-/// A thread that deletes interfaces.
+/// A thread that deletes interfaces: all that wait at a time together.
 fn undertaker() -> std::sync::mpsc::Sender<String> {
     let (doomed, names) = std::sync::mpsc::channel::<String>();
     std::thread::spawn(move || {
-        for name in names {
+        while let Ok(first) = names.recv() {
+            let batch: Vec<String> = std::iter::once(first).chain(names.try_iter()).collect();
             let deleted = Netlink::open()
                 .map_err(anyhow::Error::from)
-                .and_then(|mut kernel| Ok(kernel.delete_link(&name)?));
+                .and_then(|mut kernel| Ok(kernel.delete_links(&batch)?));
             if let Err(error) = deleted {
-                tracing::warn!(%error, name, "deleting a host interface");
+                tracing::warn!(%error, ?batch, "deleting host interfaces");
             }
         }
     });

@@ -7,6 +7,7 @@ use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use super::socket::{Error, ROUTE, Refusal, Socket, refusal};
+use crate::nft::diff::DOOMED;
 use crate::nla;
 use crate::policy::tables::Subject;
 use crate::routes::diff::Op;
@@ -215,6 +216,35 @@ impl Netlink {
             }
         }
         Ok(())
+    }
+
+    /// Removes links: one that is gone already is no matter. The kernel waits out a grace period (tens of milliseconds) with
+    /// its lock of all links held, once for each request, so that many links go in one.
+    pub fn delete_links(&mut self, names: &[String]) -> Result<(), Error> {
+        let mut outcome = match names {
+            [] | [_] => Ok(()),
+            many => self.delete_together(many),
+        };
+        for name in names {
+            outcome = self.delete_link(name).map(drop).and(outcome);
+        }
+        outcome
+    }
+
+    fn delete_together(&mut self, names: &[String]) -> Result<(), Error> {
+        let doomed: Vec<_> = names.iter().map(|name| (name.clone(), DOOMED)).collect();
+        self.set_groups(&doomed)?;
+        let links = self.links()?;
+        let mut group = links.values().filter(|link| link.group == DOOMED.0);
+        if !group.all(|link| names.contains(&link.name)) {
+            // Somebody else's has that number. One by one, then.
+            return Ok(());
+        }
+        let delete = |sequence| wire::delete_group(DOOMED.0, sequence);
+        match self.socket.request(delete, |_| {}) {
+            Err(error) if error.errno() != Some(libc::ENODEV) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// Removes a link; `false` when there was none.

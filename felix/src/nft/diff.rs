@@ -50,6 +50,8 @@ pub struct Phases {
 
 /// Device group of a link whose pod is not (or no longer) known: the kernel's default.
 pub const UNPROGRAMMED: Subject = Subject(0);
+/// Device group of links that are about to be removed. It is no subject's, so they are denied, too.
+pub const DOOMED: Subject = Subject(0x006d_dead);
 
 impl Phases {
     /// Nothing would change.

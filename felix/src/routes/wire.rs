@@ -152,6 +152,15 @@ pub fn delete_link(name: &str, sequence: u32) -> Vec<u8> {
     message.finish()
 }
 
+/// The request which removes every link of a device group, in one go.
+#[must_use]
+pub fn delete_group(group: u32, sequence: u32) -> Vec<u8> {
+    const GROUP: u16 = 27;
+    let mut message = Message::new(kind::DEL_LINK, REQUEST | ACK, sequence, &[0; 16]);
+    message.ne32(GROUP, group);
+    message.finish()
+}
+
 fn new_nexthop(id: u32, nexthop: &Nexthop, flags: u16, sequence: u32) -> Vec<u8> {
     let (family, onlink) = match nexthop {
         Nexthop::Leg(leg) => (family(leg.gateway), leg.onlink),
