@@ -1,6 +1,7 @@
 # Margay: build, check, test, run. `make help` lists the targets.
 
 CARGO ?= cargo
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := target/tools
 BINARIES := lab margayctl margay-felix margay-bgpd margay apiserver
 APT := bird2 conntrack iproute2 iputils-ping nftables procps python3-venv
@@ -16,7 +17,7 @@ help: ## list the targets
 build: ## build the release binaries into bin/
 	$(CARGO) build --release --locked $(addprefix --bin ,$(BINARIES))
 	@mkdir -p bin
-	@for b in $(BINARIES); do install -m 0755 target/release/$$b bin/$$b; done
+	@for b in $(BINARIES); do install -m 0755 $(TARGET)/release/$$b bin/$$b; done
 
 lab: tools build ## bring up the lab, show it, and leave it up
 	@PATH="$(CURDIR)/bin:$(CURDIR)/$(TOOLS)/bin:$$PATH" bin/lab up
