@@ -107,6 +107,13 @@ impl Agent {
     /// would take it away.
     fn obstacle(&mut self, ask: &Parked, now: Millis) -> Option<CniError> {
         let key = &ask.key;
+        if ask.pod.uid.is_empty() {
+            return Some(CniError::new(
+                Code::BadEnvironment,
+                "CNI_ARGS names no pod",
+                "K8S_POD_UID is missing, and policy goes by it: a newer container runtime tells it",
+            ));
+        }
         let Some(endpoint) = self.endpoints.get(&key.host_interface()) else {
             return self.status_error();
         };

@@ -177,7 +177,7 @@ pub async fn fetch_pod(client: Client, namespace: String, name: String, uid: Str
         .get_opt(&name)
         .await
     {
-        Ok(Some(pod)) if uid.is_empty() || pod.metadata.uid.as_deref() == Some(&uid) => {
+        Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(&uid) => {
             Fetched::Pod(translate::pod(pod))
         }
         Ok(_) => Fetched::Gone,

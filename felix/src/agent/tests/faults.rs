@@ -282,3 +282,16 @@ fn a_pool_that_an_earlier_life_refused_is_accepted_again() {
     rig.feed(told(false));
     assert_eq!(rig.conditions, [None], "and then left alone");
 }
+
+#[test]
+fn an_add_without_a_pod_is_told_so_at_once() {
+    let mut rig = Rig::synced();
+    let request = Request::Add {
+        key: key(1),
+        pod: Pod::default(),
+    };
+    rig.call(1, request);
+    let error = rig.error(1);
+    assert_eq!(error.code, Code::BadEnvironment);
+    assert!(error.details.contains("K8S_POD_UID"));
+}
