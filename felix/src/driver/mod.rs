@@ -62,6 +62,7 @@ pub fn log(args: &Args) -> anyhow::Result<()> {
 /// Runs felix until it is told to stop.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let clock = Instant::now();
+    let mut stop = Box::pin(stopped()?);
     let (state, left) = StateDir::open(&args.state_dir).context("opening the state directory")?;
     let boot_id = state::boot_id().context("reading the kernel's boot id")?;
     let replay = read_log(&left.log, &boot_id);
@@ -72,7 +73,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = Client::try_default()
         .await
         .context("finding the Kubernetes API ($KUBECONFIG or a service account)")?;
-    let node_uid = node_uid(&client, &args.node_name, &replay).await;
+    let node_uid = tokio::select! {
+        uid = node_uid(&client, &args.node_name, &replay) => uid,
+        () = &mut stop => return Ok(()),
+    };
     let owner = Owner {
         node: args.node_name.clone(),
         node_uid,
@@ -120,7 +124,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         queries,
     };
     Loop::new(args, client, agent, kernel, state, clock)
-        .run(sources, stopped()?)
+        .run(sources, stop)
         .await
 }
 
