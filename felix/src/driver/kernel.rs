@@ -136,7 +136,7 @@ impl Kernel {
                 self.nft.ensure_table()?;
                 let mut have = self.nft.read()?;
                 have.links = self.groups()?;
-                diff::plan(&have.diff(agent.tables()), true)
+                diff::take_over(&have.diff(agent.tables()))
             }
         };
         self.nft.apply(&phases.add).context("adding policy")?;

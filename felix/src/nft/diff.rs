@@ -5,7 +5,7 @@
 //! get their groups. Then everything else, additions and removals together with the bump of the epoch, in one
 //! transaction: whoever is judged in between is judged by the old rows or by the new ones, never by a mixture.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Element;
 use super::rows;
@@ -79,6 +79,53 @@ pub fn plan(changes: &[Change], narrowing: bool) -> Phases {
                 phases.commit.bump |= edit.new.is_none();
             }
             (None, _) => {}
+        }
+    }
+    phases
+}
+
+/// The same for a life of felix that takes over from an earlier one, whose numbers are other than its own. Between the
+/// second step and the third a link has its new subject while addresses have their old classes: what the old subject
+/// was allowed for these, the new one is allowed meanwhile.
+#[must_use]
+pub fn take_over(changes: &[Change]) -> Phases {
+    let mut phases = plan(changes, true);
+    let mut pairs: BTreeMap<Subject, Vec<_>> = BTreeMap::new();
+    let mut wanted = BTreeSet::new();
+    for change in changes {
+        if let Change::Pair(Edit { key, old, new }) = change {
+            if let Some(program) = old {
+                let (direction, subject, class) = *key;
+                let known = pairs.entry(subject).or_default();
+                known.push((direction, class, *program));
+            }
+            if new.is_some() {
+                wanted.insert(*key);
+            }
+        }
+    }
+    for change in changes {
+        let Change::Link(Edit {
+            old: Some(old),
+            new: Some(new),
+            ..
+        }) = change
+        else {
+            continue;
+        };
+        for &(direction, class, program) in pairs.get(old).into_iter().flatten() {
+            let key = (direction, *new, class);
+            // Two links may have had one subject, and have one again.
+            if wanted.insert(key) {
+                let bridge = Change::Pair(Edit {
+                    key,
+                    old: None,
+                    new: Some(program),
+                });
+                let element = rows::of(&bridge).and_then(|step| step.new);
+                phases.add.add.extend(element.clone());
+                phases.commit.delete.extend(element);
+            }
         }
     }
     phases
@@ -364,5 +411,31 @@ mod tests {
     #[test]
     fn no_change_is_no_step() {
         assert!(plan(&fixture().diff(&fixture()), false).is_empty());
+    }
+
+    #[test]
+    fn another_life_s_numbers_leave_no_gap_between_link_and_class() {
+        let have = fixture();
+        let (old, new) = (Subject::new(4, false, true), Subject::new(9, false, true));
+        let mut want = have.clone();
+        want.links.insert("mgy0000000000a1".into(), new);
+        want.pairs.remove(&(Direction::Ingress, old, Class(0x12)));
+        want.pairs
+            .insert((Direction::Ingress, new, Class(0x19)), Program(0x11));
+        want.defaults.remove(&(Direction::Ingress, old));
+        want.defaults
+            .insert((Direction::Ingress, new), Program(0x10));
+        for class in want.peers.values_mut() {
+            *class = Class(0x19);
+        }
+        let phases = take_over(&have.diff(&want));
+        let bridge = format!("pair_in {{ {} . 0:12 : 0:11 }}", new.0);
+        assert!(names(&phases.add.add).contains(&bridge), "{phases:#?}");
+        assert!(
+            names(&phases.commit.delete).contains(&bridge),
+            "{phases:#?}"
+        );
+        let same = take_over(&have.diff(&have));
+        assert!(same.add.is_empty() && same.commit.delete.is_empty());
     }
 }
