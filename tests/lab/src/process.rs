@@ -257,12 +257,13 @@ fn stat(pid: i32) -> Option<Stat> {
     parse_stat(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// proc(5): pid, (name), state, ppid …, start time as field 22. The name may hold spaces and brackets.
+/// proc(5): pid, (name), state, ppid …, number of threads as field 20, start time as field 22. The name may hold spaces
+/// and brackets. While other threads still end, a dead first thread is no dead process: its sockets are open.
 fn parse_stat(text: &str) -> Option<Stat> {
     let (_, rest) = text.rsplit_once(')')?;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(Stat {
-        zombie: matches!(*fields.first()?, "Z" | "X"),
+        zombie: matches!(*fields.first()?, "Z" | "X") && matches!(*fields.get(17)?, "0" | "1"),
         parent: fields.get(1)?.parse().ok()?,
         started: fields.get(19)?.parse().ok()?,
     })
@@ -300,6 +301,14 @@ mod tests {
                 started: 987_654
             })
         );
+        let zombie = |threads: u8| {
+            let line = line
+                .replace("S 7", "Z 7")
+                .replace("0 1 0 987", &format!("0 {threads} 0 987"));
+            parse_stat(&line).unwrap().zombie
+        };
+        assert!(zombie(1), "dead");
+        assert!(!zombie(4), "three threads still end");
         assert_eq!(parse_stat("nonsense"), None);
     }
 
