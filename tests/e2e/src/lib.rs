@@ -1,4 +1,5 @@
-//! What the end-to-end suites share. Each test binary has a lab of its own: real daemons, real BIRD, real kubectl,
-//! in network namespaces (root). [`suite`] is that lab and what tests ask of it.
+//! What the end-to-end suites share: real daemons, real BIRD, real kubectl, in network namespaces (root). [`suite`] is
+//! the lab of a test binary and what tests ask of it; [`fault`] a lab of one test, which breaks it.
 
+pub mod fault;
 pub mod suite;
