@@ -213,11 +213,9 @@ fn send(
         };
         if stopped.is_some_and(|at| awaited == 0 || now - at > patience) {
             loss.lost += awaited;
-            loss.gap = loss.gap.max(if awaited > 0 {
-                now - answered
-            } else {
-                Duration::ZERO
-            });
+            // The wait for what is lost is no gap.
+            let end = stopped.unwrap_or(now);
+            loss.gap = loss.gap.max(end.saturating_duration_since(answered));
             return Ok(loss);
         }
     }
