@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Config, Peer, PeerKey};
+use super::{Config, Options, Peer, PeerKey};
 
 /// What a changed peer has to go through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -81,6 +81,15 @@ fn speaker_cost(old: &Config, new: &Config) -> Cost {
         import_ranges,
         origins,
         multipath,
+        cluster_id,
+        filters,
+        advertisements,
+        // Each of these is applied by itself, past the sessions.
+        dynamic: _,
+        require_policy,
+        selection_deferral: _,
+        bmp: _,
+        drain,
     } = old;
     if *router_id != new.router_id {
         Cost::Session
@@ -88,6 +97,11 @@ fn speaker_cost(old: &Config, new: &Config) -> Cost {
         || *import_ranges != new.import_ranges
         || *origins != new.origins
         || *multipath != new.multipath
+        || *cluster_id != new.cluster_id
+        || *filters != new.filters
+        || *advertisements != new.advertisements
+        || *require_policy != new.require_policy
+        || *drain != new.drain
     {
         Cost::Routes
     } else {
@@ -110,8 +124,10 @@ fn peer_cost(old: &Peer, new: &Peer) -> Cost {
         export,
         import,
         timers,
+        options,
     } = old;
-    if *port != new.port
+    let options = options_cost(options, &new.options);
+    let rest = if *port != new.port
         || *remote_asn != new.remote_asn
         || *local_address != new.local_address
         || *families != new.families
@@ -119,6 +135,47 @@ fn peer_cost(old: &Peer, new: &Peer) -> Cost {
     {
         Cost::Session
     } else if *export != new.export || *import != new.import {
+        Cost::Routes
+    } else {
+        Cost::Nothing
+    };
+    rest.max(options)
+}
+
+/// What a change of the peer's options costs it.
+fn options_cost(old: &Options, new: &Options) -> Cost {
+    let Options {
+        local_port,
+        // The key is changed on the living connection.
+        password: _,
+        distance,
+        bfd: _,
+        graceful_restart,
+        limits: _,
+        allowed_own_as,
+        next_hop,
+        import_filters,
+        export_filters,
+        add_path,
+        keep_refused,
+        reachable_by: _,
+        cluster_id,
+    } = old;
+    if *local_port != new.local_port
+        || *distance != new.distance
+        || *add_path != new.add_path
+        || graceful_restart.enabled != new.graceful_restart.enabled
+        || graceful_restart.restart_time != new.graceful_restart.restart_time
+        || graceful_restart.long_lived_time != new.graceful_restart.long_lived_time
+    {
+        Cost::Session
+    } else if *allowed_own_as != new.allowed_own_as
+        || *next_hop != new.next_hop
+        || *import_filters != new.import_filters
+        || *export_filters != new.export_filters
+        || *keep_refused != new.keep_refused
+        || *cluster_id != new.cluster_id
+    {
         Cost::Routes
     } else {
         Cost::Nothing
@@ -134,18 +191,12 @@ mod tests {
 
     fn config(peers: &[u8]) -> Config {
         Config {
-            router_id: Ipv4Addr::new(192, 0, 2, 1),
-            asn: 65001,
-            listen_port: 179,
-            hold_time: 90,
             peers: peers
                 .iter()
                 .map(|n| Peer::new(IpAddr::from([192, 0, 2, *n]), 65000))
                 .collect(),
-            pools: Vec::new(),
-            import_ranges: Vec::new(),
-            origins: Vec::new(),
             multipath: 1,
+            ..Config::new(65001, Ipv4Addr::new(192, 0, 2, 1))
         }
     }
 

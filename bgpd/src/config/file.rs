@@ -276,6 +276,7 @@ pub fn parse(text: &str) -> Result<File, FileError> {
         import_ranges: configuration.import_ranges,
         origins,
         multipath: document.multipath,
+        ..Config::new(configuration.as_number, router_id)
     };
     Ok(File {
         config,

@@ -243,6 +243,7 @@ impl Cluster {
             import_ranges: configuration.import_ranges,
             origins: Vec::new(),
             multipath: MULTIPATH,
+            ..Config::new(asn, router_id(own, &self.node))
         };
         Ok(Outcome { config, problems })
     }

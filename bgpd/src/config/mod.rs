@@ -2,8 +2,11 @@
 
 mod diff;
 pub mod file;
+pub mod filter;
 pub mod kubernetes;
+mod options;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -13,6 +16,11 @@ use serde::{Deserialize, Serialize};
 use crate::Millis;
 
 pub use diff::{Cost, PeerChange, diff};
+pub use filter::Filter;
+pub use options::{
+    AddPath, Advertisement, Bfd, BmpStation, Distance, DynamicPeers, GracefulRestart, NextHopMode,
+    OnBfdFailure, Options, OverLimit, Password, PrefixLimit,
+};
 
 /// Equal-cost paths used when nobody says how many.
 const MULTIPATH: u8 = 16;
@@ -38,6 +46,66 @@ pub struct Config {
     pub origins: Vec<Origin>,
     /// The most equal-cost paths used for one prefix; at least 1.
     pub multipath: u8,
+    /// The cluster of reflection clients (RFC 4456); the BGP identifier when unset.
+    pub cluster_id: Option<Ipv4Addr>,
+    /// Filters by name; peers refer to them.
+    pub filters: BTreeMap<String, Filter>,
+    /// Own prefixes that are told with communities.
+    pub advertisements: Vec<Advertisement>,
+    /// Peers that are not configured one by one.
+    pub dynamic: Vec<DynamicPeers>,
+    /// External peers without a filter are told nothing and nothing of theirs is taken (RFC 8212). The built-in import
+    /// and export classes other than [`ImportPolicy::All`] and [`ExportClass::Transit`] count as filters.
+    pub require_policy: bool,
+    /// How long the best paths wait after a start for the peers' routes, milliseconds.
+    pub selection_deferral: Millis,
+    /// Stations of BMP.
+    pub bmp: Vec<BmpStation>,
+    /// The node is being drained.
+    pub drain: Drain,
+}
+
+/// How far the node shall be taken out of use (RFC 8326).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub enum Drain {
+    /// In use.
+    #[default]
+    No,
+    /// Addresses of services leave: told with GRACEFUL_SHUTDOWN first, withdrawn after [`Config::DRAIN_WAIT`]. Blocks stay.
+    Services,
+    /// Everything leaves in the same way.
+    Everything,
+}
+
+impl Config {
+    /// How long drained routes are told with GRACEFUL_SHUTDOWN before they are withdrawn, milliseconds.
+    pub const DRAIN_WAIT: Millis = 30_000;
+
+    /// How long the best paths wait after a start, when nothing else is said.
+    pub const SELECTION_DEFERRAL: Millis = 10_000;
+
+    /// A speaker without peers and without routes, everything else at its default.
+    pub fn new(asn: u32, router_id: Ipv4Addr) -> Self {
+        Self {
+            router_id,
+            asn,
+            listen_port: 179,
+            hold_time: 90,
+            peers: Vec::new(),
+            pools: Vec::new(),
+            import_ranges: Vec::new(),
+            origins: Vec::new(),
+            multipath: MULTIPATH,
+            cluster_id: None,
+            filters: BTreeMap::new(),
+            advertisements: Vec::new(),
+            dynamic: Vec::new(),
+            require_policy: false,
+            selection_deferral: Self::SELECTION_DEFERRAL,
+            bmp: Vec::new(),
+            drain: Drain::No,
+        }
+    }
 }
 
 /// A pool of addresses, cut into blocks.
@@ -76,7 +144,7 @@ pub struct Origin {
 pub enum PeerKey {
     /// The peer with that address.
     Address(IpAddr),
-    /// Whoever speaks BGP on that interface (unnumbered peering; not connected to yet).
+    /// Whoever speaks BGP on that interface (unnumbered peering).
     Interface(String),
 }
 
@@ -172,6 +240,8 @@ pub struct Peer {
     pub import: ImportPolicy,
     /// How long its session waits.
     pub timers: Timers,
+    /// What else is asked of its session.
+    pub options: Options,
 }
 
 impl Peer {
@@ -190,6 +260,7 @@ impl Peer {
             export: ExportClass::default(),
             import: ImportPolicy::default(),
             timers: Timers::default(),
+            options: Options::default(),
         }
     }
 

@@ -484,15 +484,9 @@ pub(crate) fn cidr(text: &str) -> Cidr {
 /// A configuration without peers that imports everything.
 pub(crate) fn config(asn: u32, router_id: &str) -> Config {
     Config {
-        router_id: router_id.parse().unwrap(),
-        asn,
-        listen_port: 179,
         hold_time: 9,
-        peers: Vec::new(),
-        pools: Vec::new(),
-        import_ranges: Vec::new(),
-        origins: Vec::new(),
         multipath: 8,
+        ..Config::new(asn, router_id.parse().unwrap())
     }
 }
 
