@@ -11,12 +11,14 @@ use tracing::{error, info, warn};
 
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
-use super::record::{Line, Recording};
+use super::keys::Keys;
+use super::record::{self, Line, Recording};
+use super::sock::{self, Dial};
 use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
 use crate::config::Config;
-use crate::speaker::{DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
+use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
 /// Events handled before the timer is looked at again.
 const BATCH: usize = 32;
@@ -40,6 +42,7 @@ pub(crate) struct Start {
 pub(crate) struct Engine {
     speaker: Speaker,
     events: mpsc::Sender<Event>,
+    keys: Arc<Keys>,
     connections: Connections,
     listeners: Listeners,
     fib: Arc<Fib>,
@@ -61,15 +64,18 @@ impl Engine {
         } = start;
         let seed = seed();
         if recording.is_on() {
-            let config = config.clone();
+            let config = record::without_passwords(&config);
             recording.line(&Line::Start { seed, config });
         }
         let started = Instant::now();
-        let listeners = Listeners::new(config.listen_port, &events);
+        let keys = Arc::new(Keys::default());
+        keys.configure(&config);
+        let listeners = Listeners::new(config.listen_port, &keys, &events);
         info!(source, asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "starting");
         let mut engine = Self {
             speaker: Speaker::new(config, seed, 0),
-            connections: Connections::new(events.clone()),
+            connections: Connections::new(events.clone(), Arc::clone(&keys)),
+            keys,
             events,
             listeners,
             fib,
@@ -135,11 +141,18 @@ impl Engine {
                     // It is gone already.
                     return;
                 };
-                match self.connections.accept(stream) {
-                    Some(conn) => {
-                        self.input(Input::Tcp(conn, TcpEvent::Accepted { local, remote }));
+                let ttl = sock::syn_ttl(&stream);
+                match self.connections.accept(stream, remote.ip()) {
+                    Ok(conn) => {
+                        let accepted = TcpEvent::Accepted { local, remote, ttl };
+                        self.input(Input::Tcp(conn, accepted));
                     }
-                    None => warn!(%remote, "too many connections: one more is refused"),
+                    Err(error) => warn!(%remote, %error, "connection refused"),
+                }
+            }
+            Event::Connected(conn, stream) => {
+                if let Some(event) = self.connections.connected(conn, stream) {
+                    self.input(Input::Tcp(conn, event));
                 }
             }
             Event::Tcp(conn, event) => {
@@ -177,9 +190,15 @@ impl Engine {
             "new configuration"
         );
         if config.listen_port != self.listeners.port() {
-            self.listeners = Listeners::new(config.listen_port, &self.events);
+            self.listeners = Listeners::new(config.listen_port, &self.keys, &self.events);
         }
+        // A peer that takes the new key at once must find it; the connections follow when those that end have ended.
+        self.keys.configure(&config);
         self.input(Input::Config(config));
+        for (conn, reason) in self.connections.rekey() {
+            warn!(%conn, reason, "connection closed");
+            self.lose(conn, reason);
+        }
         self.keep();
     }
 
@@ -246,7 +265,7 @@ impl Engine {
                 let _ = answer.send(status::speaker(&self.speaker, &self.facts, now));
             }
             Query::Neighbors(answer) => {
-                let _ = answer.send(status::neighbors(&self.speaker, now));
+                let _ = answer.send(status::neighbors(&self.speaker, &self.keys.problems(), now));
             }
             Query::Routes(query, answer) => {
                 let _ = answer.send(status::routes(&self.speaker, &query, now));
@@ -258,7 +277,10 @@ impl Engine {
     fn input(&mut self, input: Input) {
         let now = self.now();
         if self.recording.is_on() {
-            let input = input.clone();
+            let input = match &input {
+                Input::Config(config) => Input::Config(record::without_passwords(config)),
+                input => input.clone(),
+            };
             self.recording.line(&Line::Input { now, input });
         }
         let conn = match &input {
@@ -284,15 +306,38 @@ impl Engine {
         }
     }
 
+    /// Closes a connection that the speaker did not want closed.
+    fn lose(&mut self, conn: ConnId, reason: String) {
+        self.connections.close(conn);
+        self.input(Input::Tcp(conn, TcpEvent::Closed { reason }));
+    }
+
     fn carry_out(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
                 Output::Connect {
                     peer: _,
                     local,
+                    local_port,
                     remote,
+                    hops,
                     conn,
-                } => self.connections.connect(conn, local, remote),
+                } => {
+                    let dial = Dial {
+                        address: local,
+                        port: local_port,
+                        remote,
+                        hops,
+                        key: None,
+                    };
+                    self.connections.connect(conn, dial);
+                }
+                Output::Limit(conn, hops) => {
+                    if let Err(error) = self.connections.limit(conn, hops) {
+                        warn!(%conn, %error, "the TTL of a connection cannot be limited: closed");
+                        self.lose(conn, error.to_string());
+                    }
+                }
                 Output::Send(conn, bytes) => self.connections.send(conn, bytes),
                 Output::Close(conn) => self.connections.close(conn),
                 Output::Best { prefix, legs } => self.fib.set(prefix, legs),
@@ -337,6 +382,10 @@ fn log(event: &SpeakerEvent) {
         SpeakerEvent::NotReady { peer, state } => {
             info!(%peer, %state, "connection refused: the session is not ready for one");
         }
+        SpeakerEvent::TooFar { remote, ttl, least } => {
+            warn!(%remote, ttl, least, "connection refused: it comes from too far away");
+        }
+        SpeakerEvent::Held { peer, reason } => warn!(%peer, %reason, "session not started"),
         SpeakerEvent::Malformed {
             peer,
             problem,

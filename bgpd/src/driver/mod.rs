@@ -14,6 +14,7 @@ mod accepted;
 mod engine;
 mod fib;
 mod grpc;
+mod keys;
 mod netlink;
 mod record;
 mod sock;
@@ -51,6 +52,8 @@ const EVENTS: usize = 1024;
 pub(crate) enum Event {
     /// A connection was accepted, from there.
     Accepted(TcpStream, SocketAddr),
+    /// A connection that was asked for is there.
+    Connected(ConnId, TcpStream),
     Tcp(ConnId, TcpEvent),
     /// Bytes, with the connection's turn, which ends when they are taken.
     Bytes(ConnId, Bytes, Option<OwnedSemaphorePermit>),

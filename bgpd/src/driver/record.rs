@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use crate::Millis;
-use crate::config::Config;
+use crate::config::{Config, Password};
 use crate::speaker::Input;
 
 /// One line of a recording, as JSON.
@@ -30,6 +30,18 @@ pub enum Line {
         /// What.
         input: Input,
     },
+}
+
+/// The configuration as it may be recorded: passwords are no input of the speaker.
+pub(crate) fn without_passwords(config: &Config) -> Config {
+    let mut config = config.clone();
+    let templates = config.dynamic.iter_mut().map(|it| &mut it.template);
+    for peer in config.peers.iter_mut().chain(templates) {
+        if let Some(password) = &mut peer.options.password {
+            *password = Password("not recorded".to_owned());
+        }
+    }
+    config
 }
 
 /// A recording in the making. It never holds a session up for long: after an error nothing more is recorded.

@@ -1,5 +1,7 @@
 //! The speaker's state as the API's messages.
 
+use std::collections::BTreeMap;
+
 use api::v1;
 use crds::net::{Cidr, Family};
 
@@ -35,12 +37,28 @@ pub(crate) fn speaker(speaker: &Speaker, facts: &Facts, now: Millis) -> v1::Spea
     }
 }
 
-pub(crate) fn neighbors(speaker: &Speaker, now: Millis) -> Vec<v1::Neighbor> {
-    speaker.neighbors(now).into_iter().map(neighbor).collect()
+/// Every peer; `keys` says which TCP MD5 keys the listener does not have, and why.
+pub(crate) fn neighbors(
+    speaker: &Speaker,
+    keys: &BTreeMap<Cidr, String>,
+    now: Millis,
+) -> Vec<v1::Neighbor> {
+    let neighbors = speaker.neighbors(now).into_iter();
+    neighbors.map(|info| neighbor(info, keys)).collect()
 }
 
-fn neighbor(info: NeighborInfo) -> v1::Neighbor {
+fn neighbor(info: NeighborInfo, keys: &BTreeMap<Cidr, String>) -> v1::Neighbor {
+    let key = info.key.address().and_then(|address| {
+        let around = keys.iter().filter(|(prefix, _)| prefix.contains(address));
+        around.max_by_key(|(prefix, _)| prefix.prefix_len())
+    });
+    let problem = match (&info.hindrance, key) {
+        (Some(hindrance), _) => hindrance.to_string(),
+        (None, Some((_, problem))) => problem.clone(),
+        (None, None) => String::new(),
+    };
     v1::Neighbor {
+        problem,
         name: info.name,
         address: info.key.to_string(),
         peer_asn: info.remote_asn,

@@ -2,21 +2,23 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use crds::net::Family;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use crds::net::{Cidr, Family};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
-use super::{Event, sock};
-use crate::speaker::{ConnId, TcpEvent};
+use super::Event;
+use super::keys::Keys;
+use super::sock::{self, Dial};
+use crate::config::Password;
+use crate::speaker::{ConnId, Hops, TcpEvent};
 
 /// Bytes read at once.
 const READ_CHUNK: usize = 64 << 10;
@@ -65,6 +67,7 @@ impl Outbox {
 /// Every connection of the speaker, by its name.
 pub(crate) struct Connections {
     events: mpsc::Sender<Event>,
+    keys: Arc<Keys>,
     open: HashMap<ConnId, Connection>,
     accepted: u64,
 }
@@ -73,83 +76,143 @@ struct Connection {
     outbox: Arc<Outbox>,
     /// A connection that is not there yet ends at once.
     connecting: Option<JoinHandle<()>>,
+    stream: Option<Arc<TcpStream>>,
+    remote: IpAddr,
+    /// The key of TCP MD5 that it has.
+    key: Option<Password>,
+}
+
+impl Connection {
+    /// Gives the connection the key that it needs now.
+    fn rekey(&mut self, keys: &Keys) -> io::Result<()> {
+        let wanted = keys.of(self.remote);
+        let Some(stream) = &self.stream else {
+            return Ok(());
+        };
+        if wanted != self.key {
+            let key = wanted.as_ref().map(|it| it.0.as_bytes());
+            sock::set_key(&**stream, Cidr::host(self.remote), key)?;
+            self.key = wanted;
+        }
+        Ok(())
+    }
 }
 
 impl Connections {
-    pub(crate) fn new(events: mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(events: mpsc::Sender<Event>, keys: Arc<Keys>) -> Self {
         Self {
             events,
+            keys,
             open: HashMap::new(),
             accepted: 0,
         }
     }
 
     /// Starts to connect and reports on it as `conn`.
-    pub(crate) fn connect(
-        &mut self,
-        conn: ConnId,
-        local: Option<std::net::IpAddr>,
-        remote: SocketAddr,
-    ) {
-        let outbox = Arc::new(Outbox::default());
-        let (events, theirs) = (self.events.clone(), Arc::clone(&outbox));
+    pub(crate) fn connect(&mut self, conn: ConnId, mut dial: Dial) {
+        let remote = dial.remote.ip().to_canonical();
+        let key = self.keys.of(remote);
+        dial.key = key.as_ref().map(|it| it.0.clone().into_bytes());
+        let events = self.events.clone();
         let task = tokio::spawn(async move {
-            let ends = |stream: &TcpStream| {
-                Ok::<_, io::Error>((stream.local_addr()?, stream.peer_addr()?))
-            };
-            let made = match sock::connect(local, remote).await {
-                Ok(stream) => ends(&stream).map(|ends| (stream, ends)),
-                Err(e) => Err(e),
-            };
-            match made {
-                Ok((stream, (local, remote))) => {
-                    let connected = TcpEvent::Connected { local, remote };
-                    if events.send(Event::Tcp(conn, connected)).await.is_ok() {
-                        tokio::spawn(carry(conn, stream, theirs, events));
-                    }
-                }
+            let event = match sock::connect(dial).await {
+                Ok(stream) => Event::Connected(conn, stream),
                 Err(e) => {
                     let reason = e.to_string();
-                    // No receiver: the program ends.
-                    let _ = events
-                        .send(Event::Tcp(conn, TcpEvent::ConnectFailed { reason }))
-                        .await;
+                    Event::Tcp(conn, TcpEvent::ConnectFailed { reason })
                 }
-            }
+            };
+            // No receiver: the program ends.
+            let _ = events.send(event).await;
         });
-        let connecting = Some(task);
-        self.open.insert(conn, Connection { outbox, connecting });
+        self.open.insert(
+            conn,
+            Connection {
+                outbox: Arc::default(),
+                connecting: Some(task),
+                stream: None,
+                remote,
+                key,
+            },
+        );
     }
 
-    /// Takes an accepted connection in; its name, unless there are too many.
-    pub(crate) fn accept(&mut self, stream: TcpStream) -> Option<ConnId> {
-        if self.open.len() >= OPEN_MAX {
-            return None;
+    /// A connection asked for is there; what the speaker is to hear, unless it has given it up.
+    pub(crate) fn connected(&mut self, conn: ConnId, stream: TcpStream) -> Option<TcpEvent> {
+        let connection = self.open.get_mut(&conn)?;
+        connection.connecting = None;
+        let stream = Arc::new(stream);
+        connection.stream = Some(Arc::clone(&stream));
+        // The key may have changed meanwhile.
+        let ends = connection
+            .rekey(&self.keys)
+            .and_then(|()| Ok((stream.local_addr()?, stream.peer_addr()?)));
+        match ends {
+            Ok((local, remote)) => {
+                let outbox = Arc::clone(&connection.outbox);
+                tokio::spawn(carry(conn, stream, outbox, self.events.clone()));
+                Some(TcpEvent::Connected { local, remote })
+            }
+            Err(e) => {
+                self.open.remove(&conn);
+                let reason = e.to_string();
+                Some(TcpEvent::ConnectFailed { reason })
+            }
         }
+    }
+
+    /// Takes an accepted connection in; its name.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be taken.
+    pub(crate) fn accept(&mut self, stream: TcpStream, remote: IpAddr) -> io::Result<ConnId> {
+        if self.open.len() >= OPEN_MAX {
+            return Err(io::Error::other("there are too many connections"));
+        }
+        let stream = Arc::new(stream);
+        let mut connection = Connection {
+            outbox: Arc::default(),
+            connecting: None,
+            stream: Some(Arc::clone(&stream)),
+            remote: remote.to_canonical(),
+            key: None,
+        };
+        // It may have waited since before the listener had the key.
+        connection.rekey(&self.keys)?;
         self.accepted += 1;
         let conn = ConnId::In(self.accepted);
-        let outbox = Arc::new(Outbox::default());
-        tokio::spawn(carry(
-            conn,
-            stream,
-            Arc::clone(&outbox),
-            self.events.clone(),
-        ));
-        let connecting = None;
-        self.open.insert(conn, Connection { outbox, connecting });
-        Some(conn)
+        let outbox = Arc::clone(&connection.outbox);
+        tokio::spawn(carry(conn, stream, outbox, self.events.clone()));
+        self.open.insert(conn, connection);
+        Ok(conn)
+    }
+
+    /// Says how far the other end may be.
+    pub(crate) fn limit(&self, conn: ConnId, hops: Hops) -> io::Result<()> {
+        let Some(connection) = self.open.get(&conn) else {
+            return Ok(());
+        };
+        match &connection.stream {
+            Some(stream) => sock::limit(&**stream, Family::of(connection.remote), hops),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives every connection the key that it needs now; those that cannot have it, and why.
+    pub(crate) fn rekey(&mut self) -> Vec<(ConnId, String)> {
+        let mut failed = Vec::new();
+        for (conn, connection) in &mut self.open {
+            if let Err(e) = connection.rekey(&self.keys) {
+                failed.push((*conn, format!("the kernel refuses the TCP MD5 key: {e}")));
+            }
+        }
+        failed
     }
 
     /// What is known to the speaker of an event: nothing comes from a connection it has closed.
     pub(crate) fn admit(&mut self, conn: ConnId, event: &TcpEvent) -> bool {
         match event {
-            TcpEvent::Connected { .. } => match self.open.get_mut(&conn) {
-                Some(connection) => {
-                    connection.connecting = None;
-                    true
-                }
-                None => false,
-            },
             TcpEvent::ConnectFailed { .. } | TcpEvent::Closed { .. } => {
                 self.open.remove(&conn).is_some()
             }
@@ -183,11 +246,22 @@ impl Connections {
 }
 
 /// Moves a connection's bytes until one side ends it. A panic in here ends this connection only.
-async fn carry(conn: ConnId, stream: TcpStream, outbox: Arc<Outbox>, events: mpsc::Sender<Event>) {
-    let (reading, writing) = stream.into_split();
+async fn carry(
+    conn: ConnId,
+    stream: Arc<TcpStream>,
+    outbox: Arc<Outbox>,
+    events: mpsc::Sender<Event>,
+) {
     let drain = Arc::new(Notify::new());
-    let mut reader = tokio::spawn(read(conn, reading, Arc::clone(&drain), events.clone()));
-    let mut writer = tokio::spawn(write(conn, writing, Arc::clone(&outbox), events.clone()));
+    let reading = read(
+        conn,
+        Arc::clone(&stream),
+        Arc::clone(&drain),
+        events.clone(),
+    );
+    let mut reader = tokio::spawn(reading);
+    let writing = write(conn, stream, Arc::clone(&outbox), events.clone());
+    let mut writer = tokio::spawn(writing);
     let ended = tokio::select! {
         ended = &mut reader => {
             writer.abort();
@@ -229,7 +303,7 @@ async fn carry(conn: ConnId, stream: TcpStream, outbox: Arc<Outbox>, events: mps
 /// Reads until the peer's end, or, once told to `drain`, drops what comes.
 async fn read(
     conn: ConnId,
-    mut stream: OwnedReadHalf,
+    stream: Arc<TcpStream>,
     drain: Arc<Notify>,
     events: mpsc::Sender<Event>,
 ) -> io::Result<()> {
@@ -239,7 +313,7 @@ async fn read(
     loop {
         buffer.reserve(READ_CHUNK);
         let count = tokio::select! {
-            count = stream.read_buf(&mut buffer) => count?,
+            count = read_some(&stream, &mut buffer) => count?,
             () = drain.notified(), if wanted => {
                 wanted = false;
                 continue;
@@ -259,10 +333,33 @@ async fn read(
     }
 }
 
+/// Reads at least one byte, or 0 at the end. The stream is shared, as its options can change while it is read.
+async fn read_some(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usize> {
+    loop {
+        stream.readable().await?;
+        match stream.try_read_buf(buffer) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            read => return read,
+        }
+    }
+}
+
+async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        stream.writable().await?;
+        match stream.try_write(bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
 /// Writes what the outbox holds; ends after its close.
 async fn write(
     conn: ConnId,
-    mut stream: OwnedWriteHalf,
+    stream: Arc<TcpStream>,
     outbox: Arc<Outbox>,
     events: mpsc::Sender<Event>,
 ) -> io::Result<()> {
@@ -270,7 +367,7 @@ async fn write(
         let Queue { messages, close } = outbox.take();
         if !messages.is_empty() {
             let bytes = messages.concat();
-            stream.write_all(&bytes).await?;
+            write_all(&stream, &bytes).await?;
             if !close {
                 // No receiver: the program ends.
                 let _ = events
@@ -279,7 +376,7 @@ async fn write(
             }
         }
         if close {
-            return stream.shutdown().await;
+            return SockRef::from(&*stream).shutdown(Shutdown::Write);
         }
         outbox.changed.notified().await;
     }
@@ -288,15 +385,18 @@ async fn write(
 /// Listens on both families of a port for as long as it lives.
 pub(crate) struct Listeners {
     port: u16,
+    keys: Arc<Keys>,
     tasks: Vec<JoinHandle<()>>,
 }
 
 impl Listeners {
-    pub(crate) fn new(port: u16, events: &mpsc::Sender<Event>) -> Self {
+    pub(crate) fn new(port: u16, keys: &Arc<Keys>, events: &mpsc::Sender<Event>) -> Self {
+        let keys = Arc::clone(keys);
+        let listening = |family| listen(family, port, Arc::clone(&keys), events.clone());
         let tasks = Family::ALL
-            .map(|family| tokio::spawn(listen(family, port, events.clone())))
+            .map(|family| tokio::spawn(listening(family)))
             .into();
-        Self { port, tasks }
+        Self { port, keys, tasks }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -309,14 +409,15 @@ impl Drop for Listeners {
         for task in &self.tasks {
             task.abort();
         }
+        self.keys.forget(self.port);
     }
 }
 
 /// Listens on one family's port; a port that is taken is tried again, since outgoing sessions work without it.
-async fn listen(family: Family, port: u16, events: mpsc::Sender<Event>) {
+async fn listen(family: Family, port: u16, keys: Arc<Keys>, events: mpsc::Sender<Event>) {
     let mut told = false;
     loop {
-        match sock::listen(family, port) {
+        match sock::bind(family, port).and_then(|socket| keys.listen(family, port, socket)) {
             Ok(listener) => {
                 info!(%family, port, "listening");
                 accept(&listener, &events).await;

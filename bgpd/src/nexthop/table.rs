@@ -120,6 +120,16 @@ impl Table {
         self.longest_connected(address).map(|(index, _)| index)
     }
 
+    /// Whether nothing of the kernel is known yet.
+    pub fn is_empty(&self) -> bool {
+        self.links.is_empty()
+    }
+
+    /// Whether the address is on a connected network, or on one side of a link.
+    pub fn is_connected(&self, address: IpAddr) -> bool {
+        is_link_local(address) || self.connected(address).is_some()
+    }
+
     /// Where packets to the next hop go. `session` is the interface of the session that gave it, which a link-local
     /// address needs. None: nowhere.
     pub fn resolve(&self, next_hop: NextHop, session: Option<u32>) -> Option<Resolution> {

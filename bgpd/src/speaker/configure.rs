@@ -31,6 +31,7 @@ impl Speaker {
                 PeerChange::Changed(cost) => self.change_peer(&key, cost, now, out),
             }
         }
+        self.reach_again(now, out);
         if old.router_id != self.config.router_id {
             self.rib
                 .set_source(SourceId::LOCAL, Source::local(self.config.router_id));
@@ -71,6 +72,7 @@ impl Speaker {
                 config: peer.clone(),
                 session,
                 up: None,
+                hindrance: None,
             },
         );
     }

@@ -3,20 +3,20 @@
 mod configure;
 mod origins;
 mod peer;
+mod reach;
 mod show;
 mod startup;
 mod types;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crds::net::{Cidr, Family};
 
 pub use crate::config::PeerKey;
 pub use types::{
-    ConnId, DataplaneReport, FamilyCount, Input, Leg, NeighborInfo, Output, RouteFilter, RouteInfo,
-    SpeakerEvent, Summary, TcpEvent,
+    ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo, Output,
+    RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
 };
 
 use crate::Millis;
@@ -26,8 +26,7 @@ use crate::nexthop::{Change, NextHop, Table};
 use crate::policy::{ImportRefusal, Importer};
 use crate::rib::{AdjOut, Rib, Source, SourceId};
 use crate::wire::nlri::family_of;
-use crate::wire::notification::Cease;
-use crate::wire::{Attributes, Notification, RouteRefresh, Update, hex, update};
+use crate::wire::{Attributes, RouteRefresh, Update, hex, update};
 
 use origins::Origins;
 use peer::{PeerState, Up};
@@ -114,7 +113,7 @@ impl Speaker {
                     self.originate(prefix, false, now);
                 }
             }
-            Input::Kernel(changes) => self.kernel(changes),
+            Input::Kernel(changes) => self.kernel(changes, now, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
         self.start_sessions(now, &mut out);
@@ -151,21 +150,9 @@ impl Speaker {
         }
     }
 
-    /// Starts all sessions once that is allowed.
-    fn start_sessions(&mut self, now: Millis, out: &mut Vec<Output>) {
-        if !self.startup.may_start(now, out) {
-            return;
-        }
-        for key in std::mem::take(&mut self.unstarted) {
-            self.with_session(&key, now, out, |session, actions| {
-                session.start(now, actions);
-            });
-        }
-    }
-
     fn tcp(&mut self, conn: ConnId, event: TcpEvent, now: Millis, out: &mut Vec<Output>) {
-        if let TcpEvent::Accepted { local, remote } = event {
-            return self.accept(conn, local, remote, now, out);
+        if let TcpEvent::Accepted { local, remote, ttl } = event {
+            return self.accept(conn, (local, remote), ttl, now, out);
         }
         let Some(connection) = self.connections.get_mut(&conn) else {
             return;
@@ -199,41 +186,6 @@ impl Speaker {
         }
     }
 
-    fn accept(
-        &mut self,
-        conn: ConnId,
-        local: SocketAddr,
-        remote: SocketAddr,
-        now: Millis,
-        out: &mut Vec<Output>,
-    ) {
-        let key = PeerKey::Address(remote.ip().to_canonical());
-        if !self.peers.contains_key(&key) {
-            let rejected = Notification::cease(Cease::Rejected).encode();
-            out.push(Output::Event(SpeakerEvent::UnknownPeer { remote }));
-            out.extend([Output::Send(conn, rejected), Output::Close(conn)]);
-            return;
-        }
-        self.connections.insert(
-            conn,
-            Connection {
-                peer: key.clone(),
-                unsent: 0,
-            },
-        );
-        let mut refused = None;
-        self.with_session(&key, now, out, |session, actions| {
-            refused = session.accepted(conn, local, remote, now, actions).err();
-        });
-        if let Some(state) = refused {
-            self.connections.remove(&conn);
-            out.extend([
-                Output::Event(SpeakerEvent::NotReady { peer: key, state }),
-                Output::Close(conn),
-            ]);
-        }
-    }
-
     /// Lets a session do something, and does what it wants.
     fn with_session(
         &mut self,
@@ -254,25 +206,7 @@ impl Speaker {
 
     fn act(&mut self, key: &PeerKey, action: Action, now: Millis, out: &mut Vec<Output>) {
         match action {
-            Action::Connect(conn) => {
-                let Some(peer) = self.peers.get(key) else {
-                    return;
-                };
-                let Some(address) = key.address() else { return };
-                self.connections.insert(
-                    conn,
-                    Connection {
-                        peer: key.clone(),
-                        unsent: 0,
-                    },
-                );
-                out.push(Output::Connect {
-                    peer: key.clone(),
-                    local: peer.config.local_address,
-                    remote: SocketAddr::new(address, peer.config.port),
-                    conn,
-                });
-            }
+            Action::Connect(conn) => self.connect(key, conn, out),
             Action::Send(conn, bytes) => {
                 if let Some(connection) = self.connections.get_mut(&conn) {
                     connection.unsent += bytes.len();
@@ -397,7 +331,7 @@ impl Speaker {
         }
     }
 
-    fn kernel(&mut self, changes: Vec<Change>) {
+    fn kernel(&mut self, changes: Vec<Change>, now: Millis, out: &mut Vec<Output>) {
         let (mut changed, mut own) = (false, false);
         for change in changes {
             // Addresses go with their interface.
@@ -423,6 +357,7 @@ impl Speaker {
             }
         }
         self.rib.next_hops_changed(&self.table);
+        self.reach_again(now, out);
         // An own address may have become a next hop of somebody, or ceased to be one.
         if own {
             self.judge_again(None);

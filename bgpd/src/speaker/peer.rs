@@ -11,7 +11,7 @@ use crate::policy::export::To;
 use crate::policy::import::From;
 use crate::rib::{AdjOut, Source, SourceId};
 
-use super::ConnId;
+use super::{ConnId, Hindrance};
 
 /// One configured peer.
 #[derive(Debug)]
@@ -20,6 +20,8 @@ pub(super) struct PeerState {
     pub(super) config: Peer,
     pub(super) session: Session,
     pub(super) up: Option<Up>,
+    /// Why the session is not started.
+    pub(super) hindrance: Option<Hindrance>,
 }
 
 /// What exists while the session is established.

@@ -154,6 +154,7 @@ fn neighbor(key: &PeerKey, peer: &PeerState, counts: &Counts, now: Millis) -> Ne
         families: families.to_vec(),
         established_count: session.established_count(),
         last_error: session.last_error().cloned(),
+        hindrance: peer.hindrance.clone(),
         messages_received,
         messages_sent,
         capabilities: negotiated.map_or_else(Vec::new, |it| {

@@ -81,6 +81,9 @@ pub enum TcpEvent {
         local: SocketAddr,
         /// The peer's end.
         remote: SocketAddr,
+        /// TTL that its first packet came with; None: not known.
+        #[serde(default)]
+        ttl: Option<u8>,
     },
     /// Bytes have arrived, any number.
     Bytes(#[serde(with = "hex_bytes")] Bytes),
@@ -92,6 +95,15 @@ pub enum TcpEvent {
         /// The system's words; empty for an orderly end.
         reason: String,
     },
+}
+
+/// How far away the other end of a connection may be (RFC 5082).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hops {
+    /// TTL that packets leave with.
+    pub ttl: u8,
+    /// Packets that come with less are dropped; 0: none.
+    pub least: u8,
 }
 
 /// What felix found in the kernel when it started.
@@ -112,11 +124,17 @@ pub enum Output {
         peer: PeerKey,
         /// Address to bind to.
         local: Option<IpAddr>,
-        /// Where to.
+        /// Port to bind to.
+        local_port: Option<u16>,
+        /// Where to. Its key of TCP MD5 is found by that address.
         remote: SocketAddr,
+        /// How far away it may be.
+        hops: Hops,
         /// Its name from now on.
         conn: ConnId,
     },
+    /// The other end of an accepted connection may be that far away. Said before anything is sent.
+    Limit(ConnId, Hops),
     /// Send bytes, after those already given.
     Send(ConnId, #[serde(with = "hex_bytes")] Bytes),
     /// Send what was given (for a second at most), then close. The name is not used again.
@@ -180,6 +198,22 @@ pub enum SpeakerEvent {
         /// State of its session.
         state: State,
     },
+    /// A connection was refused, as it came from farther away than its peer may be (RFC 5082).
+    TooFar {
+        /// Its address.
+        remote: SocketAddr,
+        /// TTL that its first packet came with.
+        ttl: u8,
+        /// Least TTL that is accepted.
+        least: u8,
+    },
+    /// A session is not started, or waits to be again.
+    Held {
+        /// The peer.
+        peer: PeerKey,
+        /// Why.
+        reason: Hindrance,
+    },
     /// An UPDATE was malformed, but not so much that the session had to end (RFC 7606).
     Malformed {
         /// From whom.
@@ -214,6 +248,17 @@ pub enum SpeakerEvent {
     DataplaneOverdue,
     /// Not every peer sent its End-of-RIB in time; the best paths are said to be complete without.
     DeferralOver,
+}
+
+/// Why a session is not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Hindrance {
+    /// An external peer is not on a connected network, and nothing says that it may be farther away.
+    #[error("{0} is not on a connected network: set the number of hops if it shall not be")]
+    NotConnected(IpAddr),
+    /// The address that the peer is reached through has no route.
+    #[error("{0}, which the peer is reached by, has no route")]
+    NoRoute(IpAddr),
 }
 
 /// The speaker as a whole.
@@ -258,6 +303,8 @@ pub struct NeighborInfo {
     pub established_count: u64,
     /// Why the last connection ended.
     pub last_error: Option<DownReason>,
+    /// Why the session is not started.
+    pub hindrance: Option<Hindrance>,
     /// BGP messages from it.
     pub messages_received: u64,
     /// BGP messages to it.

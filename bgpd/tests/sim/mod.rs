@@ -233,6 +233,7 @@ impl Net {
                 self.carry((node, conn), bytes);
                 self.deliver((node, conn), Input::Tcp(conn, TcpEvent::Sent(length)), 1);
             }
+            Output::Limit(..) => {}
             Output::Close(conn) => self.hang_up((node, conn), ""),
             Output::Best { prefix, legs } if legs.is_empty() => {
                 assert!(
@@ -375,6 +376,7 @@ impl Net {
         let accept = TcpEvent::Accepted {
             local: remote,
             remote: local,
+            ttl: None,
         };
         self.input(to, Input::Tcp(accepted, accept));
     }

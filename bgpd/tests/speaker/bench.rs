@@ -80,6 +80,7 @@ impl Bench {
             TcpEvent::Accepted {
                 local: end(1, 179),
                 remote: end(host, 40000),
+                ttl: None,
             },
         ));
         let capabilities = families.iter().map(|it| Capability::unicast(*it)).collect();

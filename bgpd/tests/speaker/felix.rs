@@ -25,7 +25,9 @@ fn no_session_starts_before_felix_has_reported() {
         SocketAddr::from(([192, 0, 2, 1], 179)),
         SocketAddr::from(([192, 0, 2, 3], 4000)),
     );
-    let outputs = bench.input(Input::Tcp(conn, TcpEvent::Accepted { local, remote }));
+    let ttl = None;
+    let accepted = TcpEvent::Accepted { local, remote, ttl };
+    let outputs = bench.input(Input::Tcp(conn, accepted));
     assert!(outputs.contains(&Output::Close(conn)));
     assert!(!outputs.iter().any(|it| matches!(it, Output::Send(..))));
     let outputs = bench.input(report());

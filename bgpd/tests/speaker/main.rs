@@ -5,5 +5,6 @@ mod bench;
 mod felix;
 mod peers;
 mod policy;
+mod reach;
 #[path = "../sim/mod.rs"]
 mod sim;

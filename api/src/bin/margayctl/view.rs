@@ -153,7 +153,11 @@ pub(crate) fn neighbors(neighbors: &[v1::Neighbor], wide: bool, screen: Screen) 
                 nbr.capabilities.join(",").into(),
             ]);
         }
-        row.push(nbr.last_error.as_str().into());
+        let why = match nbr.problem.as_str() {
+            "" => nbr.last_error.as_str(),
+            problem => problem,
+        };
+        row.push(why.into());
         table.row(row);
     }
     table.render(screen)

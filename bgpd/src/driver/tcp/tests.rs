@@ -1,18 +1,31 @@
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::*;
 
 /// Both ends of a connection: ours is carried, the peer's is plain.
 async fn pair() -> (Connections, mpsc::Receiver<Event>, ConnId, TcpStream) {
     let (events, inbox) = mpsc::channel(64);
-    let mut connections = Connections::new(events);
+    let mut connections = Connections::new(events, Arc::default());
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let (ours, peer) = tokio::join!(
         TcpStream::connect(listener.local_addr().unwrap()),
         listener.accept()
     );
-    let conn = connections.accept(ours.unwrap()).unwrap();
+    let from = Ipv4Addr::LOCALHOST.into();
+    let conn = connections.accept(ours.unwrap(), from).unwrap();
     (connections, inbox, conn, peer.unwrap().0)
+}
+
+fn dial(remote: SocketAddr) -> Dial {
+    Dial {
+        address: None,
+        port: None,
+        remote,
+        hops: Hops { ttl: 255, least: 0 },
+        key: None,
+    }
 }
 
 #[tokio::test]
@@ -89,11 +102,11 @@ async fn one_peer_cannot_fill_the_channel() {
 #[tokio::test]
 async fn a_refused_connection_is_reported_and_an_unwanted_one_is_not() {
     let (events, mut inbox) = mpsc::channel(64);
-    let mut connections = Connections::new(events);
+    let mut connections = Connections::new(events, Arc::default());
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let nobody = free.local_addr().unwrap();
     drop(free);
-    connections.connect(ConnId::Out(1), None, nobody);
+    connections.connect(ConnId::Out(1), dial(nobody));
     let Some(Event::Tcp(conn, event)) = inbox.recv().await else {
         panic!("no event");
     };
@@ -101,7 +114,7 @@ async fn a_refused_connection_is_reported_and_an_unwanted_one_is_not() {
     assert!(connections.admit(conn, &event));
     assert!(!connections.admit(conn, &event), "it is over");
 
-    connections.connect(ConnId::Out(2), None, nobody);
+    connections.connect(ConnId::Out(2), dial(nobody));
     connections.close(ConnId::Out(2));
     assert!(!connections.admit(ConnId::Out(2), &event));
 }
