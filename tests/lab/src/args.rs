@@ -11,12 +11,13 @@ use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 use crate::options::{Options, Parts, resolve_dir};
-use crate::plan::DEFAULT_DIR;
+use crate::plan::{DEFAULT_DIR, Fabric};
 use crate::probe::{Answer, Probe, Protocol, Verdict};
 use crate::{Lab, demo, runner, scheduler, status};
 
 const EXAMPLES: &str = r#"Examples:
   lab up && lab demo                            two racks, three nodes; pods, routes, a policy
+  lab up --fabric dual-tor                      two ToRs for each rack, a spine, an uplink to both ToRs
   lab up --nodes 6 --dir /tmp/other             a second lab beside it (MARGAY_LAB_DIR=/tmp/other for the rest)
   export KUBECONFIG=$(lab kubeconfig)           kubectl from here on
   lab exec tor-a -- birdc show route            on a router
@@ -56,6 +57,9 @@ enum Verb {
         /// How many nodes, spread over the racks two by two
         #[arg(long, default_value_t = 3)]
         nodes: u8,
+        /// One ToR for each rack, or two of them and a spine, with a link from every node to both
+        #[arg(long, value_enum, default_value = "single-tor")]
+        fabric: Fabric,
         /// Only namespaces, links and ToRs; nothing runs on the nodes
         #[arg(long)]
         fabric_only: bool,
@@ -105,7 +109,7 @@ enum Verb {
         #[arg(long, default_value_t = 1000)]
         tail: u32,
     },
-    /// Kill (SIGKILL) felix, bgpd or runner of a node, bird of a ToR, apiserver or scheduler
+    /// Kill (SIGKILL) felix, bgpd or runner of a node, bird of a router, apiserver or scheduler
     Kill {
         process: String,
         place: Option<String>,
@@ -129,7 +133,11 @@ enum Verb {
 pub fn run(args: Args) -> Result<ExitCode> {
     let open = || Lab::open(&args.dir);
     match args.verb {
-        Verb::Up { nodes, fabric_only } => {
+        Verb::Up {
+            nodes,
+            fabric,
+            fabric_only,
+        } => {
             let parts = if fabric_only {
                 Parts::Fabric
             } else {
@@ -138,6 +146,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
             let options = Options {
                 dir: args.dir,
                 nodes,
+                fabric,
                 parts,
                 ..Options::default()
             };

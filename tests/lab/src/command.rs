@@ -47,7 +47,7 @@ impl Lab {
     }
 
     pub(crate) fn of(dir: &Path, state: State, owned: bool) -> Self {
-        let plan = Plan::new(dir, state.nodes);
+        let plan = Plan::with_fabric(dir, state.nodes, state.fabric);
         let processes = Processes::new(plan.processes(), plan.logs(), &plan.name);
         Self {
             plan,
@@ -145,7 +145,7 @@ impl Lab {
         probe::probe(&self.plan, probes, timeout)
     }
 
-    /// SIGKILL to `felix`, `bgpd` or `runner` of a node, `bird` of a ToR, `apiserver` or `scheduler`.
+    /// SIGKILL to `felix`, `bgpd` or `runner` of a node, `bird` of a router, `apiserver` or `scheduler`.
     pub fn kill(&self, what: &str, place: Option<&str>) -> Result<()> {
         let name = programs::find(&self.plan, what, place)?;
         if !self.processes.kill(&name)? {

@@ -3,7 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::plan::{FABRIC_SPACE, Node, POOL_V4, POOL_V6, Plan, Rack};
+use crate::plan::{Dual, FABRIC_SPACE, Fabric, Node, POOL_V4, POOL_V6, Plan};
 
 /// The label that says which rack a node is in.
 pub const RACK_LABEL: &str = "margay.io/rack";
@@ -65,25 +65,40 @@ pub fn margay(plan: &Plan) -> Vec<Value> {
             },
         }),
     ];
-    for rack in Rack::ALL {
-        let tor = plan.tor(rack);
-        for (family, address) in [
-            ("v4", tor.address.v4.to_string()),
-            ("v6", tor.address.v6.to_string()),
-        ] {
-            objects.push(json!({
-                "apiVersion": "margay.io/v1",
-                "kind": "BGPPeer",
-                "metadata": { "name": format!("{}-{family}", tor.name) },
-                "spec": {
-                    "nodeSelector": format!("{RACK_LABEL} == '{rack}'"),
-                    "peerIP": address,
-                    "asNumber": tor.asn,
-                },
-            }));
+    match plan.fabric {
+        Fabric::SingleTor => {
+            for tor in &plan.tors {
+                let nodes = json!({ "nodeSelector": format!("{RACK_LABEL} == '{}'", tor.rack) });
+                objects.extend(peers(&tor.name, &nodes, tor.address, tor.asn));
+            }
+        }
+        Fabric::DualTor => {
+            for node in &plan.nodes {
+                for link in &node.uplinks {
+                    let name = format!("{}-{}", node.name, link.tor);
+                    let nodes = json!({ "node": node.name });
+                    objects.extend(peers(&name, &nodes, link.far, link.tor_asn));
+                }
+            }
         }
     }
     objects
+}
+
+/// The session of each family that some nodes have with a ToR.
+fn peers(name: &str, nodes: &Value, address: Dual, asn: u32) -> [Value; 2] {
+    let [v4, v6] = address.both();
+    [("v4", v4), ("v6", v6)].map(|(family, address)| {
+        let mut spec = nodes.clone();
+        spec["peerIP"] = json!(address);
+        spec["asNumber"] = json!(asn);
+        json!({
+            "apiVersion": "margay.io/v1",
+            "kind": "BGPPeer",
+            "metadata": { "name": format!("{name}-{family}") },
+            "spec": spec,
+        })
+    })
 }
 
 fn pool(name: &str, (cidr, block_size): (&str, u8)) -> Value {
@@ -103,9 +118,10 @@ mod tests {
 
     #[test]
     fn the_objects_are_what_the_crds_understand() {
-        let plan = Plan::new(Path::new("/x"), 3);
+        let plan = |fabric| Plan::with_fabric(Path::new("/x"), 3, fabric);
         let mut kinds = Vec::new();
-        for object in margay(&plan) {
+        let objects = [Fabric::SingleTor, Fabric::DualTor].map(|fabric| margay(&plan(fabric)));
+        for object in objects.concat() {
             let kind = object["kind"].as_str().unwrap().to_owned();
             let understood = match kind.as_str() {
                 "IPPool" => serde_json::from_value(object)
@@ -134,6 +150,6 @@ mod tests {
             assert_eq!(understood, Ok(()), "{kind}");
             kinds.push(kind);
         }
-        assert_eq!(kinds.iter().filter(|k| *k == "BGPPeer").count(), 4);
+        assert_eq!(kinds.iter().filter(|k| *k == "BGPPeer").count(), 4 + 12);
     }
 }

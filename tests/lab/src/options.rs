@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{DEFAULT_DIR, MAX_NODES, Plan};
+use crate::plan::{DEFAULT_DIR, Fabric, MAX_NODES, Plan};
 
 /// How much of a lab is started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -27,6 +27,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// How many nodes, 1 to 200.
     pub nodes: u8,
+    /// How they are connected.
+    pub fabric: Fabric,
     /// How much is started.
     pub parts: Parts,
     /// Where the binaries are; `None`: see [`bin_dir`].
@@ -40,6 +42,7 @@ impl Default for Options {
         Self {
             dir: DEFAULT_DIR.into(),
             nodes: 3,
+            fabric: Fabric::SingleTor,
             parts: Parts::Everything,
             bin_dir: None,
             report: |line| println!("{line}"),
@@ -51,6 +54,8 @@ impl Default for Options {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) nodes: u8,
+    #[serde(default)]
+    pub(crate) fabric: Fabric,
     pub(crate) parts: Parts,
     pub(crate) bin_dir: PathBuf,
     /// Which kubectl `lab kubectl` runs: the one found when the lab was made.

@@ -13,7 +13,7 @@ use crate::pods;
 pub enum Place {
     /// `n1`
     Node(String),
-    /// `tor-a`
+    /// `tor-a`, or another router.
     Tor(String),
     /// `NAMESPACE/POD`
     Pod(String),
@@ -26,7 +26,7 @@ impl Place {
         if plan.node(text).is_some() {
             return Ok(Self::Node(owned));
         }
-        if plan.tors.iter().any(|t| t.name == text) {
+        if plan.routers().any(|router| router == text) {
             return Ok(Self::Tor(owned));
         }
         match text.split_once('/') {
@@ -38,7 +38,7 @@ impl Place {
                     .nodes
                     .iter()
                     .map(|n| n.name.as_str())
-                    .chain(plan.tors.iter().map(|t| t.name.as_str()))
+                    .chain(plan.routers())
                     .collect();
                 bail!("{text:?} is neither {} nor NAMESPACE/POD", names.join(", "))
             }

@@ -24,7 +24,7 @@ pub fn name(place: &str, what: &str) -> String {
 
 /// Names of all processes a lab should have.
 pub(crate) fn expected(plan: &Plan, parts: Parts) -> Vec<String> {
-    let mut names: Vec<String> = plan.tors.iter().map(|t| name(&t.name, "bird")).collect();
+    let mut names: Vec<String> = plan.routers().map(|it| name(it, "bird")).collect();
     if parts >= Parts::ControlPlane {
         names.push(APISERVER.to_owned());
         names.push(SCHEDULER.to_owned());
@@ -42,14 +42,14 @@ pub(crate) fn find(plan: &Plan, what: &str, place: Option<&str>) -> Result<Strin
     match (what, place) {
         (APISERVER | SCHEDULER, None) => Ok(what.to_owned()),
         (APISERVER | SCHEDULER, Some(_)) => bail!("{what} runs once, not on a node"),
-        ("bird", Some(tor)) if plan.tors.iter().any(|t| t.name == tor) => Ok(name(tor, what)),
+        ("bird", Some(router)) if plan.routers().any(|it| it == router) => Ok(name(router, what)),
         (what, Some(node)) if ON_NODE.contains(&what) && plan.node(node).is_some() => {
             Ok(name(node, what))
         }
         (what, _) if what == "bird" || ON_NODE.contains(&what) => {
             bail!(
                 "{what} of which {}?",
-                if what == "bird" { "ToR" } else { "node" }
+                if what == "bird" { "router" } else { "node" }
             )
         }
         _ => bail!("no process {what:?}: felix, bgpd, runner, bird, apiserver, scheduler"),
@@ -142,6 +142,7 @@ mod tests {
     fn lab() -> (Plan, State) {
         let state = State {
             nodes: 3,
+            fabric: crate::plan::Fabric::SingleTor,
             parts: Parts::Everything,
             bin_dir: "/bins".into(),
             kubectl: None,

@@ -22,7 +22,7 @@ pub struct Status {
     pub kubeconfig: Option<PathBuf>,
     /// Every process that should run.
     pub processes: Vec<ProcessStatus>,
-    /// Both ToRs.
+    /// Every router.
     pub tors: Vec<TorStatus>,
     /// Nodes as the API knows them.
     pub nodes: Vec<NodeReady>,
@@ -77,13 +77,10 @@ pub(crate) fn of(lab: &Lab) -> Status {
         })
         .collect();
     let mut tors = Vec::new();
-    for tor in &lab.plan.tors {
-        match lab
-            .sessions(&tor.name)
-            .and_then(|s| Ok((s, lab.routes(&tor.name)?)))
-        {
+    for name in lab.plan.routers() {
+        match lab.sessions(name).and_then(|s| Ok((s, lab.routes(name)?))) {
             Ok((sessions, routes)) => tors.push(TorStatus {
-                name: tor.name.clone(),
+                name: name.to_owned(),
                 sessions,
                 routes,
             }),
@@ -104,8 +101,8 @@ pub(crate) fn of(lab: &Lab) -> Status {
         .plan
         .nodes
         .iter()
-        .map(|n| &n.name)
-        .chain(lab.plan.tors.iter().map(|t| &t.name));
+        .map(|n| n.name.as_str())
+        .chain(lab.plan.routers());
     for place in places.filter(|p| !netns_exists(&lab.plan, p)) {
         problems.push(format!("the namespace of {place} is gone"));
     }

@@ -25,9 +25,10 @@ pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
     if down::down(&dir)? {
         (options.report)("took down what was left of an earlier lab");
     }
-    let plan = Plan::new(&dir, options.nodes);
+    let plan = Plan::with_fabric(&dir, options.nodes, options.fabric);
     let state = State {
         nodes: options.nodes,
+        fabric: options.fabric,
         parts: options.parts,
         bin_dir,
         kubectl: checks::find("kubectl"),
@@ -62,7 +63,7 @@ impl Steps<'_> {
         self.done(&format!(
             "two racks, {} nodes: namespaces {} … {}",
             plan.nodes.len(),
-            plan.netns("tor-a"),
+            plan.netns(&plan.tors[0].name),
             plan.nodes
                 .last()
                 .map_or_else(String::new, |n| plan.netns(&n.name)),
@@ -81,7 +82,7 @@ impl Steps<'_> {
     fn directories(&self) -> Result<()> {
         let plan = &self.lab.plan;
         let mut dirs = vec![plan.logs(), plan.processes(), plan.api_dir()];
-        dirs.extend(plan.tors.iter().map(|t| plan.tor_dir(&t.name).join("bin")));
+        dirs.extend(plan.routers().map(|name| plan.tor_dir(name).join("bin")));
         for node in &plan.nodes {
             dirs.extend([
                 plan.run_dir(&node.name),
@@ -102,31 +103,38 @@ impl Steps<'_> {
     fn routers(&self) -> Result<()> {
         let plan = &self.lab.plan;
         let mut birds = Vec::new();
-        for tor in &plan.tors {
-            let dir = plan.tor_dir(&tor.name);
-            fs::write(dir.join("bird.conf"), config::render(plan, tor))?;
+        for (router, config) in config::all(plan) {
+            let dir = plan.tor_dir(router);
+            fs::write(dir.join("bird.conf"), config)?;
             birdc_shim(&dir)?;
-            let name = programs::name(&tor.name, "bird");
+            let name = programs::name(router, "bird");
             self.start(&name)?;
             birds.push(name);
         }
         let birds: Vec<&str> = birds.iter().map(String::as_str).collect();
-        self.lab.wait("the sessions between the ToRs", &birds, || {
-            let mut down = Vec::new();
-            for tor in &plan.tors {
-                let other = &plan.tor(tor.rack.other()).name;
-                let between = [4, 6].map(|family| config::session(other, family));
-                down.extend(
-                    self.lab
-                        .sessions(&tor.name)?
-                        .into_iter()
-                        .filter(|s| between.contains(&s.name) && !s.established)
-                        .map(|s| format!("{} {}: {}", tor.name, s.name, s.info)),
-                );
-            }
-            Ok(none_or_list(down))
-        })?;
-        self.done("tor-a, tor-b: BIRD, sessions with each other Established, IPv4 and IPv6");
+        let between: Vec<String> = plan
+            .routers()
+            .flat_map(|router| [4, 6].map(|family| config::session(router, family)))
+            .collect();
+        self.lab
+            .wait("the sessions between the routers", &birds, || {
+                let mut down = Vec::new();
+                for router in plan.routers() {
+                    down.extend(
+                        self.lab
+                            .sessions(router)?
+                            .into_iter()
+                            .filter(|s| between.contains(&s.name) && !s.established)
+                            .map(|s| format!("{router} {}: {}", s.name, s.info)),
+                    );
+                }
+                Ok(none_or_list(down))
+            })?;
+        let routers: Vec<&str> = plan.routers().collect();
+        self.done(&format!(
+            "{}: BIRD, sessions with each other Established, IPv4 and IPv6",
+            routers.join(", ")
+        ));
         Ok(())
     }
 
@@ -175,14 +183,14 @@ impl Steps<'_> {
             sessions_missing(lab)
         })?;
         self.done(
-            "every node: sessions with its ToR Established in both families, as BIRD sees it",
+            "every node: sessions with its ToRs Established in both families, as BIRD sees it",
         );
         lab.wait(
             "the nodes' blocks in BIRD",
             &[on("felix"), on("bgpd")].concat(),
             || blocks_missing(lab),
         )?;
-        self.done("every node: its blocks known to both ToRs");
+        self.done("every node: its blocks known to all ToRs");
         lab.wait(
             "the nodes to be Ready",
             &[on("felix"), on("runner")].concat(),

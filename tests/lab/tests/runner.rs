@@ -65,6 +65,7 @@ impl Bench {
             parts: Parts::ControlPlane,
             bin_dir: Some(bins.path().to_owned()),
             report: |_| (),
+            ..Options::default()
         })
         .unwrap();
         Self { lab, bins }

@@ -3,15 +3,30 @@
 
 use std::fmt::Write as _;
 
+use super::dual;
 use crate::fabric::{RACK_BRIDGE, TOR_LINK};
-use crate::plan::{CLUSTER_SPACE, FABRIC_SPACE, Node, Plan, Tor};
+use crate::plan::{CLUSTER_SPACE, FABRIC_SPACE, Fabric, Node, Plan, Tor};
 
 /// Name of BIRD's protocol for the session with a node (or `tor`) in a family: `n1_v4`.
 pub fn session(peer: &str, family: u8) -> String {
     format!("{}_v{family}", peer.replace('-', "_"))
 }
 
-/// bird.conf of a ToR.
+/// Every router's name and its bird.conf.
+pub fn all(plan: &Plan) -> Vec<(&str, String)> {
+    let tors = plan.tors.iter().enumerate().map(|(place, tor)| {
+        let text = match plan.fabric {
+            Fabric::SingleTor => render(plan, tor),
+            Fabric::DualTor => dual::tor(plan, place, tor),
+        };
+        (tor.name.as_str(), text)
+    });
+    let spines = plan.spine.iter();
+    tors.chain(spines.map(|it| (it.name.as_str(), dual::spine(plan, it))))
+        .collect()
+}
+
+/// bird.conf of the one ToR of a rack.
 pub fn render(plan: &Plan, tor: &Tor) -> String {
     let mut text = head(tor);
     for (i, family) in [4_u8, 6].into_iter().enumerate() {

@@ -1,11 +1,15 @@
-//! What a lab looks like: names, addresses, AS numbers, files. Pure: a function of the directory and
-//! the number of nodes, so that every command, and `down` after a crash, computes the same.
+//! What a lab looks like: names, addresses, AS numbers, files. Pure: a function of the directory, the number of nodes and
+//! the kind of fabric, so that every command, and `down` after a crash, computes the same.
+
+mod dual;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use dual::spine_end;
 
 /// Where a lab lives unless `--dir` says otherwise.
 pub const DEFAULT_DIR: &str = "/var/lib/margay-lab";
@@ -23,7 +27,18 @@ pub const CLUSTER_SPACE: [&str; 2] = ["10.240.0.0/12", "fd00:10::/32"];
 /// Every infrastructure prefix of the fabric: rack segments and the link between the ToRs.
 pub const FABRIC_SPACE: [&str; 2] = ["172.30.0.0/16", "fd00:30::/32"];
 
-/// A rack: a segment with a ToR and nodes.
+/// How nodes are connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fabric {
+    /// A ToR for each rack, one segment behind it; nodes have their address on their uplink.
+    #[default]
+    SingleTor,
+    /// Two ToRs for each rack, a link from every node to both of them, and a spine; nodes have their address on `lo`.
+    DualTor,
+}
+
+/// A rack: its ToRs and nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Rack {
@@ -82,18 +97,46 @@ impl Dual {
 /// A top-of-rack router.
 #[derive(Debug, Clone)]
 pub struct Tor {
-    /// `tor-a` or `tor-b`.
+    /// `tor-a` or `tor-b`; with two of them in a rack `tor-a1`, `tor-a2` …
     pub name: String,
     /// The rack it serves.
     pub rack: Rack,
     /// Its AS.
     pub asn: u32,
-    /// Its addresses on the rack's segment; the IPv4 one is its router id.
+    /// Its own addresses, the IPv4 one is its router id: on the rack's segment, or on `lo` where there is none.
     pub address: Dual,
-    /// Its addresses on the link to the other ToR.
+    /// Its addresses on the link to the other ToR, or to the spine.
     pub link: Dual,
-    /// The rack's segment, prefixes of both families.
+    /// Prefixes of both families which all nodes and ToRs of the rack have their addresses in.
     pub segment: [String; 2],
+}
+
+/// The router that the ToRs of a dual-ToR fabric have in common.
+#[derive(Debug, Clone)]
+pub struct Spine {
+    /// `spine`.
+    pub name: String,
+    /// Its AS.
+    pub asn: u32,
+    /// Its addresses, on `lo`.
+    pub address: Dual,
+    /// Its addresses on the link to the API server.
+    pub api_link: Dual,
+}
+
+/// A node's link to a ToR.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uplink {
+    /// The node's interface.
+    pub interface: String,
+    /// The ToR's name.
+    pub tor: String,
+    /// The ToR's AS.
+    pub tor_asn: u32,
+    /// The node's addresses on it.
+    pub near: Dual,
+    /// The ToR's.
+    pub far: Dual,
 }
 
 /// A node.
@@ -105,8 +148,10 @@ pub struct Node {
     pub rack: Rack,
     /// Its own private AS (RFC 6996, 4 octets).
     pub asn: u32,
-    /// Its addresses on the rack's segment.
+    /// Its addresses: on its uplink, or on `lo` where it has several.
     pub address: Dual,
+    /// Its links to ToRs.
+    pub uplinks: Vec<Uplink>,
 }
 
 /// The names, addresses and files of one lab.
@@ -116,26 +161,51 @@ pub struct Plan {
     pub name: String,
     /// Everything the lab keeps on disk.
     pub dir: PathBuf,
-    /// tor-a, tor-b.
+    /// How nodes are connected.
+    pub fabric: Fabric,
+    /// The ToRs, rack by rack.
     pub tors: Vec<Tor>,
+    /// The spine, if the fabric has one.
+    pub spine: Option<Spine>,
     /// n1 … in order.
     pub nodes: Vec<Node>,
 }
 
 impl Plan {
-    /// The plan of a lab with `nodes` nodes in `dir` (absolute).
+    /// The plan of a lab with `nodes` nodes in `dir` (absolute), one ToR for each rack.
     pub fn new(dir: &Path, nodes: u8) -> Self {
+        Self::with_fabric(dir, nodes, Fabric::SingleTor)
+    }
+
+    /// The plan of a lab with `nodes` nodes in `dir` (absolute).
+    pub fn with_fabric(dir: &Path, nodes: u8, fabric: Fabric) -> Self {
+        let nodes = (1..=nodes).map(|i| node(i, fabric)).collect();
+        let (tors, spine) = match fabric {
+            Fabric::SingleTor => (Rack::ALL.into_iter().map(tor).collect(), None),
+            Fabric::DualTor => (dual::tors(), Some(dual::spine())),
+        };
         Self {
             name: name_of(dir),
             dir: dir.to_owned(),
-            tors: Rack::ALL.into_iter().map(tor).collect(),
-            nodes: (1..=nodes).map(node).collect(),
+            fabric,
+            tors,
+            spine,
+            nodes,
         }
     }
 
-    /// The ToR of a rack.
+    /// The ToR of a rack, the first one if there are two.
     pub fn tor(&self, rack: Rack) -> &Tor {
-        &self.tors[usize::from(rack.number()) - 1]
+        let mut of_rack = self.tors.iter().filter(|t| t.rack == rack);
+        of_rack
+            .next()
+            .expect("invariant: every fabric has a ToR for each rack")
+    }
+
+    /// Names of all routers.
+    pub fn routers(&self) -> impl Iterator<Item = &str> {
+        let tors = self.tors.iter().map(|t| t.name.as_str());
+        tors.chain(self.spine.iter().map(|s| s.name.as_str()))
     }
 
     /// The nodes of a rack.
@@ -150,9 +220,16 @@ impl Plan {
 
     /// Addresses of a node or ToR by name.
     pub fn address_of(&self, name: &str) -> Option<Dual> {
+        let spine = self.spine.iter().find(|s| s.name == name);
         self.node(name)
             .map(|n| n.address)
             .or_else(|| self.tors.iter().find(|t| t.name == name).map(|t| t.address))
+            .or_else(|| spine.map(|s| s.address))
+    }
+
+    /// Addresses of the API server, where it is behind the fabric.
+    pub fn api_address(&self) -> Option<Dual> {
+        (self.fabric == Fabric::DualTor).then(dual::api_address)
     }
 
     /// The network namespace of a node, a ToR or (`pod-ID`) a pod.
@@ -175,10 +252,12 @@ impl Plan {
         netns
             .strip_prefix(&self.netns_prefix())
             .is_some_and(|rest| match rest.split_once('-') {
-                Some(("tor", rack)) => matches!(rack, "a" | "b"),
+                Some(("tor", rack)) => matches!(rack, "a" | "b" | "a1" | "a2" | "b1" | "b2"),
                 Some(("pod", id)) => id.len() == 12 && id.bytes().all(|b| b.is_ascii_hexdigit()),
                 Some(_) => false,
-                None => rest.strip_prefix('n').is_some_and(digits),
+                None => {
+                    matches!(rest, "spine" | "api") || rest.strip_prefix('n').is_some_and(digits)
+                }
             })
     }
 
@@ -286,26 +365,33 @@ fn tor(rack: Rack) -> Tor {
     }
 }
 
-fn node(i: u8) -> Node {
+fn node(i: u8, fabric: Fabric) -> Node {
     // Two and two, so that the default of three has two nodes in rack a and one in rack b.
     let rack = if (i - 1) % 4 < 2 { Rack::A } else { Rack::B };
+    let r = u16::from(rack.number());
+    let address = Dual {
+        v4: Ipv4Addr::new(172, 30, rack.number(), 10 + i),
+        v6: Ipv6Addr::new(0xfd00, 0x30, r, 0, 0, 0, 0, 0x10 + u16::from(i)),
+    };
+    let uplinks = match fabric {
+        Fabric::SingleTor => {
+            let tor = tor(rack);
+            vec![Uplink {
+                interface: "eth0".to_owned(),
+                tor: tor.name,
+                tor_asn: tor.asn,
+                near: address,
+                far: tor.address,
+            }]
+        }
+        Fabric::DualTor => dual::uplinks(i, rack),
+    };
     Node {
         name: format!("n{i}"),
         rack,
         asn: 4_200_000_000 + u32::from(i),
-        address: Dual {
-            v4: Ipv4Addr::new(172, 30, rack.number(), 10 + i),
-            v6: Ipv6Addr::new(
-                0xfd00,
-                0x30,
-                u16::from(rack.number()),
-                0,
-                0,
-                0,
-                0,
-                0x10 + u16::from(i),
-            ),
-        },
+        address,
+        uplinks,
     }
 }
 
@@ -325,22 +411,30 @@ mod tests {
 
     #[test]
     fn no_two_addresses_or_as_numbers_are_alike() {
-        let plan = Plan::new(Path::new("/x"), MAX_NODES);
-        let mut addresses: Vec<IpAddr> = plan
-            .nodes
-            .iter()
-            .flat_map(|n| n.address.both())
-            .chain(
-                plan.tors
-                    .iter()
-                    .flat_map(|t| [t.address, t.link])
-                    .flat_map(Dual::both),
-            )
-            .collect();
-        let count = addresses.len();
-        addresses.sort();
-        addresses.dedup();
-        assert_eq!(addresses.len(), count);
+        for fabric in [Fabric::SingleTor, Fabric::DualTor] {
+            let plan = Plan::with_fabric(Path::new("/x"), MAX_NODES, fabric);
+            let of_tors = plan.tors.iter().flat_map(|t| [t.address, t.link]);
+            let of_spine = plan.spine.iter().flat_map(|s| [s.address, s.api_link]);
+            let mut all: Vec<Dual> = plan.nodes.iter().map(|n| n.address).collect();
+            all.extend(of_tors.chain(of_spine).chain(plan.api_address()));
+            if fabric == Fabric::DualTor {
+                let links = plan.nodes.iter().flat_map(|n| &n.uplinks);
+                all.extend(links.flat_map(|link| [link.near, link.far]));
+                all.extend((0..plan.tors.len()).map(spine_end));
+            }
+            let mut addresses: Vec<IpAddr> = all.into_iter().flat_map(Dual::both).collect();
+            let count = addresses.len();
+            addresses.sort();
+            addresses.dedup();
+            assert_eq!(addresses.len(), count);
+            let mut numbers: Vec<u32> = plan.nodes.iter().map(|n| n.asn).collect();
+            numbers.extend(plan.tors.iter().map(|t| t.asn));
+            numbers.extend(plan.spine.iter().map(|s| s.asn));
+            let count = numbers.len();
+            numbers.sort_unstable();
+            numbers.dedup();
+            assert_eq!(numbers.len(), count);
+        }
     }
 
     #[test]
@@ -361,7 +455,15 @@ mod tests {
         let default = Plan::new(Path::new(DEFAULT_DIR), 3);
         let other = Plan::new(Path::new("/tmp/other"), 3);
         assert_eq!(default.netns("n1"), "margay-n1");
-        for what in ["n1", "n12", "tor-a", "tor-b", "pod-0123456789ab"] {
+        for what in [
+            "n1",
+            "n12",
+            "tor-a",
+            "tor-b2",
+            "spine",
+            "api",
+            "pod-0123456789ab",
+        ] {
             assert!(default.owns_netns(&default.netns(what)), "{what}");
             assert!(other.owns_netns(&other.netns(what)), "{what}");
             assert!(!default.owns_netns(&other.netns(what)), "{what}");

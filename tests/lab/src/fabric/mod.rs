@@ -1,10 +1,12 @@
-//! The fabric: a namespace per ToR and node, a bridge per rack in its ToR's namespace, a veth from every
-//! node to it, and a link between the ToRs. No default route anywhere.
+//! The fabric: a namespace per router and node. With one ToR for each rack, a bridge per rack in its ToR's namespace, a
+//! veth from every node to it, and a link between the ToRs; with two, see [`dual`]. No default route on any node.
 //!
 //! ```text
 //!  n1 ─eth0╮                              ╭eth0─ n3
 //!  n2 ─eth0┴─ rack (bridge) tor-a ─uplink─ tor-b (bridge) rack ┴─eth0─ n4 …
 //! ```
+
+pub mod dual;
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -12,7 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::netns;
-use crate::plan::{Node, Plan, Rack, Tor};
+use crate::plan::{Fabric, Node, Plan, Rack, Tor};
 
 /// The ToRs' interface to their rack.
 pub const RACK_BRIDGE: &str = "rack";
@@ -43,22 +45,28 @@ const ROUTER: [(&str, &str); 4] = [
 
 /// Makes every namespace of the fabric, with its sysctls.
 pub fn create_namespaces(plan: &Plan) -> Result<()> {
-    let names = plan
-        .tors
-        .iter()
-        .map(|t| &t.name)
-        .chain(plan.nodes.iter().map(|n| &n.name));
-    for name in names {
-        let path = netns::create(&plan.netns(name))
-            .with_context(|| format!("make the namespace {}", plan.netns(name)))?;
-        let values = [COMMON.as_slice(), &ROUTER].concat();
-        netns::sysctls(&path, &values).with_context(|| format!("sysctls in {name}"))?;
+    let nodes = plan.nodes.iter().map(|n| n.name.as_str());
+    for name in plan.routers().chain(nodes) {
+        create_namespace(plan, name, &ROUTER)?;
+    }
+    if plan.fabric == Fabric::DualTor {
+        create_namespace(plan, dual::API, &ROUTER)?;
     }
     Ok(())
 }
 
+fn create_namespace(plan: &Plan, name: &str, more: &[(&str, &str)]) -> Result<()> {
+    let path = netns::create(&plan.netns(name))
+        .with_context(|| format!("make the namespace {}", plan.netns(name)))?;
+    let values = [COMMON.as_slice(), more].concat();
+    netns::sysctls(&path, &values).with_context(|| format!("sysctls in {name}"))
+}
+
 /// Makes the links and gives them their addresses.
 pub fn connect(plan: &Plan) -> Result<()> {
+    if plan.fabric == Fabric::DualTor {
+        return dual::connect(plan);
+    }
     for tor in &plan.tors {
         ip_batch(&plan.netns(&tor.name), &tor_commands(plan, tor))?;
     }
