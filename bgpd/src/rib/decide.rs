@@ -12,6 +12,8 @@ use crate::wire::Attributes;
 pub enum WhyNotBest {
     /// Nothing says how to reach its next hop.
     NextHopUnreachable,
+    /// Its source has been gone for long (RFC 9494 section 4.3).
+    Stale,
     /// This speaker originates the prefix itself.
     LocalOrigin,
     /// Lower LOCAL_PREF.
@@ -32,12 +34,15 @@ pub enum WhyNotBest {
     ClusterListLength,
     /// Higher address of the peer.
     PeerAddress,
+    /// Higher path identifier of the same peer (RFC 7911).
+    PathId,
 }
 
 impl fmt::Display for WhyNotBest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NextHopUnreachable => "next hop unreachable",
+            Self::Stale => "long-lived stale",
             Self::LocalOrigin => "originated here",
             Self::LocalPref => "lower LOCAL_PREF",
             Self::AsPathLength => "longer AS path",
@@ -48,6 +53,7 @@ impl fmt::Display for WhyNotBest {
             Self::RouterId => "higher router id",
             Self::ClusterListLength => "longer cluster list",
             Self::PeerAddress => "higher peer address",
+            Self::PathId => "higher path identifier",
         })
     }
 }
@@ -59,6 +65,10 @@ pub struct Candidate<'a> {
     pub attributes: &'a Attributes,
     /// Who said it.
     pub source: &'a Source,
+    /// Which of the source's paths it is.
+    pub path_id: u32,
+    /// Its source has been gone for long.
+    pub long_lived: bool,
     /// Cost of the way to its next hop; None: there is none. Nothing is asked of own routes.
     pub cost: Option<u32>,
 }
@@ -92,6 +102,7 @@ pub fn decide(candidates: &[Candidate<'_>], max_paths: usize) -> Decision {
             None
         }
     });
+    field.keep_lowest(WhyNotBest::Stale, |it| Some(it.long_lived));
     field.keep_lowest(WhyNotBest::LocalOrigin, |it| {
         Some(u64::from(!it.source.is_local()))
     });
@@ -122,6 +133,7 @@ pub fn decide(candidates: &[Candidate<'_>], max_paths: usize) -> Decision {
         u64::try_from(it.attributes.cluster_list.len()).ok()
     });
     field.keep_lowest(WhyNotBest::PeerAddress, |it| Some(it.source.address));
+    field.keep_lowest(WhyNotBest::PathId, |it| Some(it.path_id));
     let best = field.alive.first().copied();
     let multipath = best.map_or_else(Vec::new, |best| field.together(best, equal, max_paths));
     Decision {
@@ -192,7 +204,7 @@ impl Field<'_> {
                 && !of(*index).source.internal
                 && of(*index).attributes.med.unwrap_or(0) == of(best).attributes.med.unwrap_or(0)
         });
-        others.sort_by_key(|index| of(*index).source.address);
+        others.sort_by_key(|index| (of(*index).source.address, of(*index).path_id));
         let mut multipath = vec![best];
         multipath.extend(others);
         multipath.truncate(max_paths.max(1));

@@ -74,17 +74,60 @@ impl Source {
     }
 }
 
+/// What import policy makes of a path: refused, taken with other attributes, or taken as it is.
+pub type Verdict = Result<Option<Arc<Attributes>>, ImportRefusal>;
+
+/// Whether a path's source still stands by it (RFC 4724 section 4.2, RFC 9494 section 4.2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Freshness {
+    /// It does.
+    #[default]
+    Fresh,
+    /// The session has restarted or is gone, and the path has not come again; it is used like a fresh one.
+    Stale,
+    /// The same for so long that every other path is better.
+    LongLived,
+}
+
+/// How many paths of one family a source has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SourceCount {
+    /// All of them.
+    pub received: usize,
+    /// Those that import policy took.
+    pub accepted: usize,
+    /// Those that are not fresh.
+    pub stale: usize,
+}
+
 /// One path to a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     /// Who announced it.
     pub from: SourceId,
-    /// What was said about it.
+    /// Which of the source's paths to the prefix it is (RFC 7911); 0 without path identifiers.
+    pub id: u32,
+    /// What was said about it, or what import policy made of that.
     pub attributes: Arc<Attributes>,
+    /// What was said about it, when import policy made something else of it.
+    pub received: Option<Arc<Attributes>>,
+    /// Whether its source still stands by it.
+    pub freshness: Freshness,
     /// Why it is not used; None: import policy took it.
     pub refused: Option<ImportRefusal>,
     /// When it was received in this form.
     pub since: Millis,
+}
+
+impl Path {
+    fn key(&self) -> (SourceId, u32) {
+        (self.from, self.id)
+    }
+
+    /// What the source said about it.
+    pub fn as_received(&self) -> &Arc<Attributes> {
+        self.received.as_ref().unwrap_or(&self.attributes)
+    }
 }
 
 /// The best path of a prefix.
@@ -108,7 +151,7 @@ impl PartialEq for Best {
 pub struct Entry {
     /// The prefix.
     pub prefix: Cidr,
-    /// All paths, at most one of each source.
+    /// All paths, at most one of each source and path identifier.
     pub paths: Vec<Path>,
     /// The best one.
     pub best: Option<Best>,
@@ -117,3 +160,6 @@ pub struct Entry {
     /// How many peers have been told of it: the number stays as long.
     told: u32,
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crds::net::Cidr;
+use crds::net::{Cidr, Family};
 
 use super::decide::{self, Candidate, Decision};
-use super::{Best, Entry, Interner, Path, PrefixId, Source, SourceId};
+use super::{
+    Best, Entry, Freshness, Interner, Path, PrefixId, Source, SourceCount, SourceId, Verdict,
+};
 use crate::Millis;
 use crate::nexthop::{NextHop, Resolution, Table};
-use crate::policy::ImportRefusal;
 use crate::speaker::Leg;
 use crate::wire::Attributes;
 
@@ -20,6 +21,7 @@ pub struct Rib {
     entries: Vec<Entry>,
     free: Vec<PrefixId>,
     sources: BTreeMap<SourceId, Source>,
+    counts: BTreeMap<(SourceId, Family), SourceCount>,
     /// Prefixes whose paths have changed since the last decision.
     pending: BTreeSet<PrefixId>,
     resolved: HashMap<(NextHop, Option<u32>), Option<Resolution>>,
@@ -54,58 +56,158 @@ impl Rib {
 
     /// Removes a source and all its paths.
     pub fn remove_source(&mut self, id: SourceId) {
-        self.touch_where(|path| path.from == id);
-        for entry in &mut self.entries {
-            entry.paths.retain(|path| path.from != id);
-        }
+        self.remove_paths(|path, _| path.from == id);
         self.sources.remove(&id);
     }
 
-    /// A path to a prefix, in place of the one that the source announced before.
+    /// A path to a prefix, in place of the one that the source announced before with that path identifier.
     pub fn insert(
         &mut self,
         from: SourceId,
+        path_id: u32,
         prefix: Cidr,
         attributes: &Arc<Attributes>,
-        refused: Option<ImportRefusal>,
+        verdict: Verdict,
         now: Millis,
     ) {
         let id = self.number(prefix);
-        let entry = self.entry_mut(id);
+        let (refused, changed) = match verdict {
+            Ok(changed) => (None, changed),
+            Err(refused) => (Some(refused), None),
+        };
         let path = Path {
             from,
-            attributes: attributes.clone(),
+            id: path_id,
+            received: changed.is_some().then(|| attributes.clone()),
+            attributes: changed.unwrap_or_else(|| attributes.clone()),
+            freshness: Freshness::Fresh,
             refused,
             since: now,
         };
-        match entry.paths.iter_mut().find(|path| path.from == from) {
-            Some(have) if Arc::ptr_eq(&have.attributes, attributes) && have.refused == refused => {
+        let (entry, counts) = (
+            &mut self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)],
+            &mut self.counts,
+        );
+        let have = entry.paths.iter_mut().find(|it| it.key() == path.key());
+        if let Some(have) = have {
+            let since = have.since;
+            count(counts, prefix, have, false);
+            let before = std::mem::replace(have, path);
+            count(counts, prefix, have, true);
+            let same =
+                Arc::ptr_eq(&have.attributes, &before.attributes) && have.refused == before.refused;
+            if same {
+                have.since = since;
+            }
+            if same && before.freshness != Freshness::LongLived {
                 return;
             }
-            Some(have) => *have = path,
-            None => entry.paths.push(path),
+        } else {
+            count(counts, prefix, &path, true);
+            entry.paths.push(path);
         }
         self.pending.insert(id);
     }
 
-    /// The source has no path to the prefix any more.
-    pub fn withdraw(&mut self, from: SourceId, prefix: Cidr) {
+    /// The source has no path of that identifier to the prefix any more.
+    pub fn withdraw(&mut self, from: SourceId, path_id: u32, prefix: Cidr) {
         let Some(id) = self.index.get(&prefix).copied() else {
             return;
         };
-        let entry = self.entry_mut(id);
-        let before = entry.paths.len();
-        entry.paths.retain(|path| path.from != from);
-        if entry.paths.len() != before {
+        let entry = &mut self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)];
+        let of = |path: &Path| path.key() == (from, path_id);
+        if let Some(at) = entry.paths.iter().position(of) {
+            count(&mut self.counts, prefix, &entry.paths.remove(at), false);
             self.pending.insert(id);
         }
     }
 
-    /// Judges import anew, of every path in `within` or of all.
+    /// The source may no longer stand by its paths of a family: each is stale until it comes again. Those that were
+    /// stale before stay what they are.
+    pub fn mark_stale(&mut self, source: SourceId, family: Family) {
+        self.edit(source, family, |path| {
+            if path.freshness == Freshness::Fresh {
+                path.freshness = Freshness::Stale;
+            }
+            // A stale path is as good as a fresh one.
+            false
+        });
+    }
+
+    /// Stale paths of a source and family are from now on used only where there is no other.
+    pub fn set_long_lived(&mut self, source: SourceId, family: Family) {
+        self.edit(source, family, |path| {
+            let changes = path.freshness == Freshness::Stale;
+            if changes {
+                path.freshness = Freshness::LongLived;
+            }
+            changes
+        });
+    }
+
+    /// Removes the paths of a source and family that have not come again since they were marked.
+    pub fn sweep_stale(&mut self, source: SourceId, family: Family) {
+        if self.source_count(source, family).stale > 0 {
+            self.remove_paths(|path, prefix| {
+                path.from == source
+                    && prefix.family() == family
+                    && path.freshness != Freshness::Fresh
+            });
+        }
+    }
+
+    /// How many paths of a family a source has.
+    pub fn source_count(&self, source: SourceId, family: Family) -> SourceCount {
+        self.counts
+            .get(&(source, family))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// Removes a source's paths of which `gone` says so, whatever their freshness.
+    pub fn withdraw_where(&mut self, source: SourceId, gone: impl Fn(&Path) -> bool) {
+        self.remove_paths(|path, _| path.from == source && gone(path));
+    }
+
+    fn remove_paths(&mut self, gone: impl Fn(&Path, Cidr) -> bool) {
+        for (id, entry) in numbered(&mut self.entries) {
+            let prefix = entry.prefix;
+            let before = entry.paths.len();
+            for path in entry.paths.extract_if(.., |path| gone(path, prefix)) {
+                count(&mut self.counts, prefix, &path, false);
+            }
+            if entry.paths.len() != before {
+                self.pending.insert(id);
+            }
+        }
+    }
+
+    /// Changes paths of a source and family; what `change` says yes to is decided again.
+    fn edit(
+        &mut self,
+        source: SourceId,
+        family: Family,
+        mut change: impl FnMut(&mut Path) -> bool,
+    ) {
+        for (id, entry) in numbered(&mut self.entries) {
+            if entry.prefix.family() != family {
+                continue;
+            }
+            for path in entry.paths.iter_mut().filter(|path| path.from == source) {
+                count(&mut self.counts, entry.prefix, path, false);
+                if change(path) {
+                    self.pending.insert(id);
+                }
+                count(&mut self.counts, entry.prefix, path, true);
+            }
+        }
+    }
+
+    /// Judges import anew, of every path in `within` or of all, from what was received.
     pub fn judge_again(
         &mut self,
         within: Option<Cidr>,
-        judge: impl Fn(SourceId, Cidr, &Attributes) -> Option<ImportRefusal>,
+        judge: impl Fn(SourceId, Cidr, &Attributes) -> Verdict,
     ) {
         for (id, entry) in numbered(&mut self.entries) {
             if within.is_some_and(|within| !within.covers(entry.prefix)) {
@@ -116,9 +218,18 @@ impl Rib {
                 .iter_mut()
                 .filter(|path| path.from != SourceId::LOCAL)
             {
-                let refused = judge(path.from, entry.prefix, &path.attributes);
-                if path.refused != refused {
+                let received = path.as_received().clone();
+                let (refused, changed) = match judge(path.from, entry.prefix, &received) {
+                    Ok(changed) => (None, changed),
+                    Err(refused) => (Some(refused), None),
+                };
+                let attributes = changed.as_ref().unwrap_or(&received);
+                if path.refused != refused || !Arc::ptr_eq(&path.attributes, attributes) {
+                    count(&mut self.counts, entry.prefix, path, false);
                     path.refused = refused;
+                    path.attributes = attributes.clone();
+                    path.received = changed.is_some().then_some(received);
+                    count(&mut self.counts, entry.prefix, path, true);
                     self.pending.insert(id);
                 }
             }
@@ -289,6 +400,8 @@ impl Rib {
                     Candidate {
                         attributes: &path.attributes,
                         source,
+                        path_id: path.id,
+                        long_lived: path.freshness == Freshness::LongLived,
                         cost,
                     },
                 ))
@@ -373,6 +486,28 @@ impl Rib {
         };
         self.index.insert(prefix, id);
         id
+    }
+}
+
+/// Counts a path in, or out.
+fn count(
+    counts: &mut BTreeMap<(SourceId, Family), SourceCount>,
+    prefix: Cidr,
+    path: &Path,
+    present: bool,
+) {
+    let key = (path.from, prefix.family());
+    let count = counts.entry(key).or_default();
+    let change = |number: &mut usize, counts: bool| match (counts, present) {
+        (true, true) => *number += 1,
+        (true, false) => *number -= 1,
+        (false, _) => {}
+    };
+    change(&mut count.received, true);
+    change(&mut count.accepted, path.refused.is_none());
+    change(&mut count.stale, path.freshness != Freshness::Fresh);
+    if count.received == 0 {
+        counts.remove(&key);
     }
 }
 

@@ -6,6 +6,7 @@ mod peer;
 mod reach;
 mod show;
 mod startup;
+mod tell;
 mod types;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use crate::nexthop::{Change, NextHop, Table};
 use crate::policy::{ImportRefusal, Importer};
 use crate::rib::{AdjOut, Rib, Source, SourceId};
 use crate::wire::nlri::family_of;
-use crate::wire::{Attributes, RouteRefresh, Update, hex, update};
+use crate::wire::{Attributes, RouteRefresh, Update, hex};
 
 use origins::Origins;
 use peer::{PeerState, Up};
@@ -296,18 +297,20 @@ impl Speaker {
             }));
         }
         for prefix in update.withdrawn.into_iter().filter(spoken) {
-            self.rib.withdraw(peer.id, prefix);
+            self.rib.withdraw(peer.id, 0, prefix);
         }
         let from = peer.from();
         for (attributes, prefixes) in update.announced {
             let attributes = self.rib.interner.intern(attributes);
             let own_next_hop = self.table.is_own(attributes.next_hop.address);
             for prefix in prefixes.into_iter().filter(spoken) {
-                let refused = match own_next_hop {
-                    true => Some(ImportRefusal::OwnNextHop),
-                    false => self.importer.judge(prefix, &attributes, from).err(),
+                let verdict = match own_next_hop {
+                    true => Err(ImportRefusal::OwnNextHop),
+                    false => self.importer.judge(prefix, &attributes, from),
                 };
-                self.rib.insert(peer.id, prefix, &attributes, refused, now);
+                let verdict = verdict.map(|()| None);
+                self.rib
+                    .insert(peer.id, 0, prefix, &attributes, verdict, now);
             }
         }
         if let (Some(family), Some(up)) = (update.end_of_rib, peer.up.as_mut())
@@ -368,9 +371,10 @@ impl Speaker {
     fn originate(&mut self, prefix: Cidr, present: bool, now: Millis) {
         if present {
             let own = self.own.clone();
-            self.rib.insert(SourceId::LOCAL, prefix, &own, None, now);
+            self.rib
+                .insert(SourceId::LOCAL, 0, prefix, &own, Ok(None), now);
         } else {
-            self.rib.withdraw(SourceId::LOCAL, prefix);
+            self.rib.withdraw(SourceId::LOCAL, 0, prefix);
         }
         self.importer.own(prefix, present);
         self.judge_again(Some(prefix));
@@ -386,94 +390,13 @@ impl Speaker {
         let (importer, table) = (&self.importer, &self.table);
         self.rib.judge_again(within, |source, prefix, attributes| {
             if table.is_own(attributes.next_hop.address) {
-                return Some(ImportRefusal::OwnNextHop);
+                return Err(ImportRefusal::OwnNextHop);
             }
-            importer
-                .judge(prefix, attributes, *from.get(&source)?)
-                .err()
-        });
-    }
-
-    /// Decides, tells felix, tells peers.
-    fn settle(&mut self, now: Millis, out: &mut Vec<Output>) {
-        for change in self
-            .rib
-            .settle(&self.table, usize::from(self.config.multipath))
-        {
-            if let Some(legs) = change.legs {
-                out.push(Output::Best {
-                    prefix: change.prefix,
-                    legs: legs.to_vec(),
-                });
-            }
-            if change.best_changed {
-                let ups = self.peers.values_mut().filter_map(|peer| peer.up.as_mut());
-                ups.for_each(|up| up.adj_out.touch(change.id));
-            }
-        }
-        let complete = self.origins.complete;
-        let keys: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.has_news(complete))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in keys {
-            self.tell(&key, out);
-        }
-        if !self.startup.is_complete() {
-            let waiting = self.peers.values().any(PeerState::is_awaited);
-            self.startup.settle(waiting, now, out);
-        }
-    }
-
-    /// Sends a peer what it has not been told yet, as far as its window goes, then End-of-RIB.
-    fn tell(&mut self, key: &PeerKey, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get_mut(key) else {
-            return;
-        };
-        let Some(negotiated) = peer.session.negotiated() else {
-            return;
-        };
-        let (dialect, families) = (negotiated.dialect, negotiated.families.clone());
-        let Some(up) = &mut peer.up else { return };
-        let Some(connection) = self.connections.get_mut(&up.conn) else {
-            return;
-        };
-        let mut messages = Vec::new();
-        let mut unsent = connection.unsent;
-        while unsent < SEND_WINDOW && !up.adj_out.is_done() {
-            let batch = up.adj_out.batch(&mut self.rib, &up.to, dialect);
-            unsent += batch.messages.iter().map(bytes::Bytes::len).sum::<usize>();
-            messages.extend(batch.messages);
-            let too_long = |prefix| SpeakerEvent::TooLong {
-                peer: key.clone(),
-                prefix,
+            // Paths of a source that is going have nobody left to judge for.
+            let Some(from) = from.get(&source) else {
+                return Ok(None);
             };
-            out.extend(batch.too_long.into_iter().map(too_long).map(Output::Event));
-        }
-        if up.adj_out.is_done() && self.origins.complete {
-            for family in families {
-                if up.to.next_hop(family).is_none() && !up.missing.contains(&family) {
-                    up.missing.push(family);
-                    out.push(Output::Event(SpeakerEvent::NoNextHop {
-                        peer: key.clone(),
-                        family,
-                    }));
-                }
-                if !up.eor_sent.contains(&family) {
-                    up.eor_sent.push(family);
-                    messages.push(update::end_of_rib(family));
-                }
-            }
-        }
-        peer.session
-            .count_sent(u64::try_from(messages.len()).unwrap_or(u64::MAX));
-        connection.unsent += messages.iter().map(bytes::Bytes::len).sum::<usize>();
-        out.extend(
-            messages
-                .into_iter()
-                .map(|message| Output::Send(up.conn, message)),
-        );
+            importer.judge(prefix, attributes, *from).map(|()| None)
+        });
     }
 }

@@ -7,13 +7,10 @@ use crds::net::{Cidr, Family};
 use crate::Millis;
 use crate::config::PeerKey;
 use crate::fsm::State;
-use crate::rib::{Entry, SourceId};
+use crate::rib::{Entry, Rib, SourceId};
 
 use super::peer::PeerState;
 use super::{FamilyCount, Leg, NeighborInfo, RouteFilter, RouteInfo, Speaker, Summary};
-
-/// Routes of a source and family: all, and those import policy took.
-type Counts = BTreeMap<(SourceId, Family), (usize, usize)>;
 
 impl Speaker {
     /// The speaker as a whole.
@@ -31,19 +28,9 @@ impl Speaker {
 
     /// Every configured peer, in the order of keys.
     pub fn neighbors(&self, now: Millis) -> Vec<NeighborInfo> {
-        let mut counts = Counts::new();
-        for (_, entry) in self.rib.entries() {
-            for path in &entry.paths {
-                let (received, accepted) = counts
-                    .entry((path.from, entry.prefix.family()))
-                    .or_default();
-                *received += 1;
-                *accepted += usize::from(path.refused.is_none());
-            }
-        }
         self.peers
             .iter()
-            .map(|(key, peer)| neighbor(key, peer, &counts, now))
+            .map(|(key, peer)| neighbor(key, peer, &self.rib, now))
             .collect()
     }
 
@@ -124,17 +111,17 @@ impl Speaker {
     }
 }
 
-fn neighbor(key: &PeerKey, peer: &PeerState, counts: &Counts, now: Millis) -> NeighborInfo {
+fn neighbor(key: &PeerKey, peer: &PeerState, rib: &Rib, now: Millis) -> NeighborInfo {
     let session = &peer.session;
     let negotiated = session.negotiated();
     let (messages_received, messages_sent) = session.counts();
     let families = Family::ALL.map(|family| {
-        let (received, accepted) = counts.get(&(peer.id, family)).copied().unwrap_or_default();
+        let count = rib.source_count(peer.id, family);
         FamilyCount {
             family,
             negotiated: peer.families().contains(&family),
-            received,
-            accepted,
+            received: count.received,
+            accepted: count.accepted,
             advertised: peer.up.as_ref().map_or(0, |up| up.adj_out.count(family)),
             end_of_rib: peer
                 .up

@@ -10,6 +10,8 @@ use crate::wire::{AsPath, Origin};
 struct Sample {
     attributes: Attributes,
     source: Source,
+    path_id: u32,
+    long_lived: bool,
     cost: Option<u32>,
 }
 
@@ -29,6 +31,8 @@ fn sample(peer: u8) -> Sample {
     Sample {
         attributes,
         source,
+        path_id: 0,
+        long_lived: false,
         cost: Some(0),
     }
 }
@@ -39,6 +43,8 @@ fn run(samples: &[Sample], max: usize) -> Decision {
         .map(|it| Candidate {
             attributes: &it.attributes,
             source: &it.source,
+            path_id: it.path_id,
+            long_lived: it.long_lived,
             cost: it.cost,
         })
         .collect();
@@ -65,6 +71,11 @@ fn each_step_decides_before_those_after_it() {
     worse.cost = None;
     worse.attributes.local_pref = Some(1000);
     loses(&sample(9), &worse, WhyNotBest::NextHopUnreachable);
+
+    let mut worse = sample(1);
+    worse.long_lived = true;
+    worse.attributes.local_pref = Some(1000);
+    loses(&sample(9), &worse, WhyNotBest::Stale);
 
     let local = Sample {
         source: Source::local(Ipv4Addr::BROADCAST),
@@ -233,9 +244,10 @@ fn any_sample() -> impl Strategy<Value = Sample> {
         prop::option::weighted(0.9, 0..2u32),
         1..4u8,
         0..2usize,
+        prop::bool::weighted(0.2),
     )
         .prop_map(
-            |((pref, length, origin, med, asn), internal, cost, id, clusters)| {
+            |((pref, length, origin, med, asn), internal, cost, id, clusters, long_lived)| {
                 let mut it = sample(id);
                 it.attributes.local_pref = (pref > 0).then_some(pref * 100);
                 it.attributes.as_path = AsPath::sequence((0..=length).map(|_| 65000 + asn));
@@ -245,15 +257,17 @@ fn any_sample() -> impl Strategy<Value = Sample> {
                 it.attributes.cluster_list = vec![Ipv4Addr::LOCALHOST; clusters];
                 it.source.internal = internal;
                 it.cost = cost;
+                it.long_lived = long_lived;
                 it
             },
         )
 }
 
-/// No two paths from one peer, as in a real table.
+/// No two paths with the same identifier from one peer, as in a real table.
 fn one_of_each_peer(mut samples: Vec<Sample>) -> Vec<Sample> {
     for (number, sample) in (1u8..).zip(&mut samples) {
-        sample.source.address = Some(IpAddr::from([192, 0, 2, number]));
+        sample.source.address = Some(IpAddr::from([192, 0, 2, number.div_ceil(2)]));
+        sample.path_id = u32::from(number);
     }
     samples
 }
@@ -264,7 +278,8 @@ fn model(samples: &[Sample]) -> Option<usize> {
         .filter(|it| samples[*it].cost.is_some())
         .collect();
     type Worse = fn(&Sample, &Sample) -> bool;
-    let steps: [Worse; 9] = [
+    let steps: [Worse; 11] = [
+        |a, b| a.long_lived && !b.long_lived,
         |a, b| a.attributes.local_pref.unwrap_or(100) < b.attributes.local_pref.unwrap_or(100),
         |a, b| a.attributes.as_path.length() > b.attributes.as_path.length(),
         |a, b| a.attributes.origin > b.attributes.origin,
@@ -277,6 +292,7 @@ fn model(samples: &[Sample]) -> Option<usize> {
         |a, b| a.source.router_id > b.source.router_id,
         |a, b| a.attributes.cluster_list.len() > b.attributes.cluster_list.len(),
         |a, b| a.source.address > b.source.address,
+        |a, b| a.path_id > b.path_id,
     ];
     for worse in steps {
         let before = set.clone();
