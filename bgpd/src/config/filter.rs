@@ -17,6 +17,11 @@ pub struct Filter {
 }
 
 /// One rule: all of its conditions have to hold; a list holds when one of its members does, an empty one always.
+///
+/// On import, [`Action::Accept`] also takes what [`super::ImportPolicy::Pools`] leaves out, but only prefixes that the
+/// rule's own prefix conditions name, a default route only where /0 is named with no other length, and nothing inside
+/// the speaker's own prefixes. Likewise a route that carries BLACKHOLE (RFC 7999) is taken only by a rule that asks for
+/// that community. No rule overrides what RFC 4271 and 4456 say about loops.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Rule {
     /// Name for people and traces; empty: its place.
@@ -30,7 +35,7 @@ pub struct Rule {
 }
 
 /// What a rule does with a route that matches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Action {
     /// The route is taken, or told.
     Accept,
@@ -50,7 +55,7 @@ pub struct PrefixMatch {
     pub min_len: u8,
     /// The greatest length.
     pub max_len: u8,
-    /// Everything but these.
+    /// Everything of the same family but these.
     pub negated: bool,
 }
 
@@ -66,7 +71,7 @@ pub enum Community {
 }
 
 /// Kind of the peer a route comes from, or goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PeerType {
     /// In another AS.
     External,
@@ -75,7 +80,7 @@ pub enum PeerType {
 }
 
 /// Where a route comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Source {
     /// Learnt from a peer.
     Remote,

@@ -1,5 +1,6 @@
 //! Path attributes (RFC 4271 section 5 and others), and what RFC 7606 does about bad ones.
 
+pub mod community;
 mod decode;
 mod encode;
 
@@ -38,16 +39,6 @@ pub(crate) mod flag {
     pub(crate) const TRANSITIVE: u8 = 0x40;
     pub(crate) const PARTIAL: u8 = 0x20;
     pub(crate) const EXTENDED_LENGTH: u8 = 0x10;
-}
-
-/// Well-known communities (RFC 1997).
-pub mod community {
-    /// Not to be announced outside of the AS.
-    pub const NO_EXPORT: u32 = 0xffff_ff01;
-    /// Not to be announced at all.
-    pub const NO_ADVERTISE: u32 = 0xffff_ff02;
-    /// Not to be announced outside of the confederation's member.
-    pub const NO_EXPORT_SUBCONFED: u32 = 0xffff_ff03;
 }
 
 /// Where a route comes from originally; the lowest is preferred.
@@ -147,12 +138,7 @@ impl Attributes {
 
     /// All communities as text: `65000:1`, `0x0002fde800000001`, `65000:1:2`.
     pub fn communities_text(&self) -> Vec<String> {
-        let standard = self.communities.iter().map(|it| match *it {
-            community::NO_EXPORT => "no-export".to_owned(),
-            community::NO_ADVERTISE => "no-advertise".to_owned(),
-            community::NO_EXPORT_SUBCONFED => "no-export-subconfed".to_owned(),
-            it => format!("{}:{}", it >> 16, it & 0xffff),
-        });
+        let standard = self.communities.iter().map(|it| community::text(*it));
         let extended = self
             .extended_communities
             .iter()
