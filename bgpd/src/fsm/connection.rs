@@ -6,7 +6,7 @@ use super::{Jitter, Negotiated, State};
 use crate::Millis;
 use crate::config::Timers;
 use crate::speaker::ConnId;
-use crate::wire::FrameReader;
+use crate::wire::{FrameReader, Open};
 
 /// Hold time until the peer's OPEN says another (RFC 4271 section 8.2.2, OpenSent).
 pub(super) const OPEN_HOLD: Millis = 240_000;
@@ -28,6 +28,8 @@ pub(super) struct Connection {
     pub(super) id: ConnId,
     pub(super) local: SocketAddr,
     pub(super) remote: SocketAddr,
+    /// The OPEN that was sent.
+    pub(super) open: Open,
     pub(super) phase: Phase,
     pub(super) reader: FrameReader,
     /// When the peer counts as lost.
@@ -37,11 +39,18 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(id: ConnId, local: SocketAddr, remote: SocketAddr, now: Millis) -> Self {
+    pub(super) fn new(
+        id: ConnId,
+        local: SocketAddr,
+        remote: SocketAddr,
+        open: Open,
+        now: Millis,
+    ) -> Self {
         Self {
             id,
             local,
             remote,
+            open,
             phase: Phase::OpenSent,
             reader: FrameReader::default(),
             hold_at: Some(now + OPEN_HOLD),

@@ -12,11 +12,11 @@ use std::net::Ipv4Addr;
 use crds::net::Family;
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Peer, Timers};
+use crate::config::{AddPath, Config, GracefulRestart, Peer, Timers};
 use crate::wire::Notification;
 
 pub use jitter::Jitter;
-pub use negotiate::Negotiated;
+pub use negotiate::{Forwarding, Negotiated, Offer, PeerRestart};
 pub use session::{Action, Session};
 
 /// State of a session (RFC 4271 section 8.2.2); of two connections the further one counts.
@@ -84,6 +84,12 @@ pub struct Settings {
     pub passive: bool,
     /// How long to wait for what.
     pub timers: Timers,
+    /// What is announced of graceful restart, and asked of the peer's.
+    pub graceful_restart: GracefulRestart,
+    /// Several paths for one prefix.
+    pub add_path: AddPath,
+    /// IPv4 routes with IPv6 next hops are taken and told (RFC 8950).
+    pub extended_next_hop: bool,
 }
 
 impl Settings {
@@ -97,6 +103,11 @@ impl Settings {
             families: peer.families.clone(),
             passive: peer.passive,
             timers: peer.timers,
+            graceful_restart: peer.options.graceful_restart,
+            add_path: peer.options.add_path,
+            // Over IPv4 there is always an IPv4 next hop.
+            extended_next_hop: peer.families.contains(&Family::V4)
+                && !peer.key.address().is_some_and(|it| it.is_ipv4()),
         }
     }
 

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 
 use super::connection::{Connection, Phase};
-use super::{DownReason, Jitter, Negotiated, Settings, State, collision, negotiate};
+use super::{
+    DownReason, Forwarding, Jitter, Negotiated, Offer, Settings, State, collision, negotiate,
+};
 use crate::Millis;
 use crate::speaker::ConnId;
 use crate::wire::notification::{Cease, FsmError};
@@ -42,6 +44,10 @@ pub struct Session {
     jitter: Jitter,
     /// Names of own connections count up from here.
     next_conn: u64,
+    /// What OPENs say about restarts.
+    forwarding: Forwarding,
+    /// How much they offer, after what the peer said about the last one.
+    offer: Offer,
     /// State while there is no connection: Idle, Connect or Active.
     rest: State,
     dialing: Option<ConnId>,
@@ -63,6 +69,8 @@ impl Session {
             settings,
             jitter: Jitter::new(seed),
             next_conn: first_conn,
+            forwarding: Forwarding::default(),
+            offer: Offer::default(),
             rest: State::Idle,
             dialing: None,
             connections: Vec::new(),
@@ -140,8 +148,14 @@ impl Session {
         of_connections.chain([self.retry_at]).flatten().min()
     }
 
+    /// What OPENs say about restarts from now on.
+    pub fn set_forwarding(&mut self, forwarding: Forwarding) {
+        self.forwarding = forwarding;
+    }
+
     /// Takes settings that cost no session.
     pub fn set(&mut self, settings: Settings, now: Millis, out: &mut Vec<Action>) {
+        self.offer = Offer::default();
         let was_passive = std::mem::replace(&mut self.settings, settings).passive;
         if was_passive != self.settings.passive
             && self.rest != State::Idle
@@ -355,9 +369,11 @@ impl Session {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
+        let open = negotiate::offer(&self.settings, self.offer, self.forwarding);
+        let bytes = open.encode();
         self.connections
-            .push(Connection::new(id, local, remote, now));
-        self.send(id, negotiate::offer(&self.settings).encode(), out);
+            .push(Connection::new(id, local, remote, open, now));
+        self.send(id, bytes, out);
     }
 
     fn frame(&mut self, id: ConnId, frame: &Frame, now: Millis, out: &mut Vec<Action>) {
@@ -366,11 +382,9 @@ impl Session {
             return;
         };
         let state = conn.state();
-        let unused = Dialect {
-            four_octet_as: true,
-            internal: false,
-        };
-        let dialect = conn.negotiated().map_or(unused, |it| it.dialect);
+        let dialect = conn
+            .negotiated()
+            .map_or(Dialect::plain(false), |it| it.dialect);
         let expected = match state {
             State::OpenConfirm => frame.kind == MessageType::Keepalive,
             State::Established => frame.kind != MessageType::Open,
@@ -410,7 +424,10 @@ impl Session {
 
     /// The peer's OPEN has come.
     fn opened(&mut self, id: ConnId, open: &Open, now: Millis, out: &mut Vec<Action>) {
-        let negotiated = match negotiate::accept(open, &self.settings) {
+        let Some(conn) = self.connections.iter().find(|conn| conn.id == id) else {
+            return;
+        };
+        let negotiated = match negotiate::accept(open, &conn.open, &self.settings) {
             Ok(negotiated) => negotiated,
             Err(error) => return self.fail(id, error, now, out),
         };
@@ -443,6 +460,7 @@ impl Session {
         self.send(id, wire::keepalive(), out);
         let timers = self.settings.timers;
         if let Some(conn) = self.connections.iter_mut().find(|conn| conn.id == id) {
+            conn.reader.set_longest(negotiated.dialect.max_message());
             conn.phase = Phase::OpenConfirm(negotiated);
             conn.heard(now);
             conn.spoke(&timers, &mut self.jitter, now);
@@ -500,10 +518,16 @@ impl Session {
 
     /// Decides how to go on after `conn` is gone.
     fn recover(&mut self, conn: &Connection, reason: &DownReason, now: Millis) {
-        if let Phase::Established(_, since) = conn.phase
-            && now.saturating_sub(since) >= STABLE
+        if let Phase::Established(_, since) = conn.phase {
+            // The peer may be another one when it comes back.
+            self.offer = Offer::default();
+            if now.saturating_sub(since) >= STABLE {
+                self.failures = 0;
+            }
+        } else if let DownReason::Received(notification) = reason
+            && notification.refuses_capabilities()
         {
-            self.failures = 0;
+            self.offer = self.offer.less(&self.settings);
         }
         if !self.connections.is_empty() || self.dialing.is_some() {
             return;

@@ -1,5 +1,8 @@
 //! What fuzzing and property tests share: every decoder on any bytes, and the way there and back.
 
+use bytes::Bytes;
+use crds::net::{Cidr, Family};
+
 use super::{
     Attributes, Dialect, HEADER, MAX_MESSAGE, Message, Notification, Open, RouteRefresh, Update,
     decode_stream, update,
@@ -11,11 +14,19 @@ use super::{
 ///
 /// If a decoder panics, or if what was read and written again reads differently.
 pub fn decoders(bytes: &[u8]) {
-    for (four_octet_as, internal) in [(true, false), (true, true), (false, false), (false, true)] {
-        let dialect = Dialect {
+    let plain = [(true, false), (true, true), (false, false), (false, true)].map(
+        |(four_octet_as, internal)| Dialect {
             four_octet_as,
-            internal,
-        };
+            ..Dialect::plain(internal)
+        },
+    );
+    let paths = Dialect {
+        paths_sent: Family::ALL.into_iter().collect(),
+        paths_received: Family::ALL.into_iter().collect(),
+        extended_message: true,
+        ..Dialect::plain(true)
+    };
+    for dialect in plain.into_iter().chain([paths]) {
         let (messages, _) = decode_stream(bytes, dialect);
         // Most random bytes have no header; their contents are tried as each kind of message.
         let bodies = [
@@ -34,11 +45,12 @@ pub fn decoders(bytes: &[u8]) {
 pub(super) fn again(message: &Message, dialect: Dialect) {
     match message {
         Message::Update(update) => {
-            for (attributes, prefixes) in &update.announced {
-                let Some(family) = prefixes.first().map(|prefix| prefix.family()) else {
+            for (attributes, paths) in update.announced_paths() {
+                let paths: Vec<(Cidr, u32)> = paths.collect();
+                let Some(family) = paths.first().map(|(prefix, _)| prefix.family()) else {
                     continue;
                 };
-                let Ok(messages) = update::announce(attributes, family, prefixes, dialect) else {
+                let Ok(messages) = announce(attributes, family, &paths, dialect) else {
                     continue;
                 };
                 let read: Vec<_> = messages
@@ -49,13 +61,12 @@ pub(super) fn again(message: &Message, dialect: Dialect) {
                     read.iter().all(|it| it.problems.is_empty()),
                     "we write what we accept: {read:?}"
                 );
-                let announced = read.into_iter().flat_map(|it| it.announced);
                 let mut all = Vec::new();
-                for (read, prefixes) in announced {
-                    assert_eq!(read, written(attributes, dialect));
-                    all.extend(prefixes);
+                for (read, paths) in read.iter().flat_map(Update::announced_paths) {
+                    assert_eq!(*read, written(attributes, dialect));
+                    all.extend(paths);
                 }
-                assert_eq!(all, *prefixes);
+                assert_eq!(all, paths);
             }
         }
         Message::Open(open) => {
@@ -74,6 +85,20 @@ pub(super) fn again(message: &Message, dialect: Dialect) {
         }
         Message::Keepalive | Message::RouteRefresh(_) => {}
     }
+}
+
+fn announce(
+    attributes: &Attributes,
+    family: Family,
+    paths: &[(Cidr, u32)],
+    dialect: Dialect,
+) -> Result<Vec<Bytes>, update::TooLong> {
+    if dialect.paths_sent.contains(family) {
+        let paths: Vec<(u32, Cidr)> = paths.iter().map(|(prefix, id)| (*id, *prefix)).collect();
+        return update::announce_paths(attributes, family, &paths, dialect);
+    }
+    let prefixes: Vec<Cidr> = paths.iter().map(|(prefix, _)| *prefix).collect();
+    update::announce(attributes, family, &prefixes, dialect)
 }
 
 fn updates(bytes: &[u8], dialect: Dialect) -> Vec<Update> {

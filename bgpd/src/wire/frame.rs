@@ -3,7 +3,7 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::notification::HeaderError;
-use super::{HEADER, MAX_MESSAGE, Notification};
+use super::{HEADER, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, Notification};
 
 /// Kind of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,14 +33,15 @@ impl MessageType {
         })
     }
 
-    /// Shortest and longest whole message of that kind.
-    fn bounds(self) -> (usize, usize) {
+    /// Shortest and longest whole message of that kind, where `longest` has been agreed on. RFC 8654 section 4 leaves
+    /// OPEN and KEEPALIVE as they are.
+    fn bounds(self, longest: usize) -> (usize, usize) {
         match self {
             Self::Open => (29, MAX_MESSAGE),
-            Self::Update => (23, MAX_MESSAGE),
-            Self::Notification => (21, MAX_MESSAGE),
+            Self::Update => (23, longest),
+            Self::Notification => (21, longest),
             Self::Keepalive => (HEADER, HEADER),
-            Self::RouteRefresh => (23, MAX_MESSAGE),
+            Self::RouteRefresh => (23, longest),
         }
     }
 }
@@ -55,12 +56,27 @@ pub struct Frame {
 }
 
 /// Collects bytes and gives whole messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct FrameReader {
     buffer: BytesMut,
+    longest: usize,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self {
+            buffer: BytesMut::new(),
+            longest: MAX_MESSAGE,
+        }
+    }
 }
 
 impl FrameReader {
+    /// Takes messages of up to that many bytes from now on (RFC 8654).
+    pub fn set_longest(&mut self, bytes: usize) {
+        self.longest = bytes;
+    }
+
     /// Appends what arrived.
     pub fn push(&mut self, bytes: &[u8]) {
         self.buffer.extend_from_slice(bytes);
@@ -81,12 +97,12 @@ impl FrameReader {
         }
         let length = usize::from(u16::from_be_bytes([high, low]));
         let bad_length = || Notification::header(HeaderError::BadLength, &[high, low]);
-        if !(HEADER..=MAX_MESSAGE).contains(&length) {
+        if !(HEADER..=self.longest).contains(&length) {
             return Err(bad_length());
         }
         let kind = MessageType::from_code(code)
             .ok_or_else(|| Notification::header(HeaderError::BadType, &[code]))?;
-        let (shortest, longest) = kind.bounds();
+        let (shortest, longest) = kind.bounds(self.longest);
         if !(shortest..=longest).contains(&length) {
             return Err(bad_length());
         }
@@ -102,7 +118,10 @@ impl FrameReader {
 /// A message of that kind; `body` must fit.
 pub(super) fn message(kind: MessageType, body: &[u8]) -> Bytes {
     let length = HEADER + body.len();
-    debug_assert!(length <= MAX_MESSAGE, "the caller bounds what it writes");
+    debug_assert!(
+        length <= MAX_EXTENDED_MESSAGE,
+        "the caller bounds what it writes"
+    );
     let mut out = BytesMut::with_capacity(length);
     out.put_bytes(0xff, 16);
     out.put_u16(u16::try_from(length).unwrap_or(u16::MAX));

@@ -16,6 +16,7 @@ pub mod refresh;
 pub mod update;
 
 use bytes::Bytes;
+use crds::net::Family;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attribute::{Aggregator, Attributes, Origin, Problem, Reaction, UnknownAttribute};
@@ -29,6 +30,9 @@ pub use update::Update;
 /// Bytes of the longest message (RFC 4271 section 4.1).
 pub const MAX_MESSAGE: usize = 4096;
 
+/// Bytes of the longest message where both sides announced extended ones (RFC 8654).
+pub const MAX_EXTENDED_MESSAGE: usize = 65535;
+
 /// Bytes of the header every message starts with.
 pub const HEADER: usize = 19;
 
@@ -39,6 +43,73 @@ pub struct Dialect {
     pub four_octet_as: bool,
     /// Both sides are in one AS.
     pub internal: bool,
+    /// Both sides announced extended messages (RFC 8654).
+    pub extended_message: bool,
+    /// IPv4 routes may have IPv6 next hops, both ways (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Families whose prefixes we write with path identifiers (RFC 7911).
+    pub paths_sent: Families,
+    /// Families whose prefixes we read with path identifiers.
+    pub paths_received: Families,
+}
+
+impl Dialect {
+    /// What every current speaker has: 4-octet AS numbers, and nothing that is asked for.
+    pub const fn plain(internal: bool) -> Self {
+        Self {
+            four_octet_as: true,
+            internal,
+            extended_message: false,
+            extended_next_hop: false,
+            paths_sent: Families::NONE,
+            paths_received: Families::NONE,
+        }
+    }
+
+    /// Bytes of the longest message.
+    pub const fn max_message(self) -> usize {
+        if self.extended_message {
+            MAX_EXTENDED_MESSAGE
+        } else {
+            MAX_MESSAGE
+        }
+    }
+}
+
+/// A set of families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Families {
+    v4: bool,
+    v6: bool,
+}
+
+impl Families {
+    /// No family.
+    pub const NONE: Self = Self {
+        v4: false,
+        v6: false,
+    };
+
+    /// Whether the family is in the set.
+    pub const fn contains(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+impl FromIterator<Family> for Families {
+    fn from_iter<I: IntoIterator<Item = Family>>(families: I) -> Self {
+        let mut set = Self::NONE;
+        for family in families {
+            match family {
+                Family::V4 => set.v4 = true,
+                Family::V6 => set.v6 = true,
+            }
+        }
+        set
+    }
 }
 
 /// A whole message.
@@ -79,6 +150,7 @@ pub fn keepalive() -> Bytes {
 /// the first error, and the error.
 pub fn decode_stream(bytes: &[u8], dialect: Dialect) -> (Vec<Message>, Option<Notification>) {
     let mut reader = FrameReader::default();
+    reader.set_longest(dialect.max_message());
     reader.push(bytes);
     let mut messages = Vec::new();
     loop {

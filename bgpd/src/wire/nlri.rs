@@ -26,12 +26,57 @@ pub fn family_of(afi: u16, safi: u8) -> Option<Family> {
     }
 }
 
-/// Reads prefixes up to the end; None: they do not parse. Bits beyond a prefix's length mean nothing and are cleared.
-pub(super) fn decode(bytes: &[u8], family: Family) -> Option<Vec<Cidr>> {
+/// What is written as one prefix.
+pub(super) trait Item: Copy {
+    /// Bytes that [`encode`](Self::encode) writes.
+    fn encoded_len(self) -> usize;
+
+    /// Writes it.
+    fn encode(self, out: &mut Vec<u8>);
+}
+
+impl Item for Cidr {
+    fn encoded_len(self) -> usize {
+        1 + usize::from(self.prefix_len().div_ceil(8))
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        let length = self.prefix_len();
+        let bytes = usize::from(length.div_ceil(8));
+        out.push(length);
+        match self.first() {
+            IpAddr::V4(address) => out.extend_from_slice(&address.octets()[..bytes]),
+            IpAddr::V6(address) => out.extend_from_slice(&address.octets()[..bytes]),
+        }
+    }
+}
+
+/// With a path identifier (RFC 7911 section 3).
+impl Item for (u32, Cidr) {
+    fn encoded_len(self) -> usize {
+        4 + self.1.encoded_len()
+    }
+
+    fn encode(self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0.to_be_bytes());
+        self.1.encode(out);
+    }
+}
+
+/// Prefixes, and the path identifier of each; no identifiers at all where the family carries none.
+pub(super) type Paths = (Vec<Cidr>, Vec<u32>);
+
+/// Reads prefixes, `with_ids` (RFC 7911) or without, up to the end; None: they do not parse. Bits beyond a prefix's
+/// length mean nothing and are cleared.
+pub(super) fn decode(bytes: &[u8], family: Family, with_ids: bool) -> Option<Paths> {
     let mut cursor = Cursor::new(bytes);
+    let mut ids = Vec::new();
     // Five bytes hold a /24..32; a guess that avoids growing for most messages.
     let mut prefixes = Vec::with_capacity(bytes.len() / 4);
     while !cursor.is_empty() {
+        if with_ids {
+            ids.push(cursor.u32()?);
+        }
         let length = cursor.u8().filter(|length| *length <= family.bits())?;
         let given = cursor.take(usize::from(length.div_ceil(8)))?;
         let address = match family {
@@ -40,27 +85,11 @@ pub(super) fn decode(bytes: &[u8], family: Family) -> Option<Vec<Cidr>> {
         };
         prefixes.push(Cidr::new(address, length).ok()?);
     }
-    Some(prefixes)
+    Some((prefixes, ids))
 }
 
 fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut all = [0; N];
     all.get_mut(..bytes.len())?.copy_from_slice(bytes);
     Some(all)
-}
-
-/// Bytes that [`encode`] writes for a prefix.
-pub(super) fn encoded_len(prefix: Cidr) -> usize {
-    1 + usize::from(prefix.prefix_len().div_ceil(8))
-}
-
-/// Writes a prefix.
-pub(super) fn encode(prefix: Cidr, out: &mut Vec<u8>) {
-    let length = prefix.prefix_len();
-    let bytes = usize::from(length.div_ceil(8));
-    out.push(length);
-    match prefix.first() {
-        IpAddr::V4(address) => out.extend_from_slice(&address.octets()[..bytes]),
-        IpAddr::V6(address) => out.extend_from_slice(&address.octets()[..bytes]),
-    }
 }

@@ -173,6 +173,15 @@ impl Notification {
         self.code == CEASE_CODE && self.subcode == subcode as u8
     }
 
+    /// Whether the peer could not take what an OPEN offered (RFC 5492 section 3).
+    pub fn refuses_capabilities(&self) -> bool {
+        let subcodes = [
+            OpenError::UnsupportedParameter as u8,
+            OpenError::UnsupportedCapability as u8,
+        ];
+        self.code == OPEN_CODE && subcodes.contains(&self.subcode)
+    }
+
     /// Reads the body; the frame reader has made sure of its first two bytes.
     pub fn decode(body: &[u8]) -> Self {
         let mut cursor = Cursor::new(body);

@@ -11,17 +11,11 @@ use super::notification::{Cease, OpenError};
 use super::*;
 use crate::nexthop::NextHop;
 
-const EBGP: Dialect = Dialect {
-    four_octet_as: true,
-    internal: false,
-};
-const IBGP: Dialect = Dialect {
-    four_octet_as: true,
-    internal: true,
-};
+const EBGP: Dialect = Dialect::plain(false);
+const IBGP: Dialect = Dialect::plain(true);
 const OLD: Dialect = Dialect {
     four_octet_as: false,
-    internal: false,
+    ..EBGP
 };
 
 fn bytes(text: &str) -> Vec<u8> {
@@ -315,7 +309,7 @@ fn every_attribute_survives_a_session() {
         OLD,
         Dialect {
             four_octet_as: false,
-            internal: true,
+            ..IBGP
         },
     ] {
         for (family, prefix, hop) in [

@@ -8,8 +8,9 @@ use crds::net::{Cidr, Family};
 use super::attribute::{self, Attributes, Problem, ProblemKind, Reaction, code};
 use super::cursor::Cursor;
 use super::frame::{self, MessageType};
+use super::nlri::{self, Item, Paths};
 use super::notification::UpdateError;
-use super::{Dialect, HEADER, MAX_MESSAGE, Notification, nlri};
+use super::{Dialect, HEADER, MAX_MESSAGE, Notification};
 
 /// What an UPDATE says once RFC 7606 has been applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,10 +19,21 @@ pub struct Update {
     pub withdrawn: Vec<Cidr>,
     /// Prefixes announced, together with all that have the same attributes.
     pub announced: Vec<(Attributes, Vec<Cidr>)>,
+    /// Path identifiers of all those prefixes (RFC 7911).
+    pub path_ids: PathIds,
     /// The family whose initial routes are complete with this message (RFC 4724 section 2).
     pub end_of_rib: Option<Family>,
     /// What was wrong and already dealt with.
     pub problems: Vec<Problem>,
+}
+
+/// Path identifiers in an UPDATE, in the order of its prefixes; an empty list: all are 0, as where none are carried.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PathIds {
+    /// Those of the withdrawn prefixes.
+    pub withdrawn: Vec<u32>,
+    /// Those of each list of announced prefixes.
+    pub announced: Vec<Vec<u32>>,
 }
 
 /// The attributes of a route leave no room for even one prefix.
@@ -30,7 +42,9 @@ pub struct Update {
 pub struct TooLong;
 
 /// Bytes for everything in an UPDATE besides header and both lengths.
-const ROOM: usize = MAX_MESSAGE - HEADER - 4;
+fn room(dialect: Dialect) -> usize {
+    dialect.max_message() - HEADER - 4
+}
 
 impl Update {
     /// Reads the body. An error ends the session.
@@ -44,23 +58,29 @@ impl Update {
         let attributes = cursor.take(usize::from(length)).ok_or_else(lengths)?;
         let plain = cursor.rest();
 
-        let withdrawn = nlri::decode(withdrawn, Family::V4).ok_or_else(network)?;
-        let prefixes = nlri::decode(plain, Family::V4).ok_or_else(network)?;
+        let with_ids = dialect.paths_received.contains(Family::V4);
+        let (withdrawn, withdrawn_ids) =
+            nlri::decode(withdrawn, Family::V4, with_ids).ok_or_else(network)?;
+        let plain = nlri::decode(plain, Family::V4, with_ids).ok_or_else(network)?;
         let mut decoded = attribute::decode(attributes, dialect)?;
 
         let mut update = Self {
             withdrawn,
+            path_ids: PathIds {
+                withdrawn: withdrawn_ids,
+                announced: Vec::new(),
+            },
             ..Self::default()
         };
         update.end_of_rib = match &decoded.unreach {
-            _ if !update.withdrawn.is_empty() || !prefixes.is_empty() || decoded.any => None,
-            Some((family, gone)) => gone.is_empty().then_some(*family),
+            _ if !update.withdrawn.is_empty() || !plain.0.is_empty() || decoded.any => None,
+            Some((family, (gone, _))) => gone.is_empty().then_some(*family),
             None => attributes.is_empty().then_some(Family::V4),
         };
         if let Some((_, gone)) = decoded.unreach.take() {
-            update.withdrawn.extend(gone);
+            update.withdraw(gone);
         }
-        update.announce(&mut decoded, prefixes);
+        update.announce(&mut decoded, plain);
         update.problems = decoded.problems;
         let bad = update
             .problems
@@ -76,20 +96,51 @@ impl Update {
             if update.announced.is_empty() && !others {
                 return Err(lengths());
             }
-            for (_, prefixes) in std::mem::take(&mut update.announced) {
-                update.withdrawn.extend(prefixes);
+            let ids = std::mem::take(&mut update.path_ids.announced);
+            for ((_, prefixes), ids) in std::mem::take(&mut update.announced).into_iter().zip(ids) {
+                update.withdraw((prefixes, ids));
             }
         }
         Ok(update)
     }
 
+    /// Every withdrawn prefix with its path identifier.
+    pub fn withdrawn_paths(&self) -> impl Iterator<Item = (Cidr, u32)> {
+        with_ids(&self.withdrawn, &self.path_ids.withdrawn)
+    }
+
+    /// Every announced prefix with its path identifier, by attributes.
+    pub fn announced_paths(
+        &self,
+    ) -> impl Iterator<Item = (&Attributes, impl Iterator<Item = (Cidr, u32)>)> {
+        let lists = self.announced.iter().enumerate();
+        lists.map(|(index, (attributes, prefixes))| {
+            let ids = self.path_ids.announced.get(index);
+            (
+                attributes,
+                with_ids(prefixes, ids.map_or(&[], Vec::as_slice)),
+            )
+        })
+    }
+
+    fn withdraw(&mut self, (prefixes, ids): Paths) {
+        let have = &mut self.path_ids.withdrawn;
+        // Where only one of two families carries identifiers, the other one's are 0.
+        if !have.is_empty() || !ids.is_empty() {
+            have.resize(self.withdrawn.len(), 0);
+            have.extend(ids);
+            have.resize(self.withdrawn.len() + prefixes.len(), 0);
+        }
+        self.withdrawn.extend(prefixes);
+    }
+
     /// Puts prefixes together with their attributes, noting those that are missing.
-    fn announce(&mut self, decoded: &mut attribute::Decoded, plain: Vec<Cidr>) {
+    fn announce(&mut self, decoded: &mut attribute::Decoded, plain: Paths) {
         let reach = decoded
             .reach
             .take()
-            .filter(|reach| !reach.prefixes.is_empty());
-        if plain.is_empty() && reach.is_none() {
+            .filter(|reach| !reach.paths.0.is_empty());
+        if plain.0.is_empty() && reach.is_none() {
             return;
         }
         // RFC 7606 section 3 d; a NEXT_HOP is only needed for prefixes outside of MP_REACH_NLRI (RFC 4760 section 3).
@@ -98,7 +149,7 @@ impl Update {
             (code::AS_PATH, decoded.as_path.is_none()),
             (
                 code::NEXT_HOP,
-                decoded.next_hop.is_none() && !plain.is_empty(),
+                decoded.next_hop.is_none() && !plain.0.is_empty(),
             ),
         ];
         for (code, _) in missing.into_iter().filter(|(_, missing)| *missing) {
@@ -113,25 +164,50 @@ impl Update {
                 });
             }
         }
-        let plain = (!plain.is_empty()).then(|| {
+        let plain = (!plain.0.is_empty()).then(|| {
             let next_hop = IpAddr::V4(decoded.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED));
             (next_hop.into(), plain)
         });
-        let reach = reach.map(|reach| (reach.next_hop, reach.prefixes));
-        for (next_hop, prefixes) in plain.into_iter().chain(reach) {
+        let reach = reach.map(|reach| (reach.next_hop, reach.paths));
+        for (next_hop, (prefixes, ids)) in plain.into_iter().chain(reach) {
             let attributes = decoded.attributes(next_hop);
             // Without the mandatory ones a withdrawal follows, for which only the prefixes count.
             let attributes = attributes.unwrap_or_else(|| Attributes::new(next_hop));
             self.announced.push((attributes, prefixes));
+            self.path_ids.announced.push(ids);
         }
     }
 }
 
-/// The fewest UPDATEs that announce the prefixes, all of one family, with these attributes.
+fn with_ids(prefixes: &[Cidr], ids: &[u32]) -> impl Iterator<Item = (Cidr, u32)> {
+    let ids = ids.iter().copied().chain(std::iter::repeat(0));
+    prefixes.iter().copied().zip(ids)
+}
+
+/// The fewest UPDATEs that announce the prefixes, all of one family, with these attributes; without path identifiers.
 pub fn announce(
     attributes: &Attributes,
     family: Family,
     prefixes: &[Cidr],
+    dialect: Dialect,
+) -> Result<Vec<Bytes>, TooLong> {
+    announce_items(attributes, family, prefixes, dialect)
+}
+
+/// The same with a path identifier before each prefix (RFC 7911).
+pub fn announce_paths(
+    attributes: &Attributes,
+    family: Family,
+    paths: &[(u32, Cidr)],
+    dialect: Dialect,
+) -> Result<Vec<Bytes>, TooLong> {
+    announce_items(attributes, family, paths, dialect)
+}
+
+fn announce_items<T: Item>(
+    attributes: &Attributes,
+    family: Family,
+    prefixes: &[T],
     dialect: Dialect,
 ) -> Result<Vec<Bytes>, TooLong> {
     let plain = family == Family::V4 && attributes.next_hop.address.is_ipv4();
@@ -140,18 +216,17 @@ pub fn announce(
     let mut overhead = fixed.len();
     if !plain {
         let mut empty = Vec::new();
-        attribute::reach(family, attributes.next_hop, &[], &mut empty);
+        attribute::reach::<T>(family, attributes.next_hop, &[], &mut empty);
         // One more for the longer length of a full list.
         overhead += empty.len() + 1;
     }
-    let room = ROOM.checked_sub(overhead).ok_or(TooLong)?;
+    let room = room(dialect).checked_sub(overhead).ok_or(TooLong)?;
     split(prefixes, room)
         .map(|some| {
             let some = some?;
             let mut list = Vec::new();
             if plain {
-                some.iter()
-                    .for_each(|prefix| nlri::encode(*prefix, &mut list));
+                some.iter().for_each(|prefix| prefix.encode(&mut list));
                 return Ok(message(&[], &fixed, &list));
             }
             // RFC 7606 section 5.1: MP_REACH_NLRI comes first.
@@ -162,21 +237,29 @@ pub fn announce(
         .collect()
 }
 
-/// The fewest UPDATEs that withdraw the prefixes, all of one family.
+/// The fewest UPDATEs that withdraw the prefixes, all of one family; without path identifiers.
 pub fn withdraw(family: Family, prefixes: &[Cidr]) -> Vec<Bytes> {
+    withdraw_items(family, prefixes)
+}
+
+/// The same with a path identifier before each prefix (RFC 7911).
+pub fn withdraw_paths(family: Family, paths: &[(u32, Cidr)]) -> Vec<Bytes> {
+    withdraw_items(family, paths)
+}
+
+fn withdraw_items<T: Item>(family: Family, prefixes: &[T]) -> Vec<Bytes> {
     let overhead = match family {
         Family::V4 => 0,
         // Flags, type and length of the attribute, AFI and SAFI.
         Family::V6 => 7,
     };
-    split(prefixes, ROOM - overhead)
+    split(prefixes, MAX_MESSAGE - HEADER - 4 - overhead)
         .filter_map(Result::ok)
         .map(|some| {
             let mut list = Vec::new();
             match family {
                 Family::V4 => {
-                    some.iter()
-                        .for_each(|prefix| nlri::encode(*prefix, &mut list));
+                    some.iter().for_each(|prefix| prefix.encode(&mut list));
                     message(&list, &[], &[])
                 }
                 Family::V6 => {
@@ -194,14 +277,14 @@ pub fn end_of_rib(family: Family) -> Bytes {
         Family::V4 => message(&[], &[], &[]),
         Family::V6 => {
             let mut attributes = Vec::new();
-            attribute::unreach(family, &[], &mut attributes);
+            attribute::unreach::<Cidr>(family, &[], &mut attributes);
             message(&[], &attributes, &[])
         }
     }
 }
 
 /// Cuts prefixes into runs that are written in `room` bytes each.
-fn split(prefixes: &[Cidr], room: usize) -> impl Iterator<Item = Result<&[Cidr], TooLong>> {
+fn split<T: Item>(prefixes: &[T], room: usize) -> impl Iterator<Item = Result<&[T], TooLong>> {
     let mut rest = prefixes;
     std::iter::from_fn(move || {
         if rest.is_empty() {
@@ -211,7 +294,7 @@ fn split(prefixes: &[Cidr], room: usize) -> impl Iterator<Item = Result<&[Cidr],
         let count = rest
             .iter()
             .take_while(|prefix| {
-                used += nlri::encoded_len(**prefix);
+                used += prefix.encoded_len();
                 used <= room
             })
             .count();

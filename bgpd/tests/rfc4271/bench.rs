@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use bgpd::Millis;
-use bgpd::config::Timers;
+use bgpd::config::{AddPath, GracefulRestart, Timers};
 use bgpd::fsm::{Action, DownReason, Session, Settings, State};
 use bgpd::speaker::ConnId;
 use bgpd::wire::{self, Capability, Dialect, Message, MessageType, Notification, Open};
@@ -29,6 +29,9 @@ pub(crate) fn settings() -> Settings {
         families: vec![Family::V4],
         passive: false,
         timers: TIMERS,
+        graceful_restart: GracefulRestart::default(),
+        add_path: AddPath::default(),
+        extended_next_hop: false,
     }
 }
 
@@ -153,10 +156,7 @@ pub(crate) fn dialed(actions: &[Action]) -> ConnId {
 
 /// What is sent on a connection.
 pub(crate) fn sent(actions: &[Action], conn: ConnId) -> Vec<Message> {
-    let dialect = Dialect {
-        four_octet_as: true,
-        internal: false,
-    };
+    let dialect = Dialect::plain(false);
     let bytes = actions.iter().filter_map(|it| match it {
         Action::Send(to, bytes) if *to == conn => Some(bytes.to_vec()),
         _ => None,

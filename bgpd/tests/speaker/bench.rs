@@ -137,10 +137,7 @@ impl Bench {
     }
 }
 
-pub(crate) const EBGP: Dialect = Dialect {
-    four_octet_as: true,
-    internal: false,
-};
+pub(crate) const EBGP: Dialect = Dialect::plain(false);
 
 pub(crate) fn report() -> Input {
     Input::Dataplane(DataplaneReport {

@@ -169,10 +169,7 @@ fn internal_routes_are_not_passed_on_inside_the_as_unless_reflected() {
         let (three, _) = bench.join(3, &[Family::V4]);
         let mut attributes = Attributes::new(ip("192.0.2.2").into());
         attributes.local_pref = Some(200);
-        let internal = Dialect {
-            four_octet_as: true,
-            internal: true,
-        };
+        let internal = Dialect::plain(true);
         let messages = update::announce(&attributes, Family::V4, &[learnt], internal).unwrap();
         let outputs = bench.bytes(ConnId::In(2), &messages.concat());
         assert_eq!(best(&outputs).len(), 1);

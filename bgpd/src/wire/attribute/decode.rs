@@ -2,22 +2,23 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crds::net::{Cidr, Family};
+use crds::net::Family;
 
 use super::{
     Aggregator, Attributes, Origin, Problem, ProblemKind, Reaction, UnknownAttribute, code, flag,
 };
 use crate::nexthop::NextHop;
 use crate::wire::cursor::Cursor;
+use crate::wire::nlri::{self, Paths};
 use crate::wire::notification::UpdateError;
-use crate::wire::{AsPath, Dialect, Notification, nlri};
+use crate::wire::{AsPath, Dialect, Notification};
 
 /// What MP_REACH_NLRI holds.
 #[derive(Debug, PartialEq, Eq)]
 pub(in crate::wire) struct Reach {
     pub(in crate::wire) family: Family,
     pub(in crate::wire) next_hop: NextHop,
-    pub(in crate::wire) prefixes: Vec<Cidr>,
+    pub(in crate::wire) paths: Paths,
 }
 
 /// All attributes of an UPDATE.
@@ -29,7 +30,7 @@ pub(in crate::wire) struct Decoded {
     pub(in crate::wire) as_path: Option<AsPath>,
     pub(in crate::wire) next_hop: Option<Ipv4Addr>,
     pub(in crate::wire) reach: Option<Reach>,
-    pub(in crate::wire) unreach: Option<(Family, Vec<Cidr>)>,
+    pub(in crate::wire) unreach: Option<(Family, Paths)>,
     pub(in crate::wire) problems: Vec<Problem>,
     med: Option<u32>,
     local_pref: Option<u32>,
@@ -157,11 +158,11 @@ impl Decoded {
         if type_flags != expected {
             // A list of prefixes is read all the same: it must be known what is withdrawn.
             if kind == code::MP_REACH {
-                self.reach =
-                    mp_reach(value).map_err(|()| optional_attribute(flags, kind, value))?;
+                self.reach = mp_reach(value, dialect)
+                    .map_err(|()| optional_attribute(flags, kind, value))?;
             } else if kind == code::MP_UNREACH {
-                self.unreach =
-                    mp_unreach(value).map_err(|()| optional_attribute(flags, kind, value))?;
+                self.unreach = mp_unreach(value, dialect)
+                    .map_err(|()| optional_attribute(flags, kind, value))?;
             }
             return Err(Bad::Problem(ProblemKind::Flags, WITHDRAW));
         }
@@ -255,8 +256,8 @@ impl Decoded {
                 self.as4_aggregator.ok_or_else(meaning(DISCARD))?;
             }
             code::MP_REACH => {
-                self.reach =
-                    mp_reach(value).map_err(|()| optional_attribute(flags, kind, value))?;
+                self.reach = mp_reach(value, dialect)
+                    .map_err(|()| optional_attribute(flags, kind, value))?;
                 match &self.reach {
                     None => return Err(Bad::Problem(ProblemKind::Family, DISCARD)),
                     Some(reach) if !is_usable(reach.next_hop.address) => {
@@ -266,8 +267,8 @@ impl Decoded {
                 }
             }
             code::MP_UNREACH => {
-                self.unreach =
-                    mp_unreach(value).map_err(|()| optional_attribute(flags, kind, value))?;
+                self.unreach = mp_unreach(value, dialect)
+                    .map_err(|()| optional_attribute(flags, kind, value))?;
                 if self.unreach.is_none() {
                     return Err(Bad::Problem(ProblemKind::Family, DISCARD));
                 }
@@ -398,7 +399,7 @@ fn whole(flags: u8, kind: u8, value: &[u8]) -> Vec<u8> {
 }
 
 /// RFC 4760 section 3; `Ok(None)` for families not spoken here.
-fn mp_reach(value: &[u8]) -> Result<Option<Reach>, ()> {
+fn mp_reach(value: &[u8], dialect: Dialect) -> Result<Option<Reach>, ()> {
     let mut cursor = Cursor::new(value);
     let afi = cursor.u16().ok_or(())?;
     let safi = cursor.u8().ok_or(())?;
@@ -409,11 +410,12 @@ fn mp_reach(value: &[u8]) -> Result<Option<Reach>, ()> {
         return Ok(None);
     };
     let next_hop = parse_next_hop(family, next_hop).ok_or(())?;
-    let prefixes = nlri::decode(cursor.rest(), family).ok_or(())?;
+    let with_ids = dialect.paths_received.contains(family);
+    let paths = nlri::decode(cursor.rest(), family, with_ids).ok_or(())?;
     Ok(Some(Reach {
         family,
         next_hop,
-        prefixes,
+        paths,
     }))
 }
 
@@ -447,15 +449,14 @@ fn parse_next_hop(family: Family, bytes: &[u8]) -> Option<NextHop> {
 }
 
 /// RFC 4760 section 4; `Ok(None)` for families not spoken here.
-fn mp_unreach(value: &[u8]) -> Result<Option<(Family, Vec<Cidr>)>, ()> {
+fn mp_unreach(value: &[u8], dialect: Dialect) -> Result<Option<(Family, Paths)>, ()> {
     let mut cursor = Cursor::new(value);
     let afi = cursor.u16().ok_or(())?;
     let safi = cursor.u8().ok_or(())?;
     let Some(family) = nlri::family_of(afi, safi) else {
         return Ok(None);
     };
-    Ok(Some((
-        family,
-        nlri::decode(cursor.rest(), family).ok_or(())?,
-    )))
+    let with_ids = dialect.paths_received.contains(family);
+    let paths = nlri::decode(cursor.rest(), family, with_ids).ok_or(())?;
+    Ok(Some((family, paths)))
 }

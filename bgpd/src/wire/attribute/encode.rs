@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crds::net::{Cidr, Family};
+use crds::net::Family;
 
 use super::{Attributes, code, flag};
 use crate::nexthop::NextHop;
+use crate::wire::nlri::{self, Item};
 use crate::wire::open::AS_TRANS;
-use crate::wire::{AsPath, Dialect, nlri};
+use crate::wire::{AsPath, Dialect};
 
 /// Writes everything but the prefixes and, unless it is plain NEXT_HOP for IPv4, the next hop.
 pub(in crate::wire) fn encode(
@@ -122,10 +123,10 @@ fn old_speaker(attributes: &Attributes, out: &mut Vec<u8>) {
 }
 
 /// Writes MP_REACH_NLRI (RFC 4760 section 3).
-pub(in crate::wire) fn reach(
+pub(in crate::wire) fn reach<T: Item>(
     family: Family,
     next_hop: NextHop,
-    prefixes: &[Cidr],
+    prefixes: &[T],
     out: &mut Vec<u8>,
 ) {
     put_with(out, flag::OPTIONAL, code::MP_REACH, |value| {
@@ -144,20 +145,16 @@ pub(in crate::wire) fn reach(
             }
         }
         value.push(0);
-        prefixes
-            .iter()
-            .for_each(|prefix| nlri::encode(*prefix, value));
+        prefixes.iter().for_each(|prefix| prefix.encode(value));
     });
 }
 
 /// Writes MP_UNREACH_NLRI (RFC 4760 section 4).
-pub(in crate::wire) fn unreach(family: Family, prefixes: &[Cidr], out: &mut Vec<u8>) {
+pub(in crate::wire) fn unreach<T: Item>(family: Family, prefixes: &[T], out: &mut Vec<u8>) {
     put_with(out, flag::OPTIONAL, code::MP_UNREACH, |value| {
         value.extend_from_slice(&nlri::afi(family).to_be_bytes());
         value.push(nlri::SAFI_UNICAST);
-        prefixes
-            .iter()
-            .for_each(|prefix| nlri::encode(*prefix, value));
+        prefixes.iter().for_each(|prefix| prefix.encode(value));
     });
 }
 

@@ -55,7 +55,7 @@ proptest! {
         four_octet_as: bool,
         internal: bool,
     ) {
-        let dialect = Dialect { four_octet_as, internal };
+        let dialect = Dialect { four_octet_as, ..Dialect::plain(internal) };
         again(&Message::Update(Update { announced: vec![(attributes.clone(), four)], ..Update::default() }), dialect);
         let attributes = Attributes { next_hop: next_hop("2001:db8::1"), ..attributes };
         again(&Message::Update(Update { announced: vec![(attributes, six)], ..Update::default() }), dialect);
