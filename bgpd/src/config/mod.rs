@@ -222,7 +222,7 @@ pub struct Peer {
     pub key: PeerKey,
     /// Its TCP port.
     pub port: u16,
-    /// Its AS.
+    /// Its AS; 0: any external one.
     pub remote_asn: u32,
     /// The AS told to it; [`Config::asn`] when unset.
     pub local_asn: Option<u32>,

@@ -379,6 +379,13 @@ fn log(event: &SpeakerEvent) {
         SpeakerEvent::UnknownPeer { remote } => {
             warn!(%remote, "connection refused: no peer has this address");
         }
+        SpeakerEvent::RangeFull {
+            remote,
+            range,
+            limit,
+        } => {
+            warn!(%remote, %range, limit, "connection refused: the range has no room for one more");
+        }
         SpeakerEvent::NotReady { peer, state } => {
             info!(%peer, %state, "connection refused: the session is not ready for one");
         }

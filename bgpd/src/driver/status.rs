@@ -59,6 +59,7 @@ fn neighbor(info: NeighborInfo, keys: &BTreeMap<Cidr, String>) -> v1::Neighbor {
     };
     v1::Neighbor {
         problem,
+        range: info.range.map(|it| it.to_string()).unwrap_or_default(),
         name: info.name,
         address: info.key.to_string(),
         peer_asn: info.remote_asn,

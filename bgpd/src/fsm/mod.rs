@@ -74,7 +74,7 @@ pub struct Settings {
     pub router_id: Ipv4Addr,
     /// The AS told to the peer.
     pub local_asn: u32,
-    /// The peer's AS.
+    /// The peer's AS; 0: any external one.
     pub remote_asn: u32,
     /// Hold time offered, seconds.
     pub hold_time: u16,
@@ -108,6 +108,14 @@ impl Settings {
             // Over IPv4 there is always an IPv4 next hop.
             extended_next_hop: peer.families.contains(&Family::V4)
                 && !peer.key.address().is_some_and(|it| it.is_ipv4()),
+        }
+    }
+
+    /// Whether the peer may be in that AS.
+    pub fn expects(&self, asn: u32) -> bool {
+        match self.remote_asn {
+            0 => asn != self.local_asn,
+            expected => asn == expected,
         }
     }
 

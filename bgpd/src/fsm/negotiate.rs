@@ -14,6 +14,8 @@ use crate::wire::{Capability, Dialect, Families, Notification, Open};
 /// What two OPENs have in common.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Negotiated {
+    /// The peer's AS.
+    pub asn: u32,
     /// The peer's BGP identifier.
     pub router_id: Ipv4Addr,
     /// Hold time, seconds; 0: none.
@@ -171,7 +173,7 @@ fn optional(settings: &Settings, forwarding: Forwarding, out: &mut Vec<Capabilit
 /// Whether the peer's OPEN is acceptable (RFC 4271 section 6.2), and what follows from it and from the OPEN it was sent.
 pub fn accept(open: &Open, sent: &Open, settings: &Settings) -> Result<Negotiated, Notification> {
     // RFC 7607: AS 0 is nobody's, not even by configuration.
-    if open.asn() == 0 || open.asn() != settings.remote_asn {
+    if open.asn() == 0 || !settings.expects(open.asn()) {
         return Err(Notification::open(OpenError::BadPeerAs, &[]));
     }
     let internal = settings.is_internal();
@@ -205,6 +207,7 @@ pub fn accept(open: &Open, sent: &Open, settings: &Settings) -> Result<Negotiate
         paths_received: paths(&families, open, sent),
     };
     Ok(Negotiated {
+        asn: open.asn(),
         router_id: open.router_id,
         // RFC 4271 section 4.2: the smaller one; 0 means that neither sends keepalives.
         hold_time: open.hold_time.min(settings.hold_time),

@@ -108,6 +108,12 @@ impl Session {
         self.established().and_then(Connection::negotiated)
     }
 
+    /// The peer's AS; 0: any external one, until the session is established.
+    pub fn remote_asn(&self) -> u32 {
+        self.negotiated()
+            .map_or(self.settings.remote_asn, |it| it.asn)
+    }
+
     /// Both ends of the established connection, own one first.
     pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
         self.established().map(|conn| (conn.local, conn.remote))

@@ -13,8 +13,13 @@ use super::{Output, Speaker};
 impl Speaker {
     /// Takes a new configuration. Sessions of peers that it does not change go on untouched.
     pub(super) fn configure(&mut self, config: Config, now: Millis, out: &mut Vec<Output>) {
-        let changes = config::diff(&self.config, &config);
+        let (have, want) = (
+            self.with_dynamic(self.config.clone()),
+            self.with_dynamic(config.clone()),
+        );
+        let changes = config::diff(&have, &want);
         let old = std::mem::replace(&mut self.config, config);
+        let wanted = |key: &PeerKey| want.peers.iter().find(|peer| peer.key == *key);
         for (key, change) in changes {
             match change {
                 PeerChange::Removed => {
@@ -24,13 +29,18 @@ impl Speaker {
                     self.peers.remove(&key);
                 }
                 PeerChange::Added => {
-                    if let Some(peer) = self.configured(&key) {
-                        self.add_peer(&peer, now);
+                    if let Some(peer) = wanted(&key) {
+                        self.add_peer(peer, now);
                     }
                 }
-                PeerChange::Changed(cost) => self.change_peer(&key, cost, now, out),
+                PeerChange::Changed(cost) => {
+                    if let Some(peer) = wanted(&key) {
+                        self.change_peer(peer, cost, now, out);
+                    }
+                }
             }
         }
+        self.assign_ranges();
         self.reach_again(now, out);
         if old.router_id != self.config.router_id {
             self.rib
@@ -41,7 +51,7 @@ impl Speaker {
         let import_changed = importer != self.importer;
         self.importer = importer;
         // A peer's own import policy may have changed as well, which the peers' part does not judge.
-        if import_changed || old.peers != self.config.peers {
+        if import_changed || old.peers != self.config.peers || old.dynamic != self.config.dynamic {
             self.judge_again(None);
         }
         if old.multipath != self.config.multipath {
@@ -73,23 +83,14 @@ impl Speaker {
                 session,
                 up: None,
                 hindrance: None,
+                range: None,
             },
         );
     }
 
-    fn configured(&self, key: &PeerKey) -> Option<Peer> {
-        self.config
-            .peers
-            .iter()
-            .find(|peer| peer.key == *key)
-            .cloned()
-    }
-
-    fn change_peer(&mut self, key: &PeerKey, cost: Cost, now: Millis, out: &mut Vec<Output>) {
-        let Some(peer) = self.configured(key) else {
-            return;
-        };
-        let settings = Settings::new(&self.config, &peer);
+    fn change_peer(&mut self, peer: &Peer, cost: Cost, now: Millis, out: &mut Vec<Output>) {
+        let key = &peer.key;
+        let settings = Settings::new(&self.config, peer);
         if cost == Cost::Session {
             // It starts again in the same step.
             self.unstarted.push(key.clone());
@@ -98,7 +99,7 @@ impl Speaker {
             });
         }
         if let Some(state) = self.peers.get_mut(key) {
-            state.config = peer;
+            state.config = peer.clone();
         }
         self.with_session(key, now, out, |it, actions| it.set(settings, now, actions));
         let Some(state) = self.peers.get_mut(key) else {

@@ -1,6 +1,7 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
 mod configure;
+mod dynamic;
 mod origins;
 mod peer;
 mod reach;
@@ -203,6 +204,7 @@ impl Speaker {
         for action in actions {
             self.act(key, action, now, out);
         }
+        self.forget_if_gone(key);
     }
 
     fn act(&mut self, key: &PeerKey, action: Action, now: Millis, out: &mut Vec<Output>) {

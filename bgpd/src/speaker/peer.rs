@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 
 use crate::config::{ExportClass, Peer};
 use crate::fsm::{Session, Settings};
@@ -22,6 +22,8 @@ pub(super) struct PeerState {
     pub(super) up: Option<Up>,
     /// Why the session is not started.
     pub(super) hindrance: Option<Hindrance>,
+    /// The range it connected from, when it is not configured by itself.
+    pub(super) range: Option<Cidr>,
 }
 
 /// What exists while the session is established.
@@ -63,7 +65,7 @@ impl PeerState {
     pub(super) fn from(&self) -> From {
         let settings = self.session.settings();
         From {
-            asn: settings.remote_asn,
+            asn: self.session.remote_asn(),
             local_asn: settings.local_asn,
             policy: self.config.import,
         }

@@ -9,6 +9,7 @@ use crate::nexthop::Table;
 use crate::wire::Notification;
 use crate::wire::notification::Cease;
 
+use super::dynamic::Refusal;
 use super::{ConnId, Connection, Hindrance, Hops, Output, PeerKey, Speaker, SpeakerEvent};
 
 /// How far the peer's connections may go.
@@ -44,6 +45,26 @@ fn hindrance(config: &Config, table: &Table, peer: &Peer) -> Option<Hindrance> {
         Distance::Multihop(_) => false,
     };
     (direct && !table.is_connected(address)).then_some(Hindrance::NotConnected(address))
+}
+
+/// Tells somebody that no connection of it is wanted.
+fn refuse(conn: ConnId, remote: SocketAddr, refusal: &Refusal, out: &mut Vec<Output>) {
+    let (event, cease) = match *refusal {
+        Refusal::Unknown => (SpeakerEvent::UnknownPeer { remote }, Cease::Rejected),
+        Refusal::Full { range, limit } => {
+            let event = SpeakerEvent::RangeFull {
+                remote,
+                range,
+                limit,
+            };
+            (event, Cease::OutOfResources)
+        }
+    };
+    out.extend([
+        Output::Event(event),
+        Output::Send(conn, Notification::cease(cease).encode()),
+        Output::Close(conn),
+    ]);
 }
 
 impl Speaker {
@@ -122,11 +143,15 @@ impl Speaker {
         now: Millis,
         out: &mut Vec<Output>,
     ) {
-        let key = PeerKey::Address(remote.ip().to_canonical());
+        let mut key = PeerKey::Address(remote.ip().to_canonical());
+        let is_new = !self.peers.contains_key(&key);
+        if is_new {
+            match self.admit(remote.ip().to_canonical(), now) {
+                Ok(admitted) => key = admitted,
+                Err(refusal) => return refuse(conn, remote, &refusal, out),
+            }
+        }
         let Some(peer) = self.peers.get(&key) else {
-            let rejected = Notification::cease(Cease::Rejected).encode();
-            out.push(Output::Event(SpeakerEvent::UnknownPeer { remote }));
-            out.extend([Output::Send(conn, rejected), Output::Close(conn)]);
             return;
         };
         let hops = hops(&self.config, &peer.config);
@@ -144,7 +169,11 @@ impl Speaker {
         self.connections.insert(conn, connection);
         out.push(Output::Limit(conn, hops));
         let mut refused = None;
+        let may_start = self.startup.may_start(now, out);
         self.with_session(&key, now, out, |session, actions| {
+            if is_new && may_start {
+                session.start(now, actions);
+            }
             refused = session.accepted(conn, local, remote, now, actions).err();
         });
         if let Some(state) = refused {

@@ -132,7 +132,8 @@ fn neighbor(key: &PeerKey, peer: &PeerState, rib: &Rib, now: Millis) -> Neighbor
     NeighborInfo {
         name: peer.config.name.clone(),
         key: key.clone(),
-        remote_asn: peer.config.remote_asn,
+        range: peer.range,
+        remote_asn: session.remote_asn(),
         local_asn: session.settings().local_asn,
         state: session.state(),
         state_millis: now.saturating_sub(session.since()),

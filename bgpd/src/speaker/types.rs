@@ -191,6 +191,15 @@ pub enum SpeakerEvent {
         /// Its address.
         remote: SocketAddr,
     },
+    /// A connection was refused, as its range has as many peers as it may have.
+    RangeFull {
+        /// Its address.
+        remote: SocketAddr,
+        /// The range.
+        range: Cidr,
+        /// The most peers that it may have.
+        limit: u32,
+    },
     /// A connection of a configured peer was refused, as its session is not ready for one.
     NotReady {
         /// The peer.
@@ -285,7 +294,9 @@ pub struct NeighborInfo {
     pub name: String,
     /// Its identity.
     pub key: PeerKey,
-    /// Its AS.
+    /// The range it connected from, when it is not configured by itself.
+    pub range: Option<Cidr>,
+    /// Its AS; 0: any external one, and none has been learnt yet.
     pub remote_asn: u32,
     /// The AS told to it.
     pub local_asn: u32,

@@ -94,6 +94,8 @@ pub enum Cease {
     OtherChange = 6,
     /// The other of two connections is kept.
     Collision = 7,
+    /// There is no room for one more.
+    OutOfResources = 8,
 }
 
 const HEADER_CODE: u8 = 1;

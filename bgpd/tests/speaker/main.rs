@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod bench;
+mod dynamic;
 mod felix;
 mod peers;
 mod policy;
