@@ -11,6 +11,7 @@
 //! Everything but [`driver`] and [`args`] is a core: no sockets, clock, tokio or kube.
 
 pub mod args;
+pub mod bfd;
 pub mod config;
 pub mod driver;
 pub mod fsm;
