@@ -11,6 +11,7 @@ Examples:
   margay-bgpd --config bgpd.yaml            speak BGP from a file, without Kubernetes
   margay-bgpd --config bgpd.yaml --check    say whether the file is right, and end
   margay-bgpd --node-name n1                configuration from the Kubernetes API (KUBECONFIG or in-cluster)
+  margay-bgpd --schema > bgpd.schema.json   the JSON Schema of the file, for editors
   margayctl bgp neighbors                   ask the running one
 
 A file:
@@ -22,8 +23,8 @@ A file:
   - {cidr: 10.244.0.0/16}                   blocks of these are imported
   - {cidr: fd00:10:244::/48}
   origins: [10.244.0.0/26, fd00:10:244::/122]
-  # and: listenPort, holdTimeSeconds, keepaliveSeconds, multipath, import: {ranges: [...]}, waitForFelix;
-  # of a peer: localAddress, localAsNumber, holdTime, passive, export (origins, reflect, transit), import (pools, all)
+  # peers have the fields of a BGPPeer and export (origins, reflect, transit), import (pools, all);
+  # every field: docs/bgp.md, and --schema for editors
 
 It is followed: a change is applied by difference, a mistake leaves the last good one in force.
 Exit codes: 0 ended by SIGTERM or the file is right, 1 failed, 2 wrong usage.";
@@ -38,8 +39,11 @@ pub struct Args {
     /// Only check the file
     #[arg(long, requires = "config")]
     pub check: bool,
+    /// Print the JSON Schema of the file, and end
+    #[arg(long)]
+    pub schema: bool,
     /// Name of this node's Node object
-    #[arg(long, env = "NODE_NAME", required_unless_present = "config")]
+    #[arg(long, env = "NODE_NAME", required_unless_present_any = ["config", "schema"])]
     pub node_name: Option<String>,
     /// Directory of the sockets
     #[arg(long, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]

@@ -19,6 +19,10 @@ async fn main() -> ExitCode {
 }
 
 async fn start(args: Args) -> anyhow::Result<()> {
+    if args.schema {
+        print!("{}", bgpd::config::file::schema::text()?);
+        return Ok(());
+    }
     if let (true, Some(path)) = (args.check, &args.config) {
         let peers = bgpd::driver::check(path)?;
         println!("{} is right; peers: {peers}", path.display());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Condition;
 use crate::error::FieldError;
 use crate::net::Cidr;
+use crate::seconds::{duration_rule, seconds};
 
 /// What all BGP speakers of the cluster share; there is one, named default.
 #[derive(CustomResource, Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
@@ -23,6 +24,7 @@ use crate::net::Cidr;
     printcolumn(name = "AS", type_ = "integer", json_path = ".spec.asNumber"),
     printcolumn(name = "Mesh", type_ = "boolean", json_path = ".spec.nodeToNodeMeshEnabled"),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.listenPort"),
+    printcolumn(name = "Accepted", type_ = "string", json_path = ".status.conditions[?(@.type==\"Accepted\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
@@ -37,9 +39,9 @@ pub struct BGPConfigurationSpec {
     #[serde(default = "default_as_number")]
     #[schemars(range(min = 1, max = 4294967295i64))]
     pub as_number: i64,
-    /// Every node peers with every other over iBGP.
-    #[serde(default)]
-    pub node_to_node_mesh_enabled: bool,
+    /// Nodes peer with each other over iBGP: true, all that are no route reflectors; false, none; unset, those without a BGPPeer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_to_node_mesh_enabled: Option<bool>,
     /// TCP port the speakers listen on.
     #[serde(default = "default_listen_port")]
     #[schemars(range(min = 1, max = 65535))]
@@ -55,6 +57,19 @@ pub struct BGPConfigurationSpec {
     /// What is accepted from peers besides the blocks of the pools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub import: Option<Import>,
+    /// The most equal-cost paths used for one prefix.
+    #[serde(default = "default_multipath")]
+    #[schemars(range(min = 1, max = 255))]
+    pub multipath: i32,
+    /// External peers without a filter are told nothing and nothing of theirs is taken (RFC 8212). The built-in rules count as a
+    /// filter unless they are set to let everything through.
+    #[serde(default)]
+    pub require_policy: bool,
+    /// How long the best paths wait after a start for the routes of the peers (RFC 4724): 10s when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = duration_rule!("selectionDeferralTime"))]
+    pub selection_deferral_time: Option<String>,
 }
 
 /// What is accepted from peers besides the blocks of the pools.
@@ -84,6 +99,10 @@ fn default_as_number() -> i64 {
     64512
 }
 
+fn default_multipath() -> i32 {
+    16
+}
+
 fn default_listen_port() -> i32 {
     179
 }
@@ -97,8 +116,8 @@ fn default_hold_time() -> i32 {
 pub struct Configuration {
     /// AS number of nodes without one of their own.
     pub as_number: u32,
-    /// Every node peers with every other.
-    pub mesh: bool,
+    /// Nodes peer with each other; None: those without a peer.
+    pub mesh: Option<bool>,
     /// TCP port the speakers listen on.
     pub listen_port: u16,
     /// Hold time offered, seconds; 0 means none.
@@ -107,17 +126,26 @@ pub struct Configuration {
     pub keepalive: Option<u16>,
     /// Ranges accepted from peers besides the pools' blocks.
     pub import_ranges: Vec<Cidr>,
+    /// The most equal-cost paths used for one prefix.
+    pub multipath: u8,
+    /// External peers need a filter (RFC 8212).
+    pub require_policy: bool,
+    /// How long the best paths wait after a start, seconds; None is the speaker's own default.
+    pub selection_deferral: Option<u32>,
 }
 
 impl Default for Configuration {
     fn default() -> Self {
         Self {
             as_number: 64512,
-            mesh: false,
+            mesh: None,
             listen_port: 179,
             hold_time: 90,
             keepalive: None,
             import_ranges: Vec::new(),
+            multipath: 16,
+            require_policy: false,
+            selection_deferral: None,
         }
     }
 }
@@ -174,6 +202,14 @@ impl TryFrom<&BGPConfiguration> for Configuration {
                     format!("{} is no port: set 1 to 65535", spec.listen_port),
                 )
             })?;
+        let multipath = u8::try_from(spec.multipath)
+            .ok()
+            .filter(|paths| *paths != 0)
+            .ok_or_else(|| {
+                let problem = format!("{} is out of range: set 1 to 255", spec.multipath);
+                FieldError::new("spec.multipath", problem)
+            })?;
+        let deferral = spec.selection_deferral_time.as_deref();
         let ranges = spec
             .import
             .iter()
@@ -192,6 +228,11 @@ impl TryFrom<&BGPConfiguration> for Configuration {
             hold_time,
             keepalive,
             import_ranges,
+            multipath,
+            require_policy: spec.require_policy,
+            selection_deferral: deferral
+                .map(|text| seconds("spec.selectionDeferralTime", text, 0, 3600))
+                .transpose()?,
         })
     }
 }

@@ -28,6 +28,7 @@ pub mod ip_pool;
 pub mod ipam_block;
 pub mod ipam_configuration;
 pub mod net;
+mod seconds;
 pub mod selector;
 
 pub use bgp_configuration::BGPConfiguration;

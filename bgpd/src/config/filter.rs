@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 /// A list of rules; the first that matches and does not say [`Action::Next`] decides. What no rule decides goes on to
 /// the peer's next filter, and after the last one is accepted or not as the peer's class says.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Filter {
     /// For routes learnt.
     pub import: Vec<Rule>,
@@ -23,6 +24,7 @@ pub struct Filter {
 /// the speaker's own prefixes. Likewise a route that carries BLACKHOLE (RFC 7999) is taken only by a rule that asks for
 /// that community. No rule overrides what RFC 4271 and 4456 say about loops.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rule {
     /// Name for people and traces; empty: its place.
     pub name: String,
@@ -96,6 +98,7 @@ pub enum Source {
 
 /// What a rule looks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Match {
     /// One of these prefixes.
     pub prefixes: Vec<PrefixMatch>,

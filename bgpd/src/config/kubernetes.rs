@@ -12,7 +12,8 @@ use crds::net::Family;
 use crds::{BGPConfiguration, BGPPeer, IPPool};
 use k8s_openapi::api::core::v1::Node;
 
-use super::{Config, MULTIPATH, Peer, PeerKey, Pool, from_objects};
+use super::objects::{Asked, asked, general};
+use super::{Config, DynamicPeers, Peer, PeerKey, Pool};
 
 /// Annotation of a Node with its own AS.
 pub const AS_ANNOTATION: &str = "margay.io/as-number";
@@ -113,7 +114,7 @@ impl Cluster {
         self.configuration
             .as_ref()
             .and_then(|kept| kept.good.as_ref())
-            .is_some_and(|good| good.mesh)
+            .is_some_and(|good| good.mesh == Some(true))
     }
 
     /// A Node is there or has changed.
@@ -232,19 +233,10 @@ impl Cluster {
             },
         };
         let asn = own.asn.unwrap_or(configuration.as_number);
-        let peers = self.make_peers(own, &configuration, asn, &mut problems);
-        let config = Config {
-            router_id: router_id(own, &self.node),
-            asn,
-            listen_port: configuration.listen_port,
-            hold_time: configuration.hold_time,
-            peers,
-            pools: self.make_pools(),
-            import_ranges: configuration.import_ranges,
-            origins: Vec::new(),
-            multipath: MULTIPATH,
-            ..Config::new(asn, router_id(own, &self.node))
-        };
+        let mut config = Config::new(asn, router_id(own, &self.node));
+        general(&mut config, &configuration);
+        (config.peers, config.dynamic) = self.make_peers(own, &configuration, asn, &mut problems);
+        config.pools = self.make_pools();
         Ok(Outcome { config, problems })
     }
 
@@ -277,14 +269,24 @@ impl Cluster {
         configuration: &Configuration,
         asn: u32,
         problems: &mut Vec<String>,
-    ) -> Vec<Peer> {
+    ) -> (Vec<Peer>, Vec<DynamicPeers>) {
         let mut peers: BTreeMap<PeerKey, Peer> = BTreeMap::new();
+        let mut dynamic: Vec<DynamicPeers> = Vec::new();
         for (name, kept) in &self.peers {
             let peer = match &kept.good {
                 // A peer does not peer with itself when its own node is selected.
-                Some(good) if own.addresses.contains(&good.address) => continue,
+                Some(good) if good.address().is_some_and(|a| own.addresses.contains(&a)) => {
+                    continue;
+                }
                 Some(good) if !good.nodes.includes(&self.node, &own.labels) => continue,
-                Some(good) => from_objects(good, configuration),
+                Some(good) => match asked(good, configuration, |family| own.address(family)) {
+                    Some(Asked::Peer(peer)) => peer,
+                    Some(Asked::Dynamic(range)) => {
+                        dynamic.push(range);
+                        continue;
+                    }
+                    None => continue,
+                },
                 None => {
                     let before = self.before.iter().flat_map(|config| &config.peers);
                     match before.into_iter().find(|peer| peer.name == *name) {
@@ -304,13 +306,13 @@ impl Cluster {
                 )),
             }
         }
-        if configuration.mesh {
+        if configuration.mesh == Some(true) {
             for peer in self.mesh_peers(own, configuration, asn) {
                 // A BGPPeer with that address says more.
                 peers.entry(peer.key.clone()).or_insert(peer);
             }
         }
-        peers.into_values().collect()
+        (peers.into_values().collect(), dynamic)
     }
 
     /// One session with every other node and family that both have.
@@ -367,11 +369,14 @@ impl Cluster {
 fn like(before: &Config) -> Configuration {
     Configuration {
         as_number: before.asn,
-        mesh: false,
+        mesh: Some(false),
         listen_port: before.listen_port,
         hold_time: before.hold_time,
         keepalive: None,
         import_ranges: before.import_ranges.clone(),
+        multipath: before.multipath,
+        require_policy: before.require_policy,
+        selection_deferral: u32::try_from(before.selection_deferral / 1000).ok(),
     }
 }
 

@@ -4,6 +4,7 @@ mod diff;
 pub mod file;
 pub mod filter;
 pub mod kubernetes;
+mod objects;
 mod options;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,8 @@ pub use options::{
 const MULTIPATH: u8 = 16;
 
 /// What the speaker shall be. Applied by difference: see [`diff()`].
+///
+/// It is kept on disk: a field that an earlier version does not know has a default when it is read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// BGP identifier; unique within the AS (RFC 6286), never 0.0.0.0.
@@ -47,22 +50,34 @@ pub struct Config {
     /// The most equal-cost paths used for one prefix; at least 1.
     pub multipath: u8,
     /// The cluster of reflection clients (RFC 4456); the BGP identifier when unset.
+    #[serde(default)]
     pub cluster_id: Option<Ipv4Addr>,
     /// Filters by name; peers refer to them.
+    #[serde(default)]
     pub filters: BTreeMap<String, Filter>,
     /// Own prefixes that are told with communities.
+    #[serde(default)]
     pub advertisements: Vec<Advertisement>,
     /// Peers that are not configured one by one.
+    #[serde(default)]
     pub dynamic: Vec<DynamicPeers>,
     /// External peers without a filter are told nothing and nothing of theirs is taken (RFC 8212). The built-in import
     /// and export classes other than [`ImportPolicy::All`] and [`ExportClass::Transit`] count as filters.
+    #[serde(default)]
     pub require_policy: bool,
     /// How long the best paths wait after a start for the peers' routes, milliseconds.
+    #[serde(default = "selection_deferral")]
     pub selection_deferral: Millis,
     /// Stations of BMP.
+    #[serde(default)]
     pub bmp: Vec<BmpStation>,
     /// The node is being drained.
+    #[serde(default)]
     pub drain: Drain,
+}
+
+fn selection_deferral() -> Millis {
+    Config::SELECTION_DEFERRAL
 }
 
 /// How far the node shall be taken out of use (RFC 8326).
@@ -241,6 +256,7 @@ pub struct Peer {
     /// How long its session waits.
     pub timers: Timers,
     /// What else is asked of its session.
+    #[serde(default)]
     pub options: Options,
 }
 
@@ -268,22 +284,4 @@ impl Peer {
     pub fn is_internal(&self, config: &Config) -> bool {
         self.local_asn.unwrap_or(config.asn) == self.remote_asn
     }
-}
-
-/// The peer an object asks for, with what the configuration of all says.
-fn from_objects(
-    peer: &crds::bgp_peer::Peer,
-    configuration: &crds::bgp_configuration::Configuration,
-) -> Peer {
-    let mut made = Peer::new(peer.address, peer.as_number);
-    made.name.clone_from(&peer.name);
-    made.port = peer.port;
-    made.hold_time = peer.hold_time;
-    made.local_address = peer.local_address;
-    made.families = peer.families.iter().copied().collect();
-    made.passive = peer.passive;
-    made.timers.keepalive = configuration
-        .keepalive
-        .map(|seconds| Millis::from(seconds) * 1000);
-    made
 }

@@ -58,6 +58,7 @@ pub struct Bfd {
 
 /// Graceful restart (RFC 4724, 8538) and its long-lived kind (RFC 9494).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct GracefulRestart {
     /// Announced at all; without it no End-of-RIB is waited for and nothing is kept.
     pub enabled: bool,
@@ -162,6 +163,7 @@ pub struct BmpStation {
 
 /// What is asked of one session beyond an address and an AS.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Options {
     /// Own TCP port connected from; the kernel's choice when unset.
     pub local_port: Option<u16>,

@@ -85,6 +85,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::config::Peer;
 
     fn config() -> Config {
         let text =
@@ -121,5 +122,28 @@ mod tests {
         let text = std::fs::read(&path).unwrap();
         std::fs::write(&path, &text[..text.len() / 2]).unwrap();
         assert!(load(&path).is_err());
+    }
+
+    /// Written by the version that knew no options of a peer yet.
+    const EARLIER: &str = r#"{"version":1,"config":{"router_id":"10.0.1.1","asn":4200000001,"listen_port":179,
+        "hold_time":90,"peers":[{"name":"tor-a","key":{"Address":"10.0.1.254"},"port":179,"remote_asn":64601,
+        "local_asn":null,"local_address":null,"families":["ipv4"],"passive":false,"hold_time":9,"export":"Origins",
+        "import":"Pools","timers":{"connect":20000,"retry_min":500,"retry_max":15000,"keepalive":null}}],
+        "pools":[{"cidr":"10.244.0.0/16","block_size":26}],"import_ranges":["192.0.2.0/24"],"origins":[],
+        "multipath":16}}"#;
+
+    #[test]
+    fn what_an_earlier_version_kept_is_understood() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = path(tmp.path());
+        std::fs::write(&path, EARLIER).unwrap();
+        let config = load(&path).unwrap().unwrap();
+        let mut peer = Peer::new("10.0.1.254".parse().unwrap(), 64601);
+        peer.name = "tor-a".to_owned();
+        peer.hold_time = Some(9);
+        assert_eq!(config.peers, [peer]);
+        let fresh = Config::new(4_200_000_001, "10.0.1.1".parse().unwrap());
+        assert_eq!(config.selection_deferral, fresh.selection_deferral);
+        assert_eq!((config.drain, config.filters), (fresh.drain, fresh.filters));
     }
 }

@@ -16,15 +16,18 @@ fn an_empty_spec_is_the_default() {
 fn every_field_is_read() {
     let spec = json!({
         "asNumber": 65000, "nodeToNodeMeshEnabled": true, "listenPort": 1179, "holdTimeSeconds": 9, "keepaliveSeconds": 3,
-        "import": { "ranges": ["192.0.2.0/24", "::/0"] },
+        "import": { "ranges": ["192.0.2.0/24", "::/0"] }, "multipath": 4, "requirePolicy": true, "selectionDeferralTime": "1m",
     });
     let want = Configuration {
         as_number: 65000,
-        mesh: true,
+        mesh: Some(true),
         listen_port: 1179,
         hold_time: 9,
         keepalive: Some(3),
         import_ranges: vec!["192.0.2.0/24".parse().unwrap(), "::/0".parse().unwrap()],
+        multipath: 4,
+        require_policy: true,
+        selection_deferral: Some(60),
     };
     assert_eq!(read(spec).unwrap(), want);
 }
