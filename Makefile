@@ -5,11 +5,12 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := target/tools
 BINARIES := lab margayctl margay-felix margay-bgpd margay apiserver
 APT := bird2 conntrack iproute2 iputils-ping nftables procps python3-venv
+BGP_APT := frr gobgpd
 KUBECTL_VERSION := 1.37.1
 DENY_VERSION := 0.20.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down check test bench fmt tools clean
+.PHONY: help build lab lab-down check test bench bench-bgp fmt tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,9 +38,14 @@ test: tools ## every test, in namespaces where they need them (root)
 	.ci/test
 
 bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a part
-	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) containernetworking-plugins
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) $(BGP_APT) containernetworking-plugins
 	$(CARGO) build --release --locked --bin bench $(addprefix --bin ,$(BINARIES))
 	@PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" "$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
+
+bench-bgp: ## BGP beside BIRD, FRR, GoBGP (root); BENCH='single-1m -r 3' for a part, BENCH=--help
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) $(BGP_APT)
+	$(CARGO) build --release --locked --bin bench --bin margay-bgpd
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" bgp $(BENCH)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all

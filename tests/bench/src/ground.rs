@@ -2,14 +2,17 @@
 //! a signal.
 
 use std::fs;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use anyhow::{Context, Result, bail};
 use lab::process::{Processes, Program};
 use lab::{Lab, Options, netns};
+
+use crate::bgp::first;
 
 /// The traces of one run. Dropped, they are removed.
 #[derive(Debug)]
@@ -128,6 +131,24 @@ impl Namespace {
         Ok(String::from_utf8(output.stdout)?)
     }
 
+    /// Runs many commands of `ip`, a line each, inside.
+    pub(crate) fn ip_batch(&self, commands: &str) -> Result<()> {
+        let mut child = Command::new("ip")
+            .args(["-n", &self.name, "-batch", "-"])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut stdin = child.stdin.take().context("no way to tell ip")?;
+        stdin.write_all(commands.as_bytes())?;
+        drop(stdin);
+        let output = child.wait_with_output()?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("ip -batch: {}", said.trim());
+        }
+        Ok(())
+    }
+
     /// Puts a cable between an interface here and one in another namespace, and sets both up.
     pub(crate) fn cable(&self, here: &str, other: &Self, there: &str) -> Result<()> {
         self.ip(&format!(
@@ -154,6 +175,7 @@ fn pass(gate: &Mutex<()>) -> MutexGuard<'_, ()> {
 
 /// Removes everything, and says what cannot be removed.
 fn clean(dir: &Path, prefix: &str, processes: &Processes) {
+    first::restore();
     let told = |what: &str, problem: Option<String>| {
         if let Some(problem) = problem {
             eprintln!("{what}: {problem}");

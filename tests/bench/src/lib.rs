@@ -4,7 +4,7 @@
 //! ```text
 //! pods   lab: pod created → answers the other rack; NetworkPolicy applied → in force
 //! cni    lab's n1: margay + felix        ↔  a namespace: ptp + host-local (Debian)
-//! bgp    BIRD ─► margay-bgpd ─► BIRD     ↔  BIRD ─► BIRD ─► BIRD     ↔  BIRD ─► BIRD
+//! bgp    injector ─► margay-bgpd ─► receivers  ↔  BIRD, FRR, GoBGP in its place  ↔  a relay without a table
 //! ```
 //!
 //! Nothing here passes or fails on a figure. `ground` holds what a run makes on the machine and takes it away again.
@@ -17,5 +17,4 @@ mod ground;
 mod pods;
 mod probe;
 mod report;
-mod routers;
 mod usage;

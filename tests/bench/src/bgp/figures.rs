@@ -1,0 +1,332 @@
+//! What all runs of a row showed, as a table of 120 columns or as JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::rows::{Part, Rival, Row, Work};
+use super::run::{Seen, Took};
+use super::speakers::Speaker;
+use super::weather::FOREIGN_MAX;
+
+/// So many quiet runs are enough to leave the others out.
+const QUIET_ENOUGH: usize = 3;
+
+/// The runs of one speaker with one piece of work, and why there are none.
+#[derive(Debug, Default)]
+pub(crate) struct Runs {
+    pub(crate) seen: Vec<Seen>,
+    /// Why runs failed.
+    pub(crate) failed: Vec<String>,
+}
+
+/// Everything measured: by the work's name and the speaker.
+pub(crate) type Results = BTreeMap<(&'static str, Speaker), Runs>;
+
+/// Median, smallest, largest.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Figure {
+    median: f64,
+    min: f64,
+    max: f64,
+}
+
+impl Figure {
+    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
+        let mut sorted: Vec<f64> = values.into_iter().filter(|v| v.is_finite()).collect();
+        sorted.sort_by(f64::total_cmp);
+        let middle = sorted.len() / 2;
+        let upper = *sorted.get(middle)?;
+        let median = if sorted.len().is_multiple_of(2) {
+            f64::midpoint(upper, *sorted.get(middle.checked_sub(1)?)?)
+        } else {
+            upper
+        };
+        Some(Self {
+            median,
+            min: *sorted.first()?,
+            max: *sorted.last()?,
+        })
+    }
+
+    fn text(self) -> String {
+        format!(
+            "{} ({}-{})",
+            digits(self.median),
+            digits(self.min),
+            digits(self.max)
+        )
+    }
+
+    fn json(self) -> Value {
+        json!({"median": self.median, "min": self.min, "max": self.max})
+    }
+}
+
+/// A speaker's figures in one row.
+#[derive(Debug, Clone, Default)]
+struct Cell {
+    /// Runs used, of how many that went well, and how many failed.
+    used: usize,
+    runs: usize,
+    failed: usize,
+    /// Seconds; milliseconds for single routes.
+    time: Option<Figure>,
+    /// Seconds.
+    cpu: Option<Figure>,
+    /// MiB.
+    rss: Option<Figure>,
+    /// UPDATEs beyond the fewest possible, percent.
+    excess: Option<Figure>,
+    /// Percent of a core.
+    foreign: Option<Figure>,
+    why: Option<String>,
+}
+
+impl Cell {
+    fn new(runs: &Runs, part: Part) -> Self {
+        let foreign = |seen: &Seen| match part {
+            Part::Load => Some(seen.load.foreign),
+            Part::Ping => seen.ping.map(|(_, foreign)| foreign),
+            Part::End => seen.end.map(|took| took.foreign),
+        };
+        let all: Vec<&Seen> = runs.seen.iter().filter(|s| foreign(s).is_some()).collect();
+        let quiet: Vec<&Seen> = all
+            .iter()
+            .copied()
+            .filter(|s| foreign(s).is_some_and(|f| f <= FOREIGN_MAX))
+            .collect();
+        let used = if quiet.len() >= QUIET_ENOUGH {
+            quiet
+        } else {
+            all.clone()
+        };
+        let figure = |pick: &dyn Fn(&Seen) -> Option<f64>| {
+            Figure::of(used.iter().filter_map(|seen| pick(seen)))
+        };
+        let took = |seen: &Seen| -> Option<Took> {
+            match part {
+                Part::Load => Some(seen.load),
+                Part::End => seen.end,
+                Part::Ping => None,
+            }
+        };
+        let loads = part == Part::Load;
+        Self {
+            used: used.len(),
+            runs: all.len(),
+            failed: runs.failed.len(),
+            time: figure(&|seen| match part {
+                Part::Ping => seen.ping.map(|(time, _)| time.as_secs_f64() * 1e3),
+                _ => took(seen).map(|t| t.time.as_secs_f64()),
+            }),
+            cpu: figure(&|seen| took(seen).map(|t| t.cpu.as_secs_f64())),
+            rss: figure(&|seen| loads.then_some(seen.rss)),
+            excess: figure(&|seen| loads.then_some(seen.excess * 100.0)),
+            foreign: figure(&|seen| foreign(seen).map(|f| f * 100.0)),
+            why: runs.failed.last().cloned(),
+        }
+    }
+
+    /// What ratios are made of.
+    fn medians(&self) -> [Option<f64>; 3] {
+        [self.time, self.cpu, self.rss].map(|f| f.map(|f| f.median))
+    }
+}
+
+/// A row with all its speakers.
+#[derive(Debug)]
+struct Line<'a> {
+    row: Row,
+    work: &'a Work,
+    cells: Vec<(Speaker, Cell)>,
+}
+
+impl<'a> Line<'a> {
+    fn all(rows: &[Row], works: &'a [Work], results: &Results) -> Vec<Self> {
+        rows.iter()
+            .filter_map(|row| {
+                let work = works.iter().find(|work| work.name == row.work)?;
+                let cells = Speaker::ALL.iter().filter_map(|speaker| {
+                    let runs = results.get(&(work.name, *speaker))?;
+                    Some((*speaker, Cell::new(runs, row.part)))
+                });
+                Some(Self {
+                    row: *row,
+                    work,
+                    cells: cells.collect(),
+                })
+            })
+            .collect()
+    }
+
+    /// Time, CPU and memory of each speaker over the rival's; of single routes, what is above the relay without a table.
+    fn ratios(&self, cell: &Cell) -> [Option<f64>; 3] {
+        let rival = self.rival().map(|(_, cell)| cell.medians());
+        let floor = match self.row.part {
+            Part::Ping => self
+                .cells
+                .iter()
+                .find(|(speaker, _)| *speaker == Speaker::Null)
+                .and_then(|(_, cell)| cell.medians()[0]),
+            _ => Some(0.0),
+        };
+        let mut ratios = [None; 3];
+        if let (Some(rival), Some(floor)) = (rival, floor) {
+            let floors = [floor, 0.0, 0.0];
+            for (i, ratio) in ratios.iter_mut().enumerate() {
+                if let (Some(a), Some(b)) = (cell.medians()[i], rival[i]) {
+                    *ratio = (b > floors[i]).then(|| (a - floors[i]) / (b - floors[i]));
+                }
+            }
+        }
+        ratios
+    }
+
+    fn rival(&self) -> Option<&(Speaker, Cell)> {
+        let others = self
+            .cells
+            .iter()
+            .filter(|(speaker, _)| !matches!(speaker, Speaker::Margay | Speaker::Null));
+        match self.work.rival {
+            Rival::Named(named) => {
+                let mut others = others;
+                others.find(|(speaker, _)| *speaker == named)
+            }
+            Rival::Best => {
+                let cpu = |cell: &Cell| cell.medians()[1].unwrap_or(f64::INFINITY);
+                others.min_by(|(_, a), (_, b)| cpu(a).total_cmp(&cpu(b)))
+            }
+        }
+    }
+}
+
+/// The table.
+pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
+    let mut text = format!(
+        "{:<13}{:<12}{:>5}  {:<19}{:<19}{:<17}{:>6}{:>6}  {:<18}\n",
+        "row",
+        "speaker",
+        "runs",
+        "time, s",
+        "CPU, s",
+        "RSS, MiB",
+        "extra%",
+        "busy%",
+        "time, CPU, RSS : rival"
+    );
+    for line in Line::all(rows, works, results) {
+        text += &"-".repeat(119);
+        text.push('\n');
+        let rival = line.rival().map(|(speaker, _)| *speaker);
+        for (i, (speaker, cell)) in line.cells.iter().enumerate() {
+            let name = if i == 0 { line.row.name } else { "" };
+            let runs = match (cell.used, cell.runs) {
+                (used, all) if used < all => format!("{used}/{all}"),
+                (used, _) => used.to_string(),
+            };
+            let doubtful = cell.foreign.is_some_and(|f| f.median > FOREIGN_MAX * 100.0);
+            let mark = if doubtful { "*" } else { "" };
+            let show = |figure: Option<Figure>| figure.map_or_else(|| "-".to_owned(), Figure::text);
+            let short = |figure: Option<Figure>, places: usize| {
+                figure.map_or_else(|| "-".to_owned(), |f| format!("{:.places$}", f.median))
+            };
+            let unit = if line.row.part == Part::Ping && cell.time.is_some() {
+                " ms"
+            } else {
+                ""
+            };
+            let time = show(cell.time) + unit;
+            let head = format!("{name:<13}{:<12}", speaker.name());
+            if let (0, Some(why)) = (cell.used, &cell.why) {
+                let why = why.lines().next().unwrap_or_default();
+                let why: String = why.chars().take(84).collect();
+                text += format!("{head}      not measured: {why}\n").as_str();
+                continue;
+            }
+            let ratios = match rival {
+                Some(rival) if rival == *speaker => "rival".to_owned(),
+                Some(_) if *speaker == Speaker::Null => String::new(),
+                _ => line.ratios(cell).map(times).join(" "),
+            };
+            let out = format!(
+                "{head}{:>5}  {:<19}{:<19}{:<17}{:>6}{:>6}  {ratios}",
+                runs + mark,
+                time,
+                show(cell.cpu),
+                show(cell.rss),
+                short(cell.excess, 1),
+                short(cell.foreign, 0),
+            );
+            text += out.trim_end();
+            text.push('\n');
+            if *speaker == Speaker::Margay && line.row.target.iter().any(Option::is_some) {
+                let aimed = line.row.target.map(times).join(" ");
+                text += &format!("{:>101}{aimed} aimed at\n", "");
+            }
+            if cell.failed > 0 {
+                let why = cell.why.as_deref().unwrap_or_default();
+                let why: String = why
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .chars()
+                    .take(75)
+                    .collect();
+                text += &format!("{:>32}{} runs failed: {why}\n", "", cell.failed);
+            }
+        }
+    }
+    text
+}
+
+/// The same for programs.
+pub(crate) fn json(rows: &[Row], works: &[Work], results: &Results) -> Value {
+    let lines = Line::all(rows, works, results);
+    let rows = lines.iter().map(|line| {
+        let speakers = line.cells.iter().map(|(speaker, cell)| {
+            let figure = |f: Option<Figure>| f.map_or(Value::Null, Figure::json);
+            let time = match line.row.part {
+                Part::Ping => "milliseconds",
+                _ => "seconds",
+            };
+            json!({
+                "speaker": speaker.name(),
+                "runs": cell.runs,
+                "runsUsed": cell.used,
+                "runsFailed": cell.failed,
+                "failure": cell.why,
+                time: figure(cell.time),
+                "cpuSeconds": figure(cell.cpu),
+                "rssMiB": figure(cell.rss),
+                "updatesBeyondFewestPercent": figure(cell.excess),
+                "foreignCpuPercent": figure(cell.foreign),
+                "ratios": line.ratios(cell),
+            })
+        });
+        json!({
+            "row": line.row.name,
+            "routes": line.work.routes,
+            "senders": line.work.senders,
+            "receivers": line.work.receivers,
+            "rival": line.rival().map(|(speaker, _)| speaker.name()),
+            "target": line.row.target,
+            "speakers": speakers.collect::<Vec<_>>(),
+        })
+    });
+    rows.collect()
+}
+
+fn times(ratio: Option<f64>) -> String {
+    ratio.map_or_else(|| "   -".to_owned(), |ratio| format!("{ratio:>4.2}"))
+}
+
+/// Three digits are all that such a measurement is good for.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        0.0..1.0 => format!("{value:.3}").trim_start_matches('0').to_owned(),
+        1.0..10.0 => format!("{value:.2}"),
+        10.0..100.0 => format!("{value:.1}"),
+        _ => format!("{value:.0}"),
+    }
+}

@@ -1,0 +1,261 @@
+//! One run: a fresh speaker, its sessions, and the work, timed.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+
+use super::dice::Dice;
+use super::ends::{Ends, Peer};
+use super::feed::Feed;
+use super::rows::{Ending, Work};
+use super::speakers::{Running, Speaker};
+use super::weather::Watch;
+use super::wire;
+use crate::ground::{Ground, Namespace};
+use crate::usage;
+
+/// Longest time for all sessions, and for all routes.
+const SESSIONS: Duration = Duration::from_secs(60);
+const ROUTES: Duration = Duration::from_secs(180);
+/// What a speaker may still have to do when the last route has arrived.
+const REST: Duration = Duration::from_millis(300);
+
+/// What one part of the work took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    /// From the first byte sent until the slowest receiver had everything.
+    pub(crate) time: Duration,
+    /// Of the speaker, a short rest included.
+    pub(crate) cpu: Duration,
+    /// What everything else used meanwhile, as a share of one core.
+    pub(crate) foreign: f64,
+}
+
+/// What one run showed.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) load: Took,
+    /// The most memory until then, MiB.
+    pub(crate) rss: f64,
+    /// UPDATEs to one receiver, beyond the fewest possible, as a share of these.
+    pub(crate) excess: f64,
+    /// Median of single routes, and what everything else used.
+    pub(crate) ping: Option<(Duration, f64)>,
+    pub(crate) end: Option<Took>,
+}
+
+/// Work with its tables encoded.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    pub(crate) work: Work,
+    feeds: Vec<Feed>,
+    announce: Vec<Arc<[u8]>>,
+    withdraw: Vec<Arc<[u8]>>,
+    total: usize,
+    fewest: usize,
+}
+
+impl Prepared {
+    pub(crate) fn new(work: Work) -> Self {
+        let ends = work.ends();
+        let feeds: Vec<Feed> = (0..work.senders)
+            .zip(&ends)
+            .map(|(i, end)| {
+                let first = i * work.routes;
+                Feed::new(
+                    work.shape,
+                    first,
+                    work.routes,
+                    work.speaks(end),
+                    work.added(),
+                )
+            })
+            .collect();
+        Self {
+            work,
+            // As a speaker ends its table.
+            announce: feeds
+                .iter()
+                .map(|f| [f.announce.clone(), wire::end_of_rib()].concat().into())
+                .collect(),
+            withdraw: feeds.iter().map(|f| f.withdraw.as_slice().into()).collect(),
+            total: feeds.iter().map(|f| f.routes).sum(),
+            fewest: feeds.iter().map(|f| f.fewest).sum(),
+            feeds,
+        }
+    }
+
+    /// Runs it once.
+    pub(crate) fn run(&self, ground: &Ground, speaker: Speaker) -> Result<Seen> {
+        let inside = ground.namespace("speaker")?;
+        let outside = ground.namespace("ends")?;
+        lay(&self.work, &outside, &inside)?;
+        let ends = self.work.ends();
+        let running = speaker.start(ground, &inside, &self.work.role(&ends))?;
+        thread::scope(|scope| {
+            let work = scope.spawn(|| {
+                lab::netns::enter(&outside.path())?;
+                stay_on_last_core()?;
+                let ends = Ends::new(&ends, self.work.shape.space())?;
+                self.steps(ends, speaker, &running)
+            });
+            work.join()
+                .map_err(|_| anyhow!("the thread of the other ends panicked"))?
+        })
+        .with_context(|| format!("{}\n{}", speaker.name(), running.log()))
+    }
+
+    fn steps(&self, mut ends: Ends, speaker: Speaker, running: &Running<'_>) -> Result<Seen> {
+        ends.establish(SESSIONS)?;
+        ends.rest(settling(speaker, ends.peers.len()))?;
+        let pid = running.pid;
+
+        let told = |ends: &Ends| -> usize {
+            let heard = self.heard(&ends.peers).map(|(_, peer)| peer.count.updates);
+            heard.max().unwrap_or(0)
+        };
+        let before = told(&ends);
+        let watch = Watch::start(pid)?;
+        for (sender, bytes) in self.announce.iter().enumerate() {
+            ends.send(sender, Arc::clone(bytes))?;
+        }
+        let done = ends.until("all routes", ROUTES, |peers| {
+            self.heard(peers)
+                .all(|(due, peer)| peer.count.present == due)
+        });
+        let done = done.with_context(|| {
+            let heard = self.heard(&ends.peers).map(|(_, peer)| peer.count.present);
+            format!("the slowest has {}", heard.min().unwrap_or(0))
+        })?;
+        ends.rest(REST)?;
+        let load = watch.stop(pid, done)?;
+        let (fewest, updates) = (self.fewest_heard(), told(&ends) - before);
+        let rss = usage::peak_rss(pid).unwrap_or(f64::NAN);
+
+        let ping = match self.work.pings {
+            0 => None,
+            count => Some(self.pings(&mut ends, count, pid)?),
+        };
+        Ok(Seen {
+            load,
+            rss,
+            excess: ratio(updates, fewest) - 1.0,
+            ping,
+            end: self.ending(&mut ends, pid)?,
+        })
+    }
+
+    /// Those that count as receivers, each with the number of routes it is due.
+    fn heard<'a>(&'a self, peers: &'a [Peer]) -> impl Iterator<Item = (usize, &'a Peer)> {
+        let senders = self.feeds.len();
+        let mesh = self.work.receivers == 0;
+        peers
+            .iter()
+            .enumerate()
+            .skip(if mesh { 0 } else { senders })
+            .map(move |(i, peer)| {
+                let own = self.feeds.get(i).map_or(0, |feed| feed.routes);
+                (self.total - own, peer)
+            })
+    }
+
+    /// What a receiver must be told at least.
+    fn fewest_heard(&self) -> usize {
+        match self.work.receivers {
+            0 => self.fewest - self.feeds.first().map_or(0, |feed| feed.fewest),
+            _ => self.fewest,
+        }
+    }
+
+    /// One route at a time; from the byte sent until every receiver has it.
+    fn pings(&self, ends: &mut Ends, count: u32, pid: i32) -> Result<(Duration, f64)> {
+        let speaks = self.work.speaks(&ends.peers[0].end);
+        let senders = self.feeds.len();
+        let mut dice = Dice::new(u64::from(count));
+        let mut times = Vec::new();
+        let watch = Watch::start(pid)?;
+        for number in 0..count {
+            let one = Feed::single(number, speaks);
+            let due = times.len() + 1;
+            let start = Instant::now();
+            ends.send(0, one.announce.into())?;
+            let there = ends.until("a single route", ROUTES, |peers| {
+                peers[senders..].iter().all(|p| p.count.others.0 == due)
+            })?;
+            times.push(there - start);
+            ends.send(0, one.withdraw.into())?;
+            ends.until("its withdrawal", ROUTES, |peers| {
+                peers[senders..].iter().all(|p| p.count.others.1 == due)
+            })?;
+            // Not in step with anybody's timer.
+            ends.rest(Duration::from_micros(u64::from(dice.between(2000, 12_000))))?;
+        }
+        let took = watch.stop(pid, Instant::now())?;
+        times.sort_unstable();
+        let median = times.get(times.len() / 2).copied().unwrap_or_default();
+        Ok((median, took.foreign))
+    }
+
+    fn ending(&self, ends: &mut Ends, pid: i32) -> Result<Option<Took>> {
+        let watch = Watch::start(pid)?;
+        let senders = self.feeds.len();
+        match self.work.end {
+            Ending::Nothing => return Ok(None),
+            Ending::Withdraw => {
+                for (sender, bytes) in self.withdraw.iter().enumerate() {
+                    ends.send(sender, Arc::clone(bytes))?;
+                }
+            }
+            Ending::Flap => (0..senders).for_each(|sender| ends.close(sender)),
+        }
+        let done = ends.until("all withdrawals", ROUTES, |peers| {
+            peers[senders..].iter().all(|p| p.count.present == 0)
+        })?;
+        ends.rest(REST)?;
+        watch.stop(pid, done).map(Some)
+    }
+}
+
+/// How long the sessions are up before anything is measured.
+fn settling(speaker: Speaker, peers: usize) -> Duration {
+    match speaker {
+        // FRR holds the first advertisements back after sessions came up, by 50 ms for each peer: with many, anything
+        // sooner measures that timer.
+        Speaker::Frr | Speaker::FrrQueue if peers > 2 => Duration::from_secs(12),
+        Speaker::Frr | Speaker::FrrQueue => Duration::from_secs(3),
+        _ => Duration::from_secs(1),
+    }
+}
+
+/// Two cables, senders and receivers, with all addresses.
+fn lay(work: &Work, outside: &Namespace, inside: &Namespace) -> Result<()> {
+    let mut batch = String::new();
+    let ends = work.ends();
+    for (device, second) in [("senders", 18), ("receivers", 19)] {
+        outside.cable(device, inside, device)?;
+        inside.ip(&format!("addr add 198.{second}.255.1/16 dev {device}"))?;
+        let here = ends.iter().filter(|end| end.address.octets()[1] == second);
+        for end in here {
+            batch += &format!("addr add {}/16 dev {device}\n", end.address);
+        }
+    }
+    outside.ip_batch(&batch)
+}
+
+/// The other ends leave the other cores to the speaker.
+fn stay_on_last_core() -> Result<()> {
+    let cores = thread::available_parallelism()?.get();
+    let mut set = CpuSet::new();
+    set.set(cores - 1)?;
+    sched_setaffinity(Pid::from_raw(0), &set)?;
+    Ok(())
+}
+
+fn ratio(a: usize, b: usize) -> f64 {
+    let float = |n: usize| u32::try_from(n).map_or(f64::NAN, f64::from);
+    float(a) / float(b)
+}

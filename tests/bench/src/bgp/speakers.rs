@@ -1,0 +1,302 @@
+//! What is measured: ours, those of Debian, the relay; how each is configured and started.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::ends::End;
+use super::first;
+use crate::ground::{Ground, Namespace};
+
+/// A program that speaks BGP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Speaker {
+    /// Ours.
+    Margay,
+    /// BIRD 2.
+    Bird,
+    /// FRR's bgpd alone.
+    Frr,
+    /// The same, with the limit of its input queue raised.
+    FrrQueue,
+    /// GoBGP.
+    Gobgp,
+    /// The relay without a table.
+    Null,
+}
+
+/// What it shall be.
+#[derive(Debug)]
+pub(crate) struct Role<'a> {
+    pub(crate) asn: u32,
+    pub(crate) id: Ipv4Addr,
+    pub(crate) peers: &'a [End],
+    /// Peers of its own AS are its reflector clients.
+    pub(crate) reflector: bool,
+}
+
+/// A running one.
+#[derive(Debug)]
+pub(crate) struct Running<'a> {
+    ground: &'a Ground,
+    name: &'static str,
+    pub(crate) pid: i32,
+}
+
+impl Speaker {
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Margay,
+        Self::Bird,
+        Self::Frr,
+        Self::FrrQueue,
+        Self::Gobgp,
+        Self::Null,
+    ];
+
+    /// As it is called in tables and on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Margay => "margay-bgpd",
+            Self::Bird => "bird",
+            Self::Frr => "frr",
+            Self::FrrQueue => "frr-queue",
+            Self::Gobgp => "gobgp",
+            Self::Null => "null",
+        }
+    }
+
+    /// One thread does everything: it stays off the core of the other ends.
+    pub(crate) const fn one_thread(self) -> bool {
+        matches!(self, Self::Bird | Self::Null)
+    }
+
+    /// Its program.
+    pub(crate) fn program(self) -> Result<PathBuf> {
+        let debian = |name: &str, package: &str| {
+            find(name).with_context(|| format!("no {name}: apt-get install {package}"))
+        };
+        match self {
+            Self::Margay => Ok(lab::bin_dir()?.join("margay-bgpd")),
+            Self::Bird => debian("bird", "bird2"),
+            Self::Frr | Self::FrrQueue => debian("/usr/lib/frr/bgpd", "frr"),
+            Self::Gobgp => debian("gobgpd", "gobgpd"),
+            Self::Null => Ok(std::env::current_exe()?),
+        }
+    }
+
+    /// What it says its version is.
+    pub(crate) fn version(self) -> Result<String> {
+        if self == Self::Null {
+            return Ok(String::new());
+        }
+        let program = self.program()?;
+        let output = Command::new(&program)
+            .arg("--version")
+            .output()
+            .with_context(|| format!("run {}", program.display()))?;
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let first = text.lines().next().unwrap_or_default();
+        Ok(first.trim().to_owned())
+    }
+
+    /// Starts it.
+    pub(crate) fn start<'a>(
+        self,
+        ground: &'a Ground,
+        within: &Namespace,
+        role: &Role<'_>,
+    ) -> Result<Running<'a>> {
+        let dir = ground.path("speaker");
+        let _ = fs::remove_dir_all(&dir);
+        fs::create_dir(&dir)?;
+        let at = |name: &str| dir.join(name).display().to_string();
+        let file = at("config");
+        let text = match self {
+            Self::Margay => margay(role),
+            Self::Bird => bird(role),
+            Self::Frr => frr(role, None),
+            Self::FrrQueue => frr(role, Some(4_000_000)),
+            Self::Gobgp => gobgp(role),
+            Self::Null => String::new(),
+        };
+        fs::write(&file, text)?;
+        let args: Vec<String> = match self {
+            Self::Margay => [
+                "--config",
+                &file,
+                "--run-dir",
+                &at("run"),
+                "--state-dir",
+                &at("state"),
+                "--log",
+                "warn",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            Self::Bird => ["-f", "-c", &file, "-s", &at("ctl")]
+                .map(str::to_owned)
+                .to_vec(),
+            // Without zebra, its sockets here, as the user that started it.
+            Self::Frr | Self::FrrQueue => [
+                "-f",
+                &file,
+                "-Z",
+                "-n",
+                "-S",
+                "-i",
+                &at("pid"),
+                "--vty_socket",
+                &dir.display().to_string(),
+                "--log",
+                "stdout",
+                "--log-level",
+                "warnings",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            Self::Gobgp => [
+                "-f",
+                &file,
+                "-t",
+                "toml",
+                "-l",
+                "warn",
+                "--api-hosts",
+                "127.0.0.1:50051",
+                "--pprof-disable",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            Self::Null => ["bgp-relay".to_owned(), role.asn.to_string()].to_vec(),
+        };
+        let program = self.program()?.display().to_string();
+        // Before everything else on the machine, as the other ends are.
+        let mut words = vec!["-n", "-20"];
+        if self.one_thread() {
+            words.extend(["taskset", "-c", "0"]);
+        }
+        words.push(&program);
+        words.extend(args.iter().map(String::as_str));
+        let nice = find("nice").context("no nice(1)")?;
+        let name = self.name();
+        let pid = ground.start(name, &nice, &words, within)?;
+        first::let_go(u32::try_from(pid)?)?;
+        Ok(Running { ground, name, pid })
+    }
+}
+
+impl Running<'_> {
+    /// The last lines it wrote.
+    pub(crate) fn log(&self) -> String {
+        self.ground.log(self.name)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.ground.stop(self.name) {
+            eprintln!("end {}: {error:#}", self.name);
+        }
+    }
+}
+
+fn margay(role: &Role<'_>) -> String {
+    let mut text = format!(
+        "asNumber: {}\nrouterID: {}\nholdTimeSeconds: 240\npeers:\n",
+        role.asn, role.id
+    );
+    let export = if role.reflector { "reflect" } else { "transit" };
+    for (i, end) in role.peers.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "- {{name: p{i}, peerIP: {}, asNumber: {}, passive: true, families: [ipv4], import: all, export: {export}}}",
+            end.address, end.asn
+        );
+    }
+    text
+}
+
+fn bird(role: &Role<'_>) -> String {
+    let mut text = format!(
+        "router id {};\nlog stderr {{ warning, error, fatal, bug }};\nprotocol device {{}}\n\
+         template bgp end {{\n  hold time 240;\n  passive;\n  ipv4 {{ import all; export all; }};\n}}\n",
+        role.id
+    );
+    let client = if role.reflector { " rr client;" } else { "" };
+    for (i, end) in role.peers.iter().enumerate() {
+        let _ = writeln!(
+            text,
+            "protocol bgp p{i} from end {{ local {} as {}; neighbor {} as {};{client} }}",
+            end.to, role.asn, end.address, end.asn
+        );
+    }
+    text
+}
+
+fn frr(role: &Role<'_>, queue: Option<u32>) -> String {
+    let mut text = String::from("hostname bench\n");
+    if let Some(limit) = queue {
+        let _ = writeln!(text, "bgp input-queue-limit {limit}");
+    }
+    let _ = write!(
+        text,
+        "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
+         no bgp default ipv4-unicast\n timers bgp 60 240\n",
+        role.asn, role.id
+    );
+    for end in role.peers {
+        let _ = write!(
+            text,
+            " neighbor {0} remote-as {1}\n neighbor {0} passive\n neighbor {0} advertisement-interval 0\n",
+            end.address, end.asn
+        );
+    }
+    text += " address-family ipv4 unicast\n";
+    for end in role.peers {
+        let _ = writeln!(text, "  neighbor {} activate", end.address);
+        if role.reflector {
+            let _ = writeln!(text, "  neighbor {} route-reflector-client", end.address);
+        }
+    }
+    text + " exit-address-family\n"
+}
+
+fn gobgp(role: &Role<'_>) -> String {
+    let mut text = format!(
+        "[global.config]\n  as = {}\n  router-id = \"{}\"\n",
+        role.asn, role.id
+    );
+    for end in role.peers {
+        let _ = write!(
+            text,
+            "[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
+             [neighbors.timers.config]\n    hold-time = 240\n    keepalive-interval = 60\n  \
+             [neighbors.transport.config]\n    passive-mode = true\n  \
+             [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"ipv4-unicast\"\n",
+            end.address, end.asn
+        );
+        if role.reflector {
+            let _ = write!(
+                text,
+                "  [neighbors.route-reflector.config]\n    route-reflector-client = true\n    \
+                 route-reflector-cluster-id = \"{}\"\n",
+                role.id
+            );
+        }
+    }
+    text
+}
+
+/// The full path of a program, also where an ordinary user's PATH does not look.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    path.split(':')
+        .chain(["/usr/sbin", "/sbin"])
+        .map(|dir| Path::new(dir).join(program))
+        .find(|file| file.is_file())
+}
