@@ -105,14 +105,19 @@ fn rows() -> Tables {
 
 /// Brings the kernel from `have` to `want`, links included.
 fn enforce(kernel: &Kernel, have: &Tables, want: &Tables, narrowing: bool) {
-    let phases = diff::plan(&have.diff(want), narrowing);
+    let phases = diff::plan(&have.diff(want), want, narrowing);
     kernel.with(|nft| nft.apply(&phases.add).expect("add"));
-    for (link, subject) in &phases.links {
-        kernel
-            .namespace
-            .sh(&format!("ip link set {link} group {}", subject.0));
-    }
+    let set = |links: &[(String, Subject)]| {
+        for (link, subject) in links {
+            kernel
+                .namespace
+                .sh(&format!("ip link set {link} group {}", subject.0));
+        }
+    };
+    set(&phases.links);
     kernel.with(|nft| nft.apply(&phases.commit).expect("commit"));
+    set(&phases.relinks);
+    kernel.with(|nft| nft.apply(&phases.sweep).expect("sweep"));
 }
 
 #[test]
@@ -199,7 +204,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_element() {
     kernel
         .namespace
         .sh("nft add element inet margay peer4 { 10.1.0.9 : 0:77 }");
-    let phases = diff::plan(&have.diff(&want), true);
+    let phases = diff::plan(&have.diff(&want), &want, true);
     let error = kernel
         .with(|nft| nft.apply(&phases.commit))
         .expect_err("somebody was faster");

@@ -38,7 +38,7 @@ fn only_what_others_do_to_our_table_is_reported() {
             wanted
                 .workloads
                 .insert(("mgy0000000000a1".into(), address), "a/web".into());
-            let phases = diff::plan(&Tables::default().diff(&wanted), true);
+            let phases = diff::plan(&Tables::default().diff(&wanted), &wanted, true);
             nft.apply(&phases.add).expect("add");
             nft.apply(&phases.commit).expect("commit");
             sh("nft add table inet other");

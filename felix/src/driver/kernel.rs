@@ -131,12 +131,14 @@ impl Kernel {
         }
         let phases = match &plan.policy {
             Policy::Keep => Phases::default(),
-            Policy::Changes(compiled) => diff::plan(&compiled.changes, compiled.narrowing),
+            Policy::Changes(compiled) => {
+                diff::plan(&compiled.changes, agent.tables(), compiled.narrowing)
+            }
             Policy::Resync(_) => {
                 self.nft.ensure_table()?;
                 let mut have = self.nft.read()?;
                 have.links = self.groups()?;
-                diff::take_over(&have.diff(agent.tables()))
+                diff::plan(&have.diff(agent.tables()), agent.tables(), true)
             }
         };
         self.nft.apply(&phases.add).context("adding policy")?;
@@ -157,6 +159,10 @@ impl Kernel {
         self.nft
             .apply(&phases.commit)
             .context("committing policy")?;
+        self.netlink
+            .set_groups(&phases.relinks)
+            .context("setting device groups")?;
+        self.nft.apply(&phases.sweep).context("sweeping policy")?;
         Ok(routed)
     }
 

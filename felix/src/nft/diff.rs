@@ -3,13 +3,14 @@
 //! The device group of a link cannot change in the same transaction as the sets, so there are three steps. What no
 //! packet can reach yet comes first: the rows of new programs and subjects, and the addresses of new pods. Then links
 //! get their groups. Then everything else, additions and removals together with the bump of the epoch, in one
-//! transaction: whoever is judged in between is judged by the old rows or by the new ones, never by a mixture.
+//! transaction. Whoever is judged in between is judged as before or as after, never by a mixture: see [`Bridges`].
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
+use super::bridge::Bridges;
 use super::model::Element;
 use super::rows;
-use crate::policy::tables::{Change, Edit, Program, Subject};
+use crate::policy::tables::{Change, Edit, Program, Subject, Tables};
 
 /// One transaction.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,6 +47,10 @@ pub struct Phases {
     pub links: Vec<(String, Subject)>,
     /// The rest.
     pub commit: Batch,
+    /// Device groups to set then: of links that came there over a bridge.
+    pub relinks: Vec<(String, Subject)>,
+    /// The bridges, which no link uses any more.
+    pub sweep: Batch,
 }
 
 /// Device group of a link whose pod is not (or no longer) known: the kernel's default.
@@ -57,76 +62,55 @@ impl Phases {
     /// Nothing would change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.add.is_empty() && self.links.is_empty() && self.commit.is_empty()
+        self.add.is_empty()
+            && self.links.is_empty()
+            && self.commit.is_empty()
+            && self.sweep.is_empty()
     }
 }
 
-/// Steps for these changes. `narrowing`: some connection allowed before may be forbidden now. A link that leaves policy
-/// narrows, too.
+/// Steps for these changes, which led to the tables `after`. `narrowing`: some connection allowed before may be forbidden
+/// now. A link that leaves policy narrows, too.
 #[must_use]
-pub fn plan(changes: &[Change], narrowing: bool) -> Phases {
+pub fn plan(changes: &[Change], after: &Tables, narrowing: bool) -> Phases {
     let fresh = Fresh::of(changes);
+    let bridges = Bridges::of(changes, after, &fresh.subjects);
     let mut phases = Phases::default();
     phases.commit.bump = narrowing;
     for change in changes {
-        match (rows::of(change), change) {
-            (Some(step), _) if fresh.unreachable(change) => phases.add.push(step),
-            (Some(step), _) => phases.commit.push(step),
-            (None, Change::Link(edit)) => {
-                phases
-                    .links
-                    .push((edit.key.clone(), edit.new.unwrap_or(UNPROGRAMMED)));
-                phases.commit.bump |= edit.new.is_none();
+        let edit = match change {
+            Change::Link(edit) => edit,
+            // A bridge brings the rows itself.
+            change if bridges.builds(change) => continue,
+            change => {
+                let phase = if fresh.unreachable(change) {
+                    &mut phases.add
+                } else {
+                    &mut phases.commit
+                };
+                rows::of(change)
+                    .into_iter()
+                    .for_each(|step| phase.push(step));
+                continue;
             }
-            (None, _) => {}
-        }
-    }
-    phases
-}
-
-/// The same for a life of felix that takes over from an earlier one, whose numbers are other than its own. Between the
-/// second step and the third a link has its new subject while addresses have their old classes: what the old subject
-/// was allowed for these, the new one is allowed meanwhile.
-#[must_use]
-pub fn take_over(changes: &[Change]) -> Phases {
-    let mut phases = plan(changes, true);
-    let mut pairs: BTreeMap<Subject, Vec<_>> = BTreeMap::new();
-    let mut wanted = BTreeSet::new();
-    for change in changes {
-        if let Change::Pair(Edit { key, old, new }) = change {
-            if let Some(program) = old {
-                let (direction, subject, class) = *key;
-                let known = pairs.entry(subject).or_default();
-                known.push((direction, class, *program));
-            }
-            if new.is_some() {
-                wanted.insert(*key);
-            }
-        }
-    }
-    for change in changes {
-        let Change::Link(Edit {
-            old: Some(old),
-            new: Some(new),
-            ..
-        }) = change
-        else {
-            continue;
         };
-        for &(direction, class, program) in pairs.get(old).into_iter().flatten() {
-            let key = (direction, *new, class);
-            // Two links may have had one subject, and have one again.
-            if wanted.insert(key) {
-                let bridge = Change::Pair(Edit {
-                    key,
-                    old: None,
-                    new: Some(program),
-                });
-                let element = rows::of(&bridge).and_then(|step| step.new);
-                phases.add.add.extend(element.clone());
-                phases.commit.delete.extend(element);
+        let subject = edit.new.unwrap_or(UNPROGRAMMED);
+        phases.commit.bump |= edit.new.is_none();
+        match bridges.via(edit) {
+            Some(bridge) => {
+                phases.links.push((edit.key.clone(), bridge));
+                phases.relinks.push((edit.key.clone(), subject));
             }
+            None => phases.links.push((edit.key.clone(), subject)),
         }
+    }
+    for (phase, changes) in [
+        (&mut phases.add, bridges.built()),
+        (&mut phases.commit, bridges.crossed(after)),
+        (&mut phases.sweep, bridges.removed(after)),
+    ] {
+        let steps = changes.iter().filter_map(rows::of);
+        steps.for_each(|step| phase.push(step));
     }
     phases
 }
@@ -255,8 +239,8 @@ impl<'a> Fresh<'a> {
 }
 
 #[cfg(test)]
-pub(super) fn fixture() -> crate::policy::tables::Tables {
-    use crate::policy::tables::{Class, Direction, Tables, Verdict};
+pub(super) fn fixture() -> Tables {
+    use crate::policy::tables::{Class, Direction, Verdict};
     let address = |text: &str| text.parse().expect("address");
     let web = Subject::new(4, false, true);
     let mut tables = Tables::default();
@@ -315,7 +299,7 @@ pub(super) fn fixture() -> crate::policy::tables::Tables {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tables::{Class, Direction, Tables, Verdict};
+    use crate::policy::tables::{Class, Direction, Verdict};
 
     fn names(elements: &[Element]) -> Vec<String> {
         elements.iter().map(ToString::to_string).collect()
@@ -323,7 +307,7 @@ mod tests {
 
     #[test]
     fn a_first_pod_is_built_before_its_link_is_set() {
-        let phases = plan(&Tables::default().diff(&fixture()), false);
+        let phases = plan(&Tables::default().diff(&fixture()), &fixture(), false);
         assert_eq!(
             phases.links,
             [("mgy0000000000a1".to_owned(), Subject::new(4, false, true))]
@@ -358,7 +342,7 @@ mod tests {
         want.ports.remove(&(Program(0x10), 6, 8080));
         want.peers
             .insert("10.9.0.9".parse().expect("address"), Class(0x13));
-        let phases = plan(&have.diff(&want), true);
+        let phases = plan(&have.diff(&want), &want, true);
         assert_eq!(names(&phases.add.add), ["program { 0:20 : 0:1 }"]);
         assert_eq!(
             names(&phases.commit.delete),
@@ -383,7 +367,7 @@ mod tests {
         let have = fixture();
         let mut want = have.clone();
         want.links.clear();
-        let phases = plan(&have.diff(&want), false);
+        let phases = plan(&have.diff(&want), &want, false);
         assert_eq!(phases.links, [("mgy0000000000a1".to_owned(), UNPROGRAMMED)]);
         assert!(
             phases.commit.bump && phases.commit.add.is_empty() && phases.commit.delete.is_empty()
@@ -400,7 +384,7 @@ mod tests {
             .insert(("mgy0000000000b2".to_owned(), ip), "b/web1".to_owned());
         want.links
             .insert("mgy0000000000b2".to_owned(), Subject::new(4, false, true));
-        let phases = plan(&have.diff(&want), true);
+        let phases = plan(&have.diff(&want), &want, true);
         assert!(phases.add.is_empty());
         assert_eq!(
             (phases.commit.delete.len(), phases.commit.add.len()),
@@ -410,7 +394,7 @@ mod tests {
 
     #[test]
     fn no_change_is_no_step() {
-        assert!(plan(&fixture().diff(&fixture()), false).is_empty());
+        assert!(plan(&fixture().diff(&fixture()), &fixture(), false).is_empty());
     }
 
     #[test]
@@ -428,14 +412,14 @@ mod tests {
         for class in want.peers.values_mut() {
             *class = Class(0x19);
         }
-        let phases = take_over(&have.diff(&want));
+        let phases = plan(&have.diff(&want), &want, true);
         let bridge = format!("pair_in {{ {} . 0:12 : 0:11 }}", new.0);
         assert!(names(&phases.add.add).contains(&bridge), "{phases:#?}");
         assert!(
             names(&phases.commit.delete).contains(&bridge),
             "{phases:#?}"
         );
-        let same = take_over(&have.diff(&have));
+        let same = plan(&have.diff(&have), &have, true);
         assert!(same.add.is_empty() && same.commit.delete.is_empty());
     }
 }

@@ -4,11 +4,12 @@
 //! by the elements of a constant number of sets and maps, which tabulate the evaluator ([`crate::policy::tables`]).
 //!
 //! ```text
-//!  policy::tables::Change ─► diff::plan ─► Phases {add, links, commit} ─► encode ─► driver::nft ─► kernel
+//!  policy::tables::Change ─► diff::plan ─► Phases {add, links, commit, …} ─► encode ─► driver::nft ─► kernel
 //!  build::table ─────────────────────────────────────────────────────────┘              │
 //!  policy::tables::Tables ◄──────────────────────── rows ◄── decode ◄───────────────────┘
 //! ```
 
+mod bridge;
 pub mod build;
 pub mod decode;
 pub mod diff;

@@ -147,7 +147,7 @@ impl Engine {
             nets: Nets::default(),
             addresses: BTreeMap::new(),
             classes: Interned::new(Class::FIRST, u32::MAX - 1),
-            subjects: Interned::new(Subject::FIRST, Subject::LAST),
+            subjects: Interned::new(Subject::FIRST, Subject::BRIDGES - 1),
             programs: Interned::new(Program::FIRST, u32::MAX - 1),
             ledger,
             dirty: Dirty::default(),

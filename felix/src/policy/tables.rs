@@ -58,6 +58,8 @@ impl Subject {
     pub const FIRST: u32 = 1;
     /// The highest number that fits beside the magic byte.
     pub const LAST: u32 = (1 << 22) - 1;
+    /// From here on numbers are not given to subjects: a link has one for a moment, on its way from one to another.
+    pub const BRIDGES: u32 = Self::LAST - 4095;
 
     /// The subject with this number, isolated in the given directions.
     #[must_use]
@@ -70,6 +72,12 @@ impl Subject {
     #[must_use]
     pub const fn number(self) -> u32 {
         (self.0 & !Self::MAGIC_MASK) >> 2
+    }
+
+    /// Whether the device group is one of ours.
+    #[must_use]
+    pub const fn is_ours(self) -> bool {
+        self.0 & Self::MAGIC_MASK == Self::MAGIC
     }
 
     /// Whether policies select the pod in this direction; where they do not, nothing is looked up.

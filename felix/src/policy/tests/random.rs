@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::oracle::World;
 use super::*;
+use crate::nft::diff::{Phases, plan};
+use crate::nft::rows;
 
 /// One edit. Pods, endpoints and policies are named by small numbers so that edits meet.
 #[derive(Debug, Clone)]
@@ -360,8 +362,11 @@ proptest! {
                     for change in &result.changes {
                         check_change(&mirror.0, change);
                     }
+                    let before = mirror.0.clone();
+                    let phases = plan(&result.changes, engine.tables(), result.narrowing);
                     mirror.follow(result.changes);
                     prop_assert_eq!(&mirror.0, engine.tables());
+                    check_between(&before, &linked(&before, &phases), engine.tables());
                     check_tables(engine.tables());
 
                     let allowed = flows(&world);
@@ -381,6 +386,41 @@ proptest! {
                     alive.extend(allowed);
                 }
                 _ => {}
+            }
+        }
+    }
+}
+
+/// The tables when the links have their new groups, and the commit is still to come.
+fn linked(before: &Tables, phases: &Phases) -> Tables {
+    assert!(phases.add.delete.is_empty());
+    let mut tables = before.clone();
+    for element in &phases.add.add {
+        assert!(rows::insert(&mut tables, element), "{element}");
+    }
+    for (ifname, subject) in &phases.links {
+        tables.links.insert(ifname.clone(), *subject);
+    }
+    tables
+}
+
+/// In the middle of a change everybody is judged as before it or as after it.
+fn check_between(before: &Tables, between: &Tables, after: &Tables) {
+    let stay = before
+        .links
+        .keys()
+        .filter(|ifname| after.links.contains_key(*ifname));
+    for ifname in stay {
+        for address in addresses() {
+            for (protocol, port) in PORTS {
+                for direction in Direction::BOTH {
+                    let [old, now, new] = [before, between, after]
+                        .map(|it| through(it, direction, ifname, address, protocol, port));
+                    assert!(
+                        now == old || now == new,
+                        "{direction:?} {ifname} {address} {protocol}/{port}: {now} between {old} and {new}"
+                    );
+                }
             }
         }
     }
