@@ -183,7 +183,7 @@ impl fmt::Display for PeerKey {
 }
 
 /// Which routes a peer is told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum ExportClass {
     /// Only what this speaker originates: it never carries transit.
     #[default]

@@ -108,7 +108,7 @@ pub struct PrefixLimit {
 }
 
 /// The next hop that routes are told with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum NextHopMode {
     /// Own address to external peers and for own routes, unchanged otherwise (RFC 4271 section 5.1.3).
     #[default]

@@ -1,20 +1,35 @@
 //! Which routes a peer is told, and with which attributes.
+//!
+//! What is asked, in this order; each step says why a route is kept back:
+//!
+//! 1. the protocol and the peer's class: own routes only, reflected or everything; never from one internal peer to
+//!    another unless reflected; NO_ADVERTISE and NO_EXPORT of learnt routes;
+//! 2. a drain that has withdrawn it;
+//! 3. the peer's filters. They see the route as it is in the table: before our AS is put into its path, and with the
+//!    MULTI_EXIT_DISC and LOCAL_PREF it came with. None makes a route leave that its class keeps back;
+//! 4. what RFC 4271 and 4456 say about attributes, except where a filter has set MULTI_EXIT_DISC or the next hop.
 
+use std::borrow::Cow;
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 use serde::{Deserialize, Serialize};
 
-use crate::config::ExportClass;
+use super::drain::{Drained, Own, Stage};
+use super::filter::{Chain, Context, Judged, Step, Verdict};
+use super::import::LAST_RESORT;
+use crate::config::filter::{self, PeerType};
+use crate::config::{ExportClass, NextHopMode, OriginKind};
 use crate::nexthop::NextHop;
 use crate::rib::decide::DEFAULT_LOCAL_PREF;
 use crate::rib::{Source, SourceId};
 use crate::wire::Attributes;
 use crate::wire::attribute::community;
 
-/// What export needs to know of the peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What export needs to know of the peer. Peers for which it is equal are told the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct To {
     /// The peer as a source, whose own paths do not go back to it; None in what-if questions.
     pub source: Option<SourceId>,
@@ -24,12 +39,22 @@ pub struct To {
     pub internal: bool,
     /// The AS told to it.
     pub local_asn: u32,
-    /// Our BGP identifier, also our cluster's.
-    pub router_id: Ipv4Addr,
+    /// The cluster put into what is reflected to it.
+    pub cluster_id: Ipv4Addr,
     /// Our next hop for IPv4 routes, if there is one and the family is negotiated.
     pub next_hop_v4: Option<NextHop>,
     /// Our next hop for IPv6 routes, if there is one and the family is negotiated.
     pub next_hop_v6: Option<NextHop>,
+    /// It takes IPv6 next hops for IPv4 routes (RFC 8950).
+    pub extended_next_hop: bool,
+    /// Whose next hop it is told.
+    pub next_hop: NextHopMode,
+    /// Its filters.
+    pub filters: Arc<Chain>,
+    /// An external peer needs a policy to be told anything (RFC 8212).
+    pub require_policy: bool,
+    /// What is leaving.
+    pub drained: Drained,
 }
 
 impl To {
@@ -55,6 +80,12 @@ pub enum ExportRefusal {
     NoAdvertise,
     /// It carries NO_EXPORT or NO_EXPORT_SUBCONFED.
     NoExport,
+    /// There is no policy for an external peer (RFC 8212).
+    NoPolicy,
+    /// It is drained.
+    Drained,
+    /// A rule of the peer's filters rejects it.
+    Filter(Step),
 }
 
 impl fmt::Display for ExportRefusal {
@@ -65,62 +96,190 @@ impl fmt::Display for ExportRefusal {
             Self::Internal => "learnt from an internal peer",
             Self::NoAdvertise => "NO_ADVERTISE",
             Self::NoExport => "NO_EXPORT",
+            Self::NoPolicy => "no policy for this external peer",
+            Self::Drained => "drained",
+            Self::Filter(_) => "rejected by a filter",
         })
+    }
+}
+
+impl ExportRefusal {
+    /// In words, with the rule that rejects when it is one of `filters`.
+    pub fn words(&self, filters: &Chain) -> String {
+        match self {
+            Self::Filter(step) => format!("rejected by {}", filters.words(*step)),
+            it => it.to_string(),
+        }
     }
 }
 
 /// The attributes a best route is told with.
 pub fn export(
-    family: Family,
+    prefix: Cidr,
     attributes: &Attributes,
     source: &Source,
     to: &To,
 ) -> Result<Attributes, ExportRefusal> {
-    let own_next_hop = to.next_hop(family).ok_or(ExportRefusal::NoNextHop)?;
-    let reflected = source.internal && to.internal;
-    if !source.is_local() {
-        if to.class == ExportClass::Origins {
-            return Err(ExportRefusal::NotOrigin);
-        }
-        // RFC 4456 section 6: from a client to everybody, from others to clients.
-        if reflected && !source.client && to.class != ExportClass::Reflect {
-            return Err(ExportRefusal::Internal);
-        }
-        if attributes.communities.contains(&community::NO_ADVERTISE) {
-            return Err(ExportRefusal::NoAdvertise);
-        }
-        let kept_inside = [community::NO_EXPORT, community::NO_EXPORT_SUBCONFED];
-        if !to.internal
-            && attributes
-                .communities
-                .iter()
-                .any(|it| kept_inside.contains(it))
-        {
-            return Err(ExportRefusal::NoExport);
+    run(prefix, attributes, source, to, None)
+}
+
+/// The same, with every step in words.
+pub fn trace(
+    prefix: Cidr,
+    attributes: &Attributes,
+    source: &Source,
+    to: &To,
+) -> (Result<Attributes, ExportRefusal>, Vec<String>) {
+    let mut steps = Vec::new();
+    let told = run(prefix, attributes, source, to, Some(&mut steps));
+    (told, steps)
+}
+
+fn run(
+    prefix: Cidr,
+    attributes: &Attributes,
+    source: &Source,
+    to: &To,
+    mut steps: Option<&mut Vec<String>>,
+) -> Result<Attributes, ExportRefusal> {
+    let own_next_hop = to
+        .next_hop(prefix.family())
+        .ok_or(ExportRefusal::NoNextHop)?;
+    judge_class(attributes, source, to)?;
+    let own = Own::of_mark(attributes.mark);
+    let stage = to.drained.stage(own);
+    if stage == Stage::Gone {
+        return Err(ExportRefusal::Drained);
+    }
+    if let Some(steps) = &mut steps {
+        steps.push(format!("class {}: told", to.class));
+        if stage == Stage::Leaving {
+            steps.push("drained: told with GRACEFUL_SHUTDOWN".to_owned());
         }
     }
-    let mut told = attributes.clone();
-    if to.internal {
-        told.local_pref = Some(attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF));
-        if reflected {
-            // RFC 4456 section 8.
-            told.originator_id = Some(attributes.originator_id.unwrap_or(source.router_id));
-            told.cluster_list.insert(0, to.router_id);
-        }
+    let judged = judge(prefix, attributes, own, to, steps)?;
+    let (med_set, next_hop_set) = (judged.med_set, judged.next_hop_set);
+    let learnt = match judged.changed {
+        Some(changed) => Cow::Owned(changed),
+        None => Cow::Borrowed(attributes),
+    };
+    let mut told = learnt.into_owned();
+    told.mark = 0;
+    told.next_hop = match to.next_hop {
+        _ if next_hop_set => told.next_hop,
+        _ if source.is_local() => own_next_hop,
+        NextHopMode::Itself => own_next_hop,
+        NextHopMode::Keep => passed_on(told.next_hop).unwrap_or(own_next_hop),
         // RFC 4271 section 5.1.3: inside the AS a learnt next hop stays.
-        if source.is_local() {
-            told.next_hop = own_next_hop;
+        NextHopMode::Auto if to.internal => passed_on(told.next_hop).unwrap_or(own_next_hop),
+        NextHopMode::Auto => own_next_hop,
+    };
+    if !speakable(prefix, told.next_hop, to) {
+        told.next_hop = own_next_hop;
+    }
+    if stage == Stage::Leaving && !told.communities.contains(&community::GRACEFUL_SHUTDOWN) {
+        told.communities.push(community::GRACEFUL_SHUTDOWN);
+    }
+    if to.internal {
+        told.local_pref = Some(match stage {
+            Stage::InUse => told.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            Stage::Leaving | Stage::Gone => LAST_RESORT,
+        });
+        if source.internal {
+            // RFC 4456 section 8.
+            told.originator_id = Some(told.originator_id.unwrap_or(source.router_id));
+            told.cluster_list.insert(0, to.cluster_id);
         }
     } else {
-        told.as_path = attributes.as_path.prepended(to.local_asn);
-        told.next_hop = own_next_hop;
+        told.as_path = told.as_path.prepended(to.local_asn);
         told.local_pref = None;
         told.originator_id = None;
         told.cluster_list.clear();
         // RFC 4271 section 5.1.4: a learnt MED is not for further ASes.
-        if !source.is_local() {
+        if !source.is_local() && !med_set {
             told.med = None;
         }
     }
     Ok(told)
+}
+
+/// What the protocol and the class keep back.
+fn judge_class(attributes: &Attributes, source: &Source, to: &To) -> Result<(), ExportRefusal> {
+    let passes_on = to.class != ExportClass::Origins;
+    if to.require_policy && !to.internal && passes_on && to.filters.is_empty() {
+        return Err(ExportRefusal::NoPolicy);
+    }
+    // What communities of own routes ask for is for those who learn them.
+    if source.is_local() {
+        return Ok(());
+    }
+    if !passes_on {
+        return Err(ExportRefusal::NotOrigin);
+    }
+    // RFC 4456 section 6: from a client to everybody, from others to clients.
+    let reflected = source.internal && to.internal;
+    if reflected && !source.client && to.class != ExportClass::Reflect {
+        return Err(ExportRefusal::Internal);
+    }
+    let carries = |it| attributes.communities.contains(&it);
+    if carries(community::NO_ADVERTISE) {
+        return Err(ExportRefusal::NoAdvertise);
+    }
+    if !to.internal && (carries(community::NO_EXPORT) || carries(community::NO_EXPORT_SUBCONFED)) {
+        return Err(ExportRefusal::NoExport);
+    }
+    Ok(())
+}
+
+fn judge(
+    prefix: Cidr,
+    attributes: &Attributes,
+    own: Option<Own>,
+    to: &To,
+    steps: Option<&mut Vec<String>>,
+) -> Result<Judged, ExportRefusal> {
+    let context = Context {
+        source: match own.map(|own| own.kind) {
+            None => filter::Source::Remote,
+            Some(OriginKind::Block) => filter::Source::Block,
+            Some(OriginKind::Borrowed) => filter::Source::Borrowed,
+            Some(OriginKind::Service) => filter::Source::Service,
+            Some(OriginKind::Node) => filter::Source::Node,
+        },
+        peer_type: match to.internal {
+            true => PeerType::Internal,
+            false => PeerType::External,
+        },
+        asn: to.local_asn,
+    };
+    let judged = match steps {
+        None => to.filters.judge(prefix, attributes, context),
+        Some(steps) => {
+            let (judged, trace) = to.filters.trace(prefix, attributes, context);
+            steps.extend(trace.iter().map(ToString::to_string));
+            judged
+        }
+    };
+    match judged.verdict {
+        Verdict::Reject(step) => Err(ExportRefusal::Filter(step)),
+        Verdict::Accept { .. } | Verdict::Undecided => Ok(judged),
+    }
+}
+
+/// A learnt next hop as others may see it: without the address that means something on its own link only (RFC 2545
+/// section 3). None: it has no other.
+fn passed_on(next_hop: NextHop) -> Option<NextHop> {
+    match next_hop.address {
+        IpAddr::V6(v6) if v6.is_unicast_link_local() => None,
+        address => Some(NextHop::from(address)),
+    }
+}
+
+/// Whether the peer understands such a next hop for the prefix.
+fn speakable(prefix: Cidr, next_hop: NextHop, to: &To) -> bool {
+    match (prefix.family(), Family::of(next_hop.address)) {
+        (Family::V4, Family::V6) => to.extended_next_hop,
+        (Family::V6, Family::V4) => false,
+        _ => true,
+    }
 }

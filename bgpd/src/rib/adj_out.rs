@@ -96,11 +96,13 @@ impl AdjOut {
             let wanted = best
                 .filter(|best| Some(best.from) != to.source)
                 .and_then(|best| {
-                    let key = (best.from, Arc::as_ptr(&best.attributes), family);
+                    // A filter that looks at prefixes judges each by itself.
+                    let alone = to.filters.looks_at_prefix().then_some(id);
+                    let key = (best.from, Arc::as_ptr(&best.attributes), family, alone);
                     let known = exported.entry(key).or_insert_with(|| {
                         let source = rib.source(best.from)?;
                         let attributes =
-                            export::export(family, &best.attributes, source, to).ok()?;
+                            export::export(prefix, &best.attributes, source, to).ok()?;
                         Some(rib.interner.intern(attributes))
                     });
                     known.clone()

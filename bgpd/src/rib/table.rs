@@ -11,6 +11,7 @@ use super::{
 };
 use crate::Millis;
 use crate::nexthop::{NextHop, Resolution, Table};
+use crate::policy::ImportRefusal;
 use crate::speaker::Leg;
 use crate::wire::Attributes;
 
@@ -207,7 +208,7 @@ impl Rib {
     pub fn judge_again(
         &mut self,
         within: Option<Cidr>,
-        judge: impl Fn(SourceId, Cidr, &Attributes) -> Verdict,
+        judge: impl Fn(SourceId, Cidr, &Attributes) -> Result<Option<Attributes>, ImportRefusal>,
     ) {
         for (id, entry) in numbered(&mut self.entries) {
             if within.is_some_and(|within| !within.covers(entry.prefix)) {
@@ -220,7 +221,7 @@ impl Rib {
             {
                 let received = path.as_received().clone();
                 let (refused, changed) = match judge(path.from, entry.prefix, &received) {
-                    Ok(changed) => (None, changed),
+                    Ok(changed) => (None, changed.map(|it| self.interner.intern(it))),
                     Err(refused) => (Some(refused), None),
                 };
                 let attributes = changed.as_ref().unwrap_or(&received);

@@ -1,5 +1,7 @@
 //! Applying a configuration by difference.
 
+use std::collections::BTreeMap;
+
 use crate::Millis;
 use crate::config::{self, Config, Cost, Peer, PeerChange, PeerKey};
 use crate::fsm::{Session, Settings};
@@ -7,6 +9,7 @@ use crate::policy::Importer;
 use crate::rib::{Source, SourceId};
 use crate::wire::notification::Cease;
 
+use super::learn::{Judging, Policy};
 use super::peer::PeerState;
 use super::{Output, Speaker};
 
@@ -18,6 +21,11 @@ impl Speaker {
             self.with_dynamic(config.clone()),
         );
         let changes = config::diff(&have, &want);
+        let judging = |peers: &BTreeMap<PeerKey, PeerState>| -> BTreeMap<PeerKey, Judging> {
+            let of = |(key, it): (&PeerKey, &PeerState)| (key.clone(), it.judging());
+            peers.iter().map(of).collect()
+        };
+        let before = judging(&self.peers);
         let old = std::mem::replace(&mut self.config, config);
         let wanted = |key: &PeerKey| want.peers.iter().find(|peer| peer.key == *key);
         for (key, change) in changes {
@@ -46,23 +54,26 @@ impl Speaker {
             self.rib
                 .set_source(SourceId::LOCAL, Source::local(self.config.router_id));
         }
-        self.take_origins(now);
+        self.take_origins(now, out);
+        if old.advertisements != self.config.advertisements {
+            self.advertise_again(now, out);
+        }
+        if old.drain != self.config.drain {
+            self.drain_on(now);
+        }
         let importer = Importer::new(&self.config, self.origins.prefixes());
         let import_changed = importer != self.importer;
         self.importer = importer;
         // A peer's own import policy may have changed as well, which the peers' part does not judge.
-        if import_changed || old.peers != self.config.peers || old.dynamic != self.config.dynamic {
+        let after = judging(&self.peers);
+        if import_changed || before != after {
             self.judge_again(None);
+            self.ask_again(out, |key, _| {
+                import_changed || before.get(key) != after.get(key)
+            });
         }
         if old.multipath != self.config.multipath {
             self.rib.decide_again();
-        }
-    }
-
-    /// Takes the origins that the configuration names.
-    pub(super) fn take_origins(&mut self, now: Millis) {
-        for (prefix, present) in self.origins.configure(&self.config.origins) {
-            self.originate(prefix, present, now);
         }
     }
 
@@ -80,6 +91,7 @@ impl Speaker {
             PeerState {
                 id,
                 config: peer.clone(),
+                policy: Policy::new(&self.config, peer, self.drains.of(&peer.key)),
                 session,
                 up: None,
                 hindrance: None,
@@ -99,6 +111,7 @@ impl Speaker {
             });
         }
         if let Some(state) = self.peers.get_mut(key) {
+            state.policy = Policy::new(&self.config, peer, state.policy.drained);
             state.config = peer.clone();
         }
         self.with_session(key, now, out, |it, actions| it.set(settings, now, actions));

@@ -1,7 +1,9 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
 mod configure;
+mod drain;
 mod dynamic;
+mod learn;
 mod origins;
 mod peer;
 mod reach;
@@ -11,11 +13,12 @@ mod tell;
 mod types;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crds::net::{Cidr, Family};
 
 pub use crate::config::PeerKey;
+pub use drain::DrainRequest;
+pub use learn::REFUSED_KEPT;
 pub use types::{
     ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo, Output,
     RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
@@ -24,12 +27,13 @@ pub use types::{
 use crate::Millis;
 use crate::config::Config;
 use crate::fsm::{Action, DownReason, Jitter, State};
-use crate::nexthop::{Change, NextHop, Table};
+use crate::nexthop::{Change, Table};
 use crate::policy::{ImportRefusal, Importer};
 use crate::rib::{AdjOut, Rib, Source, SourceId};
 use crate::wire::nlri::family_of;
-use crate::wire::{Attributes, RouteRefresh, Update, hex};
+use crate::wire::{RouteRefresh, Update, hex};
 
+use drain::Drains;
 use origins::Origins;
 use peer::{PeerState, Up};
 use startup::Startup;
@@ -52,8 +56,7 @@ pub struct Speaker {
     table: Table,
     importer: Importer,
     origins: Origins,
-    /// The attributes of all own routes.
-    own: Arc<Attributes>,
+    drains: Drains,
     startup: Startup,
 }
 
@@ -69,8 +72,6 @@ impl Speaker {
     /// A speaker that will be what `config` says once inputs arrive. All its random choices come from `seed`.
     pub fn new(config: Config, seed: u64, now: Millis) -> Self {
         let mut rib = Rib::default();
-        let nowhere = NextHop::from(std::net::IpAddr::from(std::net::Ipv4Addr::UNSPECIFIED));
-        let own = rib.interner.intern(Attributes::new(nowhere));
         rib.set_source(SourceId::LOCAL, Source::local(config.router_id));
         let mut speaker = Self {
             importer: Importer::new(&config, []),
@@ -82,14 +83,16 @@ impl Speaker {
             rib,
             table: Table::default(),
             origins: Origins::default(),
-            own,
+            drains: Drains::default(),
             startup: Startup::new(now),
             config,
         };
-        speaker.take_origins(now);
+        // Without sessions nothing is said to anybody.
+        speaker.take_origins(now, &mut Vec::new());
         for peer in speaker.config.peers.clone() {
             speaker.add_peer(&peer, now);
         }
+        speaker.drain_on(now);
         speaker
     }
 
@@ -106,13 +109,19 @@ impl Speaker {
                 kind,
                 withdrawn,
             } => {
-                if let Some(present) = self.origins.set(prefix, (!withdrawn).then_some(kind)) {
-                    self.originate(prefix, present, now);
+                if self.origins.set(prefix, (!withdrawn).then_some(kind)) {
+                    self.originate(prefix, now, &mut out);
                 }
             }
+            Input::OriginIdle { prefix, idle } => {
+                if self.origins.set_idle(prefix, idle) {
+                    self.originate(prefix, now, &mut out);
+                }
+            }
+            Input::Drain(request) => self.drain(request, now),
             Input::OriginsComplete => {
                 for prefix in self.origins.finish() {
-                    self.originate(prefix, false, now);
+                    self.originate(prefix, now, &mut out);
                 }
             }
             Input::Kernel(changes) => self.kernel(changes, now, &mut out),
@@ -129,7 +138,11 @@ impl Speaker {
             .peers
             .values()
             .filter_map(|peer| peer.session.next_timeout());
-        sessions.chain(self.startup.next_timeout()).min()
+        let drains = self.drains.next_timeout();
+        sessions
+            .chain(self.startup.next_timeout())
+            .chain(drains)
+            .min()
     }
 
     /// The configuration in force.
@@ -149,6 +162,9 @@ impl Speaker {
             self.with_session(&key, now, out, |session, actions| {
                 session.tick(now, actions)
             });
+        }
+        if self.drains.next_timeout().is_some_and(|at| at <= now) {
+            self.drain_on(now);
         }
     }
 
@@ -244,6 +260,7 @@ impl Speaker {
             to,
             eor_sent: Vec::new(),
             eor_received: Vec::new(),
+            unkept: BTreeMap::new(),
             missing: Vec::new(),
         });
         if let Some(negotiated) = peer.session.negotiated() {
@@ -301,16 +318,27 @@ impl Speaker {
         for prefix in update.withdrawn.into_iter().filter(spoken) {
             self.rib.withdraw(peer.id, 0, prefix);
         }
-        let from = peer.from();
         for (attributes, prefixes) in update.announced {
             let attributes = self.rib.interner.intern(attributes);
             let own_next_hop = self.table.is_own(attributes.next_hop.address);
             for prefix in prefixes.into_iter().filter(spoken) {
                 let verdict = match own_next_hop {
                     true => Err(ImportRefusal::OwnNextHop),
-                    false => self.importer.judge(prefix, &attributes, from),
+                    false => {
+                        let (importer, table) = (&self.importer, &self.table);
+                        learn::judge(importer, table, prefix, &attributes, peer.from())
+                    }
                 };
-                let verdict = verdict.map(|()| None);
+                if let Err(refusal) = verdict {
+                    let family = prefix.family();
+                    let count = self.rib.source_count(peer.id, family);
+                    if !peer.keeps_refused(count.received.saturating_sub(count.accepted)) {
+                        self.rib.withdraw(peer.id, 0, prefix);
+                        peer.not_kept(family, refusal);
+                        continue;
+                    }
+                }
+                let verdict = verdict.map(|it| it.map(|it| self.rib.interner.intern(it)));
                 self.rib
                     .insert(peer.id, 0, prefix, &attributes, verdict, now);
             }
@@ -366,39 +394,7 @@ impl Speaker {
         // An own address may have become a next hop of somebody, or ceased to be one.
         if own {
             self.judge_again(None);
+            self.ask_again(out, |_, unkept| unkept.passing);
         }
-    }
-
-    /// An own prefix came or went.
-    fn originate(&mut self, prefix: Cidr, present: bool, now: Millis) {
-        if present {
-            let own = self.own.clone();
-            self.rib
-                .insert(SourceId::LOCAL, 0, prefix, &own, Ok(None), now);
-        } else {
-            self.rib.withdraw(SourceId::LOCAL, 0, prefix);
-        }
-        self.importer.own(prefix, present);
-        self.judge_again(Some(prefix));
-    }
-
-    /// Judges the import of paths anew, of those inside a prefix or of all.
-    fn judge_again(&mut self, within: Option<Cidr>) {
-        let from: BTreeMap<SourceId, _> = self
-            .peers
-            .values()
-            .map(|peer| (peer.id, peer.from()))
-            .collect();
-        let (importer, table) = (&self.importer, &self.table);
-        self.rib.judge_again(within, |source, prefix, attributes| {
-            if table.is_own(attributes.next_hop.address) {
-                return Err(ImportRefusal::OwnNextHop);
-            }
-            // Paths of a source that is going have nobody left to judge for.
-            let Some(from) = from.get(&source) else {
-                return Ok(None);
-            };
-            importer.judge(prefix, attributes, *from).map(|()| None)
-        });
     }
 }

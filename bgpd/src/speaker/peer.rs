@@ -1,5 +1,6 @@
 //! One configured peer: its session, and its place in the tables.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crds::net::{Cidr, Family};
@@ -7,10 +8,12 @@ use crds::net::{Cidr, Family};
 use crate::config::{ExportClass, Peer};
 use crate::fsm::{Session, Settings};
 use crate::nexthop::{NextHop, Table};
+use crate::policy::drain::Stage;
 use crate::policy::export::To;
 use crate::policy::import::From;
 use crate::rib::{AdjOut, Source, SourceId};
 
+use super::learn::{Policy, Unkept};
 use super::{ConnId, Hindrance};
 
 /// One configured peer.
@@ -18,6 +21,8 @@ use super::{ConnId, Hindrance};
 pub(super) struct PeerState {
     pub(super) id: SourceId,
     pub(super) config: Peer,
+    /// What the configuration says about its routes.
+    pub(super) policy: Policy,
     pub(super) session: Session,
     pub(super) up: Option<Up>,
     /// Why the session is not started.
@@ -35,6 +40,8 @@ pub(super) struct Up {
     /// Families whose End-of-RIB has been sent, and received.
     pub(super) eor_sent: Vec<Family>,
     pub(super) eor_received: Vec<Family>,
+    /// Refused routes that were not kept.
+    pub(super) unkept: BTreeMap<Family, Unkept>,
     /// Families that could not be announced for want of a next hop; said once.
     pub(super) missing: Vec<Family>,
 }
@@ -62,12 +69,15 @@ impl PeerState {
     }
 
     /// What import needs to know.
-    pub(super) fn from(&self) -> From {
+    pub(super) fn from(&self) -> From<'_> {
         let settings = self.session.settings();
         From {
             asn: self.session.remote_asn(),
             local_asn: settings.local_asn,
             policy: self.config.import,
+            allowed_own_as: self.config.options.allowed_own_as,
+            filters: &self.policy.import,
+            leaving: self.policy.drained.peer != Stage::InUse,
         }
     }
 
@@ -91,21 +101,31 @@ impl PeerState {
             local_asn,
             ..
         } = *self.session.settings();
-        let next_hop = |family: Family| {
-            let negotiated = self.families().contains(&family);
-            let ifindex = session_interface(table, local, remote);
-            negotiated
-                .then(|| own_next_hop(table, family, local.ip(), remote.ip(), ifindex))
-                .flatten()
+        let extended = self
+            .session
+            .negotiated()
+            .is_some_and(|it| it.dialect.extended_next_hop);
+        let ifindex = session_interface(table, local, remote);
+        let own = |family| own_next_hop(table, family, local.ip(), remote.ip(), ifindex);
+        let next_hop = |family: Family| match family {
+            _ if !self.families().contains(&family) => None,
+            // RFC 8950: where there is no IPv4 address, the IPv6 one does.
+            Family::V4 if extended => own(Family::V4).or_else(|| own(Family::V6)),
+            _ => own(family),
         };
         Some(To {
             source: Some(self.id),
             class: self.config.export,
             internal: self.session.settings().is_internal(),
             local_asn,
-            router_id,
+            cluster_id: self.policy.cluster_id.unwrap_or(router_id),
             next_hop_v4: next_hop(Family::V4),
             next_hop_v6: next_hop(Family::V6),
+            extended_next_hop: extended,
+            next_hop: self.config.options.next_hop,
+            filters: self.policy.export.clone(),
+            require_policy: self.policy.require,
+            drained: self.policy.drained,
         })
     }
 }

@@ -122,6 +122,11 @@ fn neighbor(key: &PeerKey, peer: &PeerState, rib: &Rib, now: Millis) -> Neighbor
             negotiated: peer.families().contains(&family),
             received: count.received,
             accepted: count.accepted,
+            not_kept: peer
+                .up
+                .as_ref()
+                .and_then(|up| up.unkept.get(&family))
+                .map_or(0, |unkept| unkept.count),
             advertised: peer.up.as_ref().map_or(0, |up| up.adj_out.count(family)),
             end_of_rib: peer
                 .up

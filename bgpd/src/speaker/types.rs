@@ -14,6 +14,8 @@ use crate::nexthop;
 use crate::policy::ImportRefusal;
 use crate::rib::WhyNotBest;
 
+use super::DrainRequest;
+
 /// One TCP connection, for as long as the speaker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ConnId {
@@ -52,6 +54,16 @@ pub enum Input {
         /// No longer.
         withdrawn: bool,
     },
+    /// Whether a pod has an address of an origin of felix; one does until this says otherwise. A block without pods
+    /// leaves when the node is drained, another one only by force.
+    OriginIdle {
+        /// The prefix.
+        prefix: Cidr,
+        /// No pod has.
+        idle: bool,
+    },
+    /// An operator wants this drained, and nothing else.
+    Drain(DrainRequest),
     /// Every origin has been sent. No End-of-RIB leaves before the first one; in file mode the driver says it at once.
     OriginsComplete,
     /// Changes of interfaces, addresses, kernel routes; together, so that they are judged once.
@@ -335,6 +347,8 @@ pub struct FamilyCount {
     pub received: usize,
     /// Those of them that import policy took.
     pub accepted: usize,
+    /// Routes from it that import policy refused and that were not kept, since it was last asked for all.
+    pub not_kept: u64,
     /// Routes told to it.
     pub advertised: usize,
     /// Its End-of-RIB has been seen.

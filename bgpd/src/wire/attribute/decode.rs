@@ -331,6 +331,7 @@ impl Decoded {
             cluster_list: self.cluster_list.clone(),
             unknown,
             partial,
+            mark: 0,
         })
     }
 }

@@ -113,6 +113,8 @@ pub struct Attributes {
     pub unknown: Vec<UnknownAttribute>,
     /// Codes of attributes above that came with the Partial bit, which stays (RFC 4271 section 5).
     pub partial: Vec<u8>,
+    /// What this speaker's policy remembers of own routes; never sent, and 0 in what is received.
+    pub mark: u8,
 }
 
 impl Attributes {
@@ -133,6 +135,7 @@ impl Attributes {
             cluster_list: Vec::new(),
             unknown: Vec::new(),
             partial: Vec::new(),
+            mark: 0,
         }
     }
 
