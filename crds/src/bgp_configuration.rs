@@ -1,8 +1,13 @@
 //! `BGPConfiguration`: what all speakers of the cluster share.
 
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
+use crate::bgp_peer::{PeerPassword, SecretKeyRef, restart_seconds};
+use crate::community::Community;
 use crate::condition::Condition;
 use crate::error::FieldError;
 use crate::net::Cidr;
@@ -70,6 +75,76 @@ pub struct BGPConfigurationSpec {
     #[schemars(length(max = 32))]
     #[x_kube(validation = duration_rule!("selectionDeferralTime"))]
     pub selection_deferral_time: Option<String>,
+    /// Names for communities, to be used in prefixAdvertisements.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub communities: Vec<NamedCommunity>,
+    /// Own prefixes that are told with communities.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 500))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub prefix_advertisements: Vec<PrefixAdvertisement>,
+    /// Stations that are told what the speakers know, by BMP (RFC 7854).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".to_owned()]))]
+    pub bmp_stations: Vec<Station>,
+    /// Password of the sessions between nodes (TCP MD5, RFC 2385).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_mesh_password: Option<PeerPassword>,
+    /// How long nodes keep each other's routes while a speaker restarts: 2m when unset, at most 4095s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = duration_rule!("nodeMeshMaxRestartTime"))]
+    pub node_mesh_max_restart_time: Option<String>,
+}
+
+/// A name for a community.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NamedCommunity {
+    /// The name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// The community: 65000:100, or 65000:1:2 (RFC 8092).
+    #[schemars(length(max = 40))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+:[0-9]+(:[0-9]+)?$')").message("value is a community: write it as 65000:100 or 65000:1:2"))]
+    pub value: String,
+}
+
+/// Own prefixes that are told with communities.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrefixAdvertisement {
+    /// The prefix, and those inside it: 10.244.0.0/16.
+    #[schemars(length(max = 48))]
+    #[x_kube(validation = Rule::new("isCIDR(self) && cidr(self) == cidr(self).masked()")
+        .message("cidr of prefixAdvertisements is a prefix without host bits: write it as 10.244.0.0/16 or fd00:10:244::/48"))]
+    pub cidr: String,
+    /// Communities added: a name out of communities, 65000:100, or 65000:1:2.
+    #[schemars(length(min = 1, max = 50), inner(length(max = 253)))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub communities: Vec<String>,
+}
+
+/// A station of BMP.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Station {
+    /// A name for people.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Where it listens: 192.0.2.1:11019 or [2001:db8::1]:11019.
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new(r"self.matches('^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[1-9][0-9]{0,4}$')")
+        .message("address of a station is an address and a port: write it as 192.0.2.1:11019 or [2001:db8::1]:11019"))]
+    pub address: String,
+    /// How often statistics are sent: 60s; never when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = duration_rule!("statisticsInterval"))]
+    pub statistics_interval: Option<String>,
 }
 
 /// What is accepted from peers besides the blocks of the pools.
@@ -132,6 +207,25 @@ pub struct Configuration {
     pub require_policy: bool,
     /// How long the best paths wait after a start, seconds; None is the speaker's own default.
     pub selection_deferral: Option<u32>,
+    /// Own prefixes and the communities they are told with.
+    pub advertisements: Vec<(Cidr, Vec<Community>)>,
+    /// Stations of BMP.
+    pub stations: Vec<BmpStation>,
+    /// Where the password of the sessions between nodes is.
+    pub mesh_password: Option<SecretKeyRef>,
+    /// How long nodes keep each other's routes, seconds.
+    pub mesh_restart_time: Option<u16>,
+}
+
+/// A station of BMP that was understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BmpStation {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// How often statistics are sent, seconds; 0: never.
+    pub statistics: u32,
 }
 
 impl Default for Configuration {
@@ -146,6 +240,10 @@ impl Default for Configuration {
             multipath: 16,
             require_policy: false,
             selection_deferral: None,
+            advertisements: Vec::new(),
+            stations: Vec::new(),
+            mesh_password: None,
+            mesh_restart_time: None,
         }
     }
 }
@@ -233,8 +331,94 @@ impl TryFrom<&BGPConfiguration> for Configuration {
             selection_deferral: deferral
                 .map(|text| seconds("spec.selectionDeferralTime", text, 0, 3600))
                 .transpose()?,
+            advertisements: advertisements(spec)?,
+            stations: stations(spec)?,
+            mesh_password: spec
+                .node_mesh_password
+                .as_ref()
+                .map(|password| password.secret_key_ref.clone()),
+            mesh_restart_time: spec
+                .node_mesh_max_restart_time
+                .as_deref()
+                .map(|text| restart_seconds("spec.nodeMeshMaxRestartTime", text))
+                .transpose()?,
         })
     }
+}
+
+/// Communities by their names or as such; extended ones are not for advertisements.
+fn advertisements(spec: &BGPConfigurationSpec) -> Result<Vec<(Cidr, Vec<Community>)>, FieldError> {
+    let mut names: BTreeMap<&str, Community> = BTreeMap::new();
+    for (index, NamedCommunity { name, value }) in spec.communities.iter().enumerate() {
+        let field = format!("spec.communities[{index}]");
+        let community = value
+            .parse()
+            .map_err(|e| FieldError::new(format!("{field}.value"), e))?;
+        if names.insert(name, community).is_some() {
+            let problem = format!("{name} is there twice: remove one");
+            return Err(FieldError::new(format!("{field}.name"), problem));
+        }
+    }
+    let mut made = Vec::new();
+    for (index, entry) in spec.prefix_advertisements.iter().enumerate() {
+        let field = format!("spec.prefixAdvertisements[{index}]");
+        let cidr = entry
+            .cidr
+            .parse()
+            .map_err(|e| FieldError::new(format!("{field}.cidr"), e))?;
+        let mut communities = Vec::new();
+        for (index, text) in entry.communities.iter().enumerate() {
+            let known = names.get(text.as_str()).copied();
+            let community = known.or_else(|| text.parse().ok());
+            match community {
+                Some(community @ (Community::Standard(_) | Community::Large(_))) => {
+                    communities.push(community);
+                }
+                Some(Community::Extended(_)) | None => {
+                    let problem = format!(
+                        "{text:?} is no name in communities and no community: write it as 65000:100 or 65000:1:2"
+                    );
+                    let field = format!("{field}.communities[{index}]");
+                    return Err(FieldError::new(field, problem));
+                }
+            }
+        }
+        made.push((cidr, communities));
+    }
+    Ok(made)
+}
+
+fn stations(spec: &BGPConfigurationSpec) -> Result<Vec<BmpStation>, FieldError> {
+    let mut made: Vec<BmpStation> = Vec::new();
+    for (index, station) in spec.bmp_stations.iter().enumerate() {
+        let field = format!("spec.bmpStations[{index}]");
+        let address: SocketAddr = station
+            .address
+            .parse()
+            .ok()
+            .filter(|address: &SocketAddr| address.port() != 0)
+            .ok_or_else(|| {
+                let problem = format!(
+                    "{:?} is no address and port: write it as 192.0.2.1:11019 or [2001:db8::1]:11019",
+                    station.address
+                );
+                FieldError::new(format!("{field}.address"), problem)
+            })?;
+        if made.iter().any(|known| known.name == station.name) {
+            let problem = format!("{} is there twice: remove one", station.name);
+            return Err(FieldError::new(format!("{field}.name"), problem));
+        }
+        let interval = station.statistics_interval.as_deref();
+        made.push(BmpStation {
+            name: station.name.clone(),
+            address,
+            statistics: interval
+                .map(|text| seconds(&format!("{field}.statisticsInterval"), text, 0, 86_400))
+                .transpose()?
+                .unwrap_or(0),
+        });
+    }
+    Ok(made)
 }
 
 #[cfg(test)]

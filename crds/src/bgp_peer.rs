@@ -13,6 +13,7 @@ pub use session::{
     BfdFailure, LimitAction, MaxPrefixes, PeerAddPath, PeerBfd, PeerFamily, PeerNextHop,
     PeerPassword, PeerRange, PeerRestart, ReversePeering, SecretKeyRef, SourceAddress,
 };
+pub(crate) use understood::restart_seconds;
 pub use understood::{Bfd, Distance, Limits, LocalAddress, Nodes, Peer, Remote, Restart};
 
 /// The port of BGP (RFC 4271).

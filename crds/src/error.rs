@@ -11,7 +11,8 @@ pub struct FieldError {
 }
 
 impl FieldError {
-    pub(crate) fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
+    /// That the field has that problem.
+    pub fn new(field: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self {
             field: field.into(),
             problem: problem.to_string(),

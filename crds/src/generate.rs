@@ -6,7 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::{Number, Value};
 
-use crate::{BGPConfiguration, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use crate::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
 
 /// One manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,7 @@ pub enum GenerateError {
 pub fn all_crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
         BGPConfiguration::crd(),
+        BGPFilter::crd(),
         BGPPeer::crd(),
         IPAMBlock::crd(),
         IPAMConfiguration::crd(),

@@ -20,7 +20,9 @@
 )]
 
 pub mod bgp_configuration;
+pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod community;
 pub mod condition;
 mod error;
 pub mod generate;
@@ -32,7 +34,9 @@ mod seconds;
 pub mod selector;
 
 pub use bgp_configuration::BGPConfiguration;
+pub use bgp_filter::BGPFilter;
 pub use bgp_peer::BGPPeer;
+pub use community::Community;
 pub use condition::Condition;
 pub use error::FieldError;
 pub use generate::all_crds;

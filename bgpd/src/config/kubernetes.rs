@@ -377,6 +377,7 @@ fn like(before: &Config) -> Configuration {
         multipath: before.multipath,
         require_policy: before.require_policy,
         selection_deferral: u32::try_from(before.selection_deferral / 1000).ok(),
+        ..Configuration::default()
     }
 }
 

@@ -1,14 +1,16 @@
 //! Peers from what the custom resources, or the file's entries with the same fields, ask for.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crds::bgp_configuration::Configuration;
+use crds::Community;
+use crds::bgp_configuration::{self, Configuration};
 use crds::bgp_peer::{self, BfdFailure, LimitAction, Limits, LocalAddress, PeerNextHop, Remote};
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 
 use super::{
-    AddPath, Bfd, Config, Distance, DynamicPeers, GracefulRestart, NextHopMode, OnBfdFailure,
-    Options, OverLimit, Peer, PeerKey, PrefixLimit,
+    AddPath, Advertisement, Bfd, BmpStation, Config, Distance, DynamicPeers, Filter,
+    GracefulRestart, NextHopMode, OnBfdFailure, Options, OverLimit, Peer, PeerKey, PrefixLimit,
 };
 use crate::Millis;
 
@@ -100,6 +102,55 @@ pub(super) fn general(config: &mut Config, configuration: &Configuration) {
     if let Some(seconds) = configuration.selection_deferral {
         config.selection_deferral = millis(seconds);
     }
+    config.advertisements = configuration
+        .advertisements
+        .iter()
+        .map(advertisement)
+        .collect();
+    config.bmp = configuration.stations.iter().map(station).collect();
+}
+
+fn advertisement((prefix, communities): &(Cidr, Vec<Community>)) -> Advertisement {
+    let mut made = Advertisement {
+        prefix: *prefix,
+        communities: BTreeSet::new(),
+        large_communities: BTreeSet::new(),
+    };
+    for community in communities {
+        match community {
+            Community::Standard(value) => {
+                made.communities.insert(*value);
+            }
+            Community::Large(value) => {
+                made.large_communities.insert(*value);
+            }
+            // Refused where they are read: see Configuration.
+            Community::Extended(_) => {}
+        }
+    }
+    made
+}
+
+fn station(said: &bgp_configuration::BmpStation) -> BmpStation {
+    BmpStation {
+        name: said.name.clone(),
+        address: said.address,
+        statistics: millis(said.statistics),
+    }
+}
+
+/// Gives the peer those of the filters that have rules for each direction. One that does not exist judges both, and
+/// rejects everything: see [`crate::policy::filter::Chain::new`].
+pub(super) fn name_filters(peer: &mut Peer, names: &[String], filters: &BTreeMap<String, Filter>) {
+    let those = |judges: fn(&Filter) -> bool| {
+        let named = names.iter();
+        named
+            .filter(|name| filters.get(*name).is_none_or(judges))
+            .cloned()
+            .collect()
+    };
+    peer.options.import_filters = those(|filter| !filter.import.is_empty());
+    peer.options.export_filters = those(|filter| !filter.export.is_empty());
 }
 
 fn millis(seconds: u32) -> Millis {

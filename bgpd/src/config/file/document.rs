@@ -1,6 +1,7 @@
 //! What a file may say, beyond the fields it shares with the custom resources.
 
 use crds::bgp_configuration::BGPConfigurationSpec;
+use crds::bgp_filter::BGPFilterSpec;
 use crds::bgp_peer::BGPPeerSpec;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -27,12 +28,19 @@ pub(super) struct Document {
     #[serde(default)]
     #[schemars(with = "Vec<PeerEntry>")]
     pub(super) peers: Vec<Value>,
+    /// Filters that peers name. The fields of a BGPFilter, and the name.
+    #[serde(default)]
+    #[schemars(with = "Vec<FilterEntry>")]
+    pub(super) filters: Vec<Value>,
     /// Pools whose blocks are taken from peers.
     #[serde(default)]
     pub(super) pools: Vec<Pool>,
     /// Prefixes this speaker originates.
     #[serde(default)]
     pub(super) origins: Vec<Origin>,
+    /// How far the machine is taken out of use (RFC 8326).
+    #[serde(default)]
+    pub(super) drain: Drain,
     /// Sessions start when felix has said what it preserved; it brings more origins.
     #[serde(default)]
     pub(super) wait_for_felix: bool,
@@ -59,8 +67,38 @@ struct PeerEntry {
     own: PeerOwn,
 }
 
+/// A filter: the fields of a BGPFilter, and its name.
+#[derive(JsonSchema)]
+#[expect(dead_code, reason = "only its schema is used")]
+struct FilterEntry {
+    #[serde(flatten)]
+    own: FilterOwn,
+    #[serde(flatten)]
+    shared: BGPFilterSpec,
+}
+
+/// What a filter of a file has beyond the fields of a BGPFilter.
+#[derive(Deserialize, JsonSchema)]
+pub(super) struct FilterOwn {
+    /// The name that peers refer to it by.
+    #[schemars(length(min = 1, max = 253))]
+    pub(super) name: String,
+}
+
+/// How far the machine is taken out of use.
+#[derive(Clone, Copy, Default, Deserialize, JsonSchema)]
+pub(super) enum Drain {
+    /// In use.
+    #[default]
+    No,
+    /// Addresses of services leave: told with GRACEFUL_SHUTDOWN first, withdrawn later. Blocks stay.
+    Services,
+    /// Everything leaves in the same way.
+    Everything,
+}
+
 /// Fields of the custom resources that need other objects, and so mean nothing in a file.
-pub(super) const OBJECTS_ONLY: [&str; 7] = [
+pub(super) const OBJECTS_ONLY: [&str; 9] = [
     "node",
     "nodeSelector",
     "peerSelector",
@@ -68,6 +106,8 @@ pub(super) const OBJECTS_ONLY: [&str; 7] = [
     "localWorkloadSelector",
     "sourceAddress",
     "nodeToNodeMeshEnabled",
+    "nodeMeshPassword",
+    "nodeMeshMaxRestartTime",
 ];
 
 /// What a peer of a file has beyond the fields of a BGPPeer.

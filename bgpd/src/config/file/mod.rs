@@ -9,6 +9,7 @@ pub mod schema;
 use std::net::Ipv4Addr;
 
 use crds::bgp_configuration::{BGPConfigurationSpec, Configuration};
+use crds::bgp_filter::BGPFilterSpec;
 use crds::bgp_peer::{self, BGPPeerSpec};
 use crds::ip_pool::IPPoolSpec;
 use crds::net::Cidr;
@@ -16,10 +17,11 @@ use crds::{BGPConfiguration, BGPPeer, FieldError, IPPool};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use self::document::{Connect, Document, PeerOwn};
-use super::objects::{Asked, asked, general};
+use self::document::{Connect, Document, FilterOwn, PeerOwn};
+use super::objects::{Asked, asked, general, name_filters};
 use super::{
-    Config, DynamicPeers, ExportClass, ImportPolicy, Origin, OriginKind, Password, Peer, Pool,
+    Config, Drain, DynamicPeers, ExportClass, Filter, ImportPolicy, Origin, OriginKind, Password,
+    Peer, Pool,
 };
 use crate::Millis;
 
@@ -122,6 +124,14 @@ pub fn parse(text: &str) -> Result<File, FileError> {
         .as_deref()
         .map(|text| identifier("clusterID", text))
         .transpose()?;
+    for (index, entry) in document.filters.iter().enumerate() {
+        add_filter(&mut config, &format!("filters[{index}]"), entry)?;
+    }
+    config.drain = match document.drain {
+        document::Drain::No => Drain::No,
+        document::Drain::Services => Drain::Services,
+        document::Drain::Everything => Drain::Everything,
+    };
     for (index, entry) in document.peers.iter().enumerate() {
         let at = format!("peers[{index}]");
         add_peer(&mut config, &at, entry, &configuration)?;
@@ -171,6 +181,19 @@ fn identifier(field: &str, text: &str) -> Result<Ipv4Addr, FileError> {
         })
 }
 
+/// Adds a filter.
+fn add_filter(config: &mut Config, at: &str, entry: &Value) -> Result<(), FileError> {
+    let FilterOwn { name } = part(at, entry)?;
+    let spec: BGPFilterSpec = part(at, entry)?;
+    let filter = Filter::try_from(&spec).map_err(FileError::inside(at))?;
+    if name.is_empty() || config.filters.contains_key(&name) {
+        let problem = format!("{name:?} is not a name of its own: write another");
+        return Err(FileError::value(format!("{at}.name"), problem));
+    }
+    config.filters.insert(name, filter);
+    Ok(())
+}
+
 /// Adds the peer, or the range of peers, of an entry.
 fn add_peer(
     config: &mut Config,
@@ -194,12 +217,19 @@ fn add_peer(
     let name = name.unwrap_or_else(|| said.into_iter().flatten().next().unwrap_or(at).to_owned());
     let object =
         bgp_peer::Peer::try_from(&BGPPeer::new(&name, spec)).map_err(FileError::inside(at))?;
+    for (index, name) in object.filters.iter().enumerate() {
+        if !config.filters.contains_key(name) {
+            let problem = format!("{name} is not among the filters: add it there, or remove it");
+            return Err(FileError::value(format!("{at}.filters[{index}]"), problem));
+        }
+    }
     let Some(asked) = asked(&object, configuration, |_| None) else {
         let problem = "the peer is missing: set peerIP, interface or peerRange";
         return Err(FileError::value(at, problem));
     };
     match asked {
         Asked::Peer(mut peer) => {
+            name_filters(&mut peer, &object.filters, &config.filters);
             finish(&mut peer, at, own)?;
             if let Some(first) = config.peers.iter().position(|known| known.key == peer.key) {
                 let field = match peer.key.address() {
@@ -219,6 +249,7 @@ fn add_peer(
             limit,
             mut template,
         }) => {
+            name_filters(&mut template, &object.filters, &config.filters);
             finish(&mut template, at, own)?;
             if config.dynamic.iter().any(|known| known.range == range) {
                 let problem = format!("{range} is also that of an entry before it: remove one");

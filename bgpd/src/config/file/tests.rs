@@ -267,3 +267,82 @@ peers:
     );
     assert!(range.template.passive);
 }
+
+#[test]
+fn filters_advertisements_stations_and_drain_are_read() {
+    let text = "
+asNumber: 65001
+routerID: 192.0.2.1
+drain: Services
+communities:
+- {name: pods, value: '65001:1'}
+prefixAdvertisements:
+- {cidr: 10.244.0.0/16, communities: [pods, '65001:1:2']}
+bmpStations:
+- {name: lab, address: '192.0.2.9:11019', statisticsInterval: 60s}
+filters:
+- name: in
+  importV4:
+  - {cidr: 10.0.0.0/8, action: Accept}
+- name: both
+  importV4: [{action: Reject}]
+  exportV6: [{action: Reject}]
+peers:
+- {peerIP: 192.0.2.254, asNumber: 64601, filters: [in, both]}
+";
+    let config = parse(text).unwrap().config;
+    assert_eq!(config.drain, Drain::Services);
+    assert_eq!(config.filters.len(), 2);
+    let options = &config.peers[0].options;
+    assert_eq!(options.import_filters, ["in", "both"]);
+    assert_eq!(options.export_filters, ["both"]);
+    let [advertisement] = &config.advertisements[..] else {
+        panic!("{:?}", config.advertisements)
+    };
+    assert_eq!(
+        (
+            advertisement.communities.len(),
+            advertisement.large_communities.len()
+        ),
+        (1, 1)
+    );
+    assert_eq!(config.bmp[0].statistics, 60_000);
+    for (from, to, want) in [
+        (
+            "filters: [in, both]",
+            "filters: [in, out]",
+            "peers[0].filters[1]: out is not among the filters",
+        ),
+        (
+            "name: both",
+            "name: in",
+            "filters[1].name: \"in\" is not a name of its own",
+        ),
+        (
+            "{cidr: 10.0.0.0/8, ",
+            "{cidr: 10.0.0.0/8, metric: 3, ",
+            "filters[0].importV4[0].metric: it is unknown",
+        ),
+        (
+            "{cidr: 10.0.0.0/8, ",
+            "{cidr: fd00::/8, ",
+            "filters[0].importV4[0].cidr: fd00::/8 is no IPv4",
+        ),
+        (
+            "action: Accept",
+            "action: Permit",
+            "filters[0].importV4[0].action: unknown variant `Permit`, expected one of `Accept`",
+        ),
+        (
+            "[pods,",
+            "[nobody,",
+            "prefixAdvertisements[0].communities[0]: ",
+        ),
+        ("11019'", "'", "bmpStations[0].address: "),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(changed, text);
+        let error = parse(&changed).expect_err(to).to_string();
+        assert!(error.starts_with(want), "{error}");
+    }
+}

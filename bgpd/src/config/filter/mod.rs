@@ -1,5 +1,7 @@
 //! The policy language: filters that judge and change routes, as data. [`crate::policy`] evaluates them.
 
+mod understood;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
