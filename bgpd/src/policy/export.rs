@@ -23,16 +23,14 @@ use super::import::LAST_RESORT;
 use crate::config::filter::{self, PeerType};
 use crate::config::{ExportClass, NextHopMode, OriginKind};
 use crate::nexthop::NextHop;
+use crate::rib::Source;
 use crate::rib::decide::DEFAULT_LOCAL_PREF;
-use crate::rib::{Source, SourceId};
 use crate::wire::Attributes;
 use crate::wire::attribute::community;
 
 /// What export needs to know of the peer. Peers for which it is equal are told the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct To {
-    /// The peer as a source, whose own paths do not go back to it; None in what-if questions.
-    pub source: Option<SourceId>,
     /// Which routes it is told.
     pub class: ExportClass,
     /// It is in our AS.

@@ -1,11 +1,12 @@
 //! The decision process.
 
 use std::fmt;
+use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
 use super::Source;
-use crate::wire::Attributes;
+use crate::wire::{Attributes, Origin};
 
 /// The step of the decision process that a path lost (RFC 4271 section 9.1.2.2), in the order of the steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -58,11 +59,44 @@ impl fmt::Display for WhyNotBest {
     }
 }
 
+/// What the decision process looks at of an attribute set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// LOCAL_PREF, or its default.
+    pub local_pref: u32,
+    /// Length of the AS path.
+    pub path_length: u32,
+    /// MED; 0 where there is none.
+    pub med: u32,
+    /// The neighbouring AS, if the path says one.
+    pub first_as: Option<u32>,
+    /// ORIGINATOR_ID.
+    pub originator: Option<Ipv4Addr>,
+    /// Length of the cluster list.
+    pub clusters: u16,
+    /// ORIGIN.
+    pub origin: Origin,
+}
+
+impl From<&Attributes> for Summary {
+    fn from(attributes: &Attributes) -> Self {
+        Self {
+            local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
+            path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
+            med: attributes.med.unwrap_or(0),
+            first_as: attributes.as_path.first(),
+            originator: attributes.originator_id,
+            clusters: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
+            origin: attributes.origin,
+        }
+    }
+}
+
 /// A path that import policy took.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate<'a> {
     /// What was said about it.
-    pub attributes: &'a Attributes,
+    pub attributes: &'a Summary,
     /// Who said it.
     pub source: &'a Source,
     /// Which of the source's paths it is.
@@ -107,14 +141,12 @@ pub fn decide(candidates: &[Candidate<'_>], max_paths: usize) -> Decision {
         Some(u64::from(!it.source.is_local()))
     });
     field.keep_lowest(WhyNotBest::LocalPref, |it| {
-        Some(u64::from(
-            u32::MAX - it.attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-        ))
+        Some(u32::MAX - it.attributes.local_pref)
     });
     field.keep_lowest(WhyNotBest::AsPathLength, |it| {
-        u64::try_from(it.attributes.as_path.length()).ok()
+        Some(it.attributes.path_length)
     });
-    field.keep_lowest(WhyNotBest::Origin, |it| Some(it.attributes.origin as u64));
+    field.keep_lowest(WhyNotBest::Origin, |it| Some(it.attributes.origin));
     field.drop_worse_med();
     field.keep_lowest(WhyNotBest::InternalPeer, |it| {
         Some(u64::from(it.source.internal))
@@ -126,11 +158,11 @@ pub fn decide(candidates: &[Candidate<'_>], max_paths: usize) -> Decision {
     field.keep_lowest(WhyNotBest::RouterId, |it| {
         // RFC 4456 section 9: the originator stands for the reflector.
         Some(u64::from(u32::from(
-            it.attributes.originator_id.unwrap_or(it.source.router_id),
+            it.attributes.originator.unwrap_or(it.source.router_id),
         )))
     });
     field.keep_lowest(WhyNotBest::ClusterListLength, |it| {
-        u64::try_from(it.attributes.cluster_list.len()).ok()
+        Some(it.attributes.clusters)
     });
     field.keep_lowest(WhyNotBest::PeerAddress, |it| Some(it.source.address));
     field.keep_lowest(WhyNotBest::PathId, |it| Some(it.path_id));
@@ -176,7 +208,7 @@ impl Field<'_> {
     fn drop_worse_med(&mut self) {
         let key = |index: &usize| {
             let attributes = self.candidates[*index].attributes;
-            (attributes.as_path.first(), attributes.med.unwrap_or(0))
+            (attributes.first_as, attributes.med)
         };
         let keys: Vec<_> = self.alive.iter().map(key).collect();
         let mut at = 0;
@@ -202,7 +234,7 @@ impl Field<'_> {
             *index != best
                 && !of(best).source.is_local()
                 && !of(*index).source.internal
-                && of(*index).attributes.med.unwrap_or(0) == of(best).attributes.med.unwrap_or(0)
+                && of(*index).attributes.med == of(best).attributes.med
         });
         others.sort_by_key(|index| (of(*index).source.address, of(*index).path_id));
         let mut multipath = vec![best];

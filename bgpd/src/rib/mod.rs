@@ -1,31 +1,32 @@
 //! Routing tables and the decision process of RFC 4271 section 9.
 //!
 //! ```text
-//!  Update ─► insert/withdraw ─► Entry.paths (adj-RIBs-in) ─► decide ─► Entry.best (loc-RIB) ─► AdjOut per peer
-//!                                                               ▲
-//!                                              next hops resolved, remembered per next hop
+//!  Update ─► insert/withdraw ─► paths (adj-RIBs-in) ─► decide ─► best path (loc-RIB) ─► Groups (adj-RIBs-out)
+//!                                                         ▲
+//!                                        next hops resolved, remembered per next hop
 //! ```
 //!
-//! Each prefix has a dense number; what is still to be judged or told is a set of numbers.
+//! Prefixes, attribute sets and lists of ways are held once and go by dense numbers, so that a prefix with one path
+//! costs some 60 bytes and no allocation of its own.
 
-pub mod adj_out;
 pub mod attributes;
 pub mod decide;
+pub mod group;
+mod ids;
+mod nexthops;
+mod prefixes;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::Arc;
-
-use crds::net::Cidr;
 
 use crate::Millis;
 use crate::policy::ImportRefusal;
-use crate::speaker::Leg;
 use crate::wire::Attributes;
 
-pub use adj_out::AdjOut;
-pub use attributes::Interner;
+pub use attributes::{SetId, Sets};
 pub use decide::{Decision, WhyNotBest};
+pub use group::{Groups, Outlet};
+pub use nexthops::LegsId;
 pub use table::{Rib, Settled};
 
 /// Who paths come from: a peer for as long as it is configured, or this speaker.
@@ -40,6 +41,12 @@ impl SourceId {
 /// A prefix's number; given to another prefix once nothing refers to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrefixId(u32);
+
+impl PrefixId {
+    fn index(self) -> usize {
+        prefixes::at(self.0)
+    }
+}
 
 /// What the decision process has to know of a source.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +82,7 @@ impl Source {
 }
 
 /// What import policy makes of a path: refused, taken with other attributes, or taken as it is.
-pub type Verdict = Result<Option<Arc<Attributes>>, ImportRefusal>;
+pub type Verdict<A = SetId> = Result<Option<A>, ImportRefusal>;
 
 /// Whether a path's source still stands by it (RFC 4724 section 4.2, RFC 9494 section 4.2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
@@ -108,57 +115,24 @@ pub struct Path {
     /// Which of the source's paths to the prefix it is (RFC 7911); 0 without path identifiers.
     pub id: u32,
     /// What was said about it, or what import policy made of that.
-    pub attributes: Arc<Attributes>,
+    pub attributes: Attributes,
     /// What was said about it, when import policy made something else of it.
-    pub received: Option<Arc<Attributes>>,
+    pub received: Option<Attributes>,
     /// Whether its source still stands by it.
     pub freshness: Freshness,
     /// Why it is not used; None: import policy took it.
     pub refused: Option<ImportRefusal>,
-    /// When it was received in this form.
+    /// When it was received in this form, to the second.
     pub since: Millis,
 }
 
-impl Path {
-    fn key(&self) -> (SourceId, u32) {
-        (self.from, self.id)
-    }
-
-    /// What the source said about it.
-    pub fn as_received(&self) -> &Arc<Attributes> {
-        self.received.as_ref().unwrap_or(&self.attributes)
-    }
-}
-
 /// The best path of a prefix.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Best {
     /// Who announced it.
     pub from: SourceId,
     /// What was said about it.
-    pub attributes: Arc<Attributes>,
-}
-
-impl PartialEq for Best {
-    /// Attribute sets are interned: the same allocation or not equal.
-    fn eq(&self, other: &Self) -> bool {
-        self.from == other.from && Arc::ptr_eq(&self.attributes, &other.attributes)
-    }
-}
-
-/// A prefix and all that is known of it.
-#[derive(Debug, Clone)]
-pub struct Entry {
-    /// The prefix.
-    pub prefix: Cidr,
-    /// All paths, at most one of each source and path identifier.
-    pub paths: Vec<Path>,
-    /// The best one.
-    pub best: Option<Best>,
-    /// Ways to it, as last told.
-    pub legs: Arc<[Leg]>,
-    /// How many peers have been told of it: the number stays as long.
-    told: u32,
+    pub set: SetId,
 }
 
 #[cfg(test)]

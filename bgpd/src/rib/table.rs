@@ -1,16 +1,18 @@
 //! All adj-RIBs-in and the loc-RIB in one table.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crds::net::{Cidr, Family};
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
 
 use super::decide::{self, Candidate, Decision};
-use super::{
-    Best, Entry, Freshness, Interner, Path, PrefixId, Source, SourceCount, SourceId, Verdict,
-};
+use super::ids::IdSet;
+use super::nexthops::{Legs, LegsId, Resolved, leg};
+use super::prefixes::{Prefixes, at, count, side};
+use super::{Best, Freshness, Path, PrefixId, SetId, Sets, Source, SourceCount, SourceId, Verdict};
 use crate::Millis;
-use crate::nexthop::{NextHop, Resolution, Table};
+use crate::nexthop::{Resolution, Table};
 use crate::policy::ImportRefusal;
 use crate::speaker::Leg;
 use crate::wire::Attributes;
@@ -18,220 +20,304 @@ use crate::wire::Attributes;
 /// The routing tables.
 #[derive(Debug, Default)]
 pub struct Rib {
-    index: HashMap<Cidr, PrefixId>,
+    prefixes: Prefixes,
     entries: Vec<Entry>,
-    free: Vec<PrefixId>,
-    sources: BTreeMap<SourceId, Source>,
-    counts: BTreeMap<(SourceId, Family), SourceCount>,
-    /// Prefixes whose paths have changed since the last decision.
-    pending: BTreeSet<PrefixId>,
-    resolved: HashMap<(NextHop, Option<u32>), Option<Resolution>>,
-    forget_at: usize,
+    paths: Vec<PathRecord>,
+    free_paths: Vec<u32>,
+    /// What was received, of paths that import policy made something else of.
+    received: HashMap<u32, SetId, RandomState>,
+    sources: HashMap<SourceId, SourceState, RandomState>,
+    /// Prefixes whose paths have changed since the last decision, each once.
+    pending: Vec<PrefixId>,
+    legs: Legs,
     /// All attribute sets.
-    pub interner: Interner,
+    pub sets: Sets,
 }
 
-/// What a decision changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What is known of a prefix.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    /// How many adj-RIBs-out need its number.
+    told: u32,
+    /// The ways to it, as last told.
+    legs: LegsId,
+    /// The best path of the last decision, and the first of the list of all paths.
+    best: u32,
+    first: u32,
+    pending: bool,
+    /// The best path has been replaced or removed since the last decision.
+    best_touched: bool,
+}
+
+/// One path, and the next one to the same prefix.
+#[derive(Debug, Clone, Copy)]
+struct PathRecord {
+    set: SetId,
+    from: SourceId,
+    path_id: u32,
+    /// Seconds.
+    since: u32,
+    next: u32,
+    refused: Option<ImportRefusal>,
+    freshness: Freshness,
+}
+
+/// No path.
+const NONE: u32 = u32::MAX;
+
+const NO_ENTRY: Entry = Entry {
+    told: 0,
+    legs: Legs::NONE,
+    best: NONE,
+    first: NONE,
+    pending: false,
+    best_touched: false,
+};
+
+#[derive(Debug)]
+struct SourceState {
+    source: Source,
+    /// Prefixes it has paths to.
+    ids: IdSet,
+    counts: [SourceCount; 2],
+}
+
+/// What a decision may have changed: a path of the prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settled {
     /// The prefix's number.
     pub id: PrefixId,
-    /// The prefix.
-    pub prefix: Cidr,
     /// Another best path, or the same with other attributes, or none.
     pub best_changed: bool,
     /// The ways to it, when they are others now.
-    pub legs: Option<Arc<[Leg]>>,
+    pub legs: Option<LegsId>,
 }
 
-/// Fewer remembered next hops than this are not worth forgetting.
-const FORGET_MIN: usize = 1024;
-
 impl Rib {
-    /// Names a source, or changes what is known of it.
-    pub fn set_source(&mut self, id: SourceId, source: Source) {
-        if self.sources.insert(id, source.clone()) != Some(source) {
-            self.touch_where(|path| path.from == id);
+    /// Empty tables. `seed` makes their hashes unforeseeable; nothing that shows depends on it.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            prefixes: Prefixes::new(seed),
+            sets: Sets::new(seed),
+            ..Self::default()
         }
+    }
+
+    /// Names a source, or changes what is known of it; whether its paths may have to be told with other attributes.
+    pub fn set_source(&mut self, id: SourceId, source: Source) -> bool {
+        let mut retell = false;
+        match self.sources.get_mut(&id) {
+            Some(state) if state.source == source => return false,
+            Some(state) => {
+                let before = std::mem::replace(&mut state.source, source);
+                let told = |it: &Source| (it.internal, it.client, it.router_id);
+                retell = told(&before) != told(&state.source) && !state.ids.is_empty();
+            }
+            None => {
+                let state = SourceState {
+                    source,
+                    ids: IdSet::default(),
+                    counts: <[SourceCount; 2]>::default(),
+                };
+                self.sources.insert(id, state);
+            }
+        }
+        for id in self.ids_of(id) {
+            self.touch(id);
+        }
+        retell
     }
 
     /// Removes a source and all its paths.
     pub fn remove_source(&mut self, id: SourceId) {
-        self.remove_paths(|path, _| path.from == id);
+        self.remove_paths(id, None, |_| true);
         self.sources.remove(&id);
     }
 
-    /// A path to a prefix, in place of the one that the source announced before with that path identifier.
+    /// A path to a prefix, in place of the one that the source announced before with that path identifier. The sets in
+    /// it stay held by the caller too. Paths of sources without a name are not taken.
     pub fn insert(
         &mut self,
         from: SourceId,
         path_id: u32,
         prefix: Cidr,
-        attributes: &Arc<Attributes>,
+        received: SetId,
         verdict: Verdict,
         now: Millis,
     ) {
-        let id = self.number(prefix);
         let (refused, changed) = match verdict {
-            Ok(changed) => (None, changed),
+            Ok(changed) => (None, changed.filter(|it| *it != received)),
             Err(refused) => (Some(refused), None),
         };
-        let path = Path {
-            from,
-            id: path_id,
-            received: changed.is_some().then(|| attributes.clone()),
-            attributes: changed.unwrap_or_else(|| attributes.clone()),
-            freshness: Freshness::Fresh,
-            refused,
-            since: now,
-        };
-        let (entry, counts) = (
-            &mut self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)],
-            &mut self.counts,
-        );
-        let have = entry.paths.iter_mut().find(|it| it.key() == path.key());
-        if let Some(have) = have {
-            let since = have.since;
-            count(counts, prefix, have, false);
-            let before = std::mem::replace(have, path);
-            count(counts, prefix, have, true);
-            let same =
-                Arc::ptr_eq(&have.attributes, &before.attributes) && have.refused == before.refused;
-            if same {
-                have.since = since;
-            }
-            if same && before.freshness != Freshness::LongLived {
-                return;
-            }
-        } else {
-            count(counts, prefix, &path, true);
-            entry.paths.push(path);
+        let set = changed.unwrap_or(received);
+        if !self.sources.contains_key(&from) {
+            return;
         }
-        self.pending.insert(id);
+        let (id, is_new) = self.prefixes.number(prefix);
+        if is_new {
+            match self.entries.get_mut(id.index()) {
+                Some(entry) => *entry = NO_ENTRY,
+                None => self.entries.push(NO_ENTRY),
+            }
+        }
+        let since = u32::try_from(now / 1000).unwrap_or(u32::MAX);
+        let record = PathRecord {
+            set,
+            from,
+            path_id,
+            since,
+            next: NONE,
+            refused,
+            freshness: Freshness::Fresh,
+        };
+        match self.find_path(id, from, path_id) {
+            Some(path) => {
+                let before = self.paths[at(path)];
+                let same = before.set == set && before.refused == refused;
+                self.paths[at(path)] = PathRecord {
+                    since: if same { before.since } else { since },
+                    next: before.next,
+                    ..record
+                };
+                self.count(id, &before, false);
+                self.count(id, &record, true);
+                if before.set != set {
+                    self.sets.hold(set);
+                    self.sets.drop_one(before.set);
+                }
+                self.keep_received(path, changed.map(|_| received));
+                if same && before.freshness != Freshness::LongLived {
+                    return;
+                }
+                self.touch_path(id, path);
+            }
+            None => {
+                self.sets.hold(set);
+                let path = self.add_path(id, record);
+                self.keep_received(path, changed.map(|_| received));
+                self.count(id, &record, true);
+                if let Some(source) = self.sources.get_mut(&from) {
+                    source.ids.insert(id);
+                }
+                self.touch(id);
+            }
+        }
     }
 
     /// The source has no path of that identifier to the prefix any more.
     pub fn withdraw(&mut self, from: SourceId, path_id: u32, prefix: Cidr) {
-        let Some(id) = self.index.get(&prefix).copied() else {
-            return;
-        };
-        let entry = &mut self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)];
-        let of = |path: &Path| path.key() == (from, path_id);
-        if let Some(at) = entry.paths.iter().position(of) {
-            count(&mut self.counts, prefix, &entry.paths.remove(at), false);
-            self.pending.insert(id);
+        if let Some(id) = self.prefixes.find(prefix) {
+            self.remove_where(id, |path| path.from == from && path.path_id == path_id);
         }
     }
 
     /// The source may no longer stand by its paths of a family: each is stale until it comes again. Those that were
     /// stale before stay what they are.
     pub fn mark_stale(&mut self, source: SourceId, family: Family) {
-        self.edit(source, family, |path| {
-            if path.freshness == Freshness::Fresh {
-                path.freshness = Freshness::Stale;
-            }
-            // A stale path is as good as a fresh one.
-            false
-        });
+        // A stale path is as good as a fresh one: nothing is decided anew.
+        self.age(source, family, Freshness::Fresh, Freshness::Stale);
     }
 
     /// Stale paths of a source and family are from now on used only where there is no other.
     pub fn set_long_lived(&mut self, source: SourceId, family: Family) {
-        self.edit(source, family, |path| {
-            let changes = path.freshness == Freshness::Stale;
-            if changes {
-                path.freshness = Freshness::LongLived;
-            }
-            changes
-        });
+        for id in self.age(source, family, Freshness::Stale, Freshness::LongLived) {
+            self.touch(id);
+        }
     }
 
     /// Removes the paths of a source and family that have not come again since they were marked.
     pub fn sweep_stale(&mut self, source: SourceId, family: Family) {
         if self.source_count(source, family).stale > 0 {
-            self.remove_paths(|path, prefix| {
-                path.from == source
-                    && prefix.family() == family
-                    && path.freshness != Freshness::Fresh
+            self.remove_paths(source, Some(family), |path| {
+                path.freshness != Freshness::Fresh
             });
+        }
+    }
+
+    /// Removes a source's paths of which `gone` says so, by their attributes and by why import refused them.
+    pub fn withdraw_where(
+        &mut self,
+        source: SourceId,
+        gone: impl Fn(&dyn Fn() -> Attributes, Option<ImportRefusal>) -> bool,
+    ) {
+        for id in self.ids_of(source) {
+            let mut next = self.entries[id.index()].first;
+            while next != NONE {
+                let path = next;
+                let record = self.paths[at(path)];
+                next = record.next;
+                let attributes = || self.sets.get(record.set);
+                if record.from == source && gone(&attributes, record.refused) {
+                    self.unlink(id, path);
+                }
+            }
         }
     }
 
     /// How many paths of a family a source has.
     pub fn source_count(&self, source: SourceId, family: Family) -> SourceCount {
-        self.counts
-            .get(&(source, family))
-            .copied()
-            .unwrap_or_default()
+        let source = self.sources.get(&source);
+        source.map_or_else(SourceCount::default, |it| it.counts[side(family)])
     }
 
-    /// Removes a source's paths of which `gone` says so, whatever their freshness.
-    pub fn withdraw_where(&mut self, source: SourceId, gone: impl Fn(&Path) -> bool) {
-        self.remove_paths(|path, _| path.from == source && gone(path));
+    /// How many paths there are.
+    pub fn len(&self) -> usize {
+        self.paths.len() - self.free_paths.len()
     }
 
-    fn remove_paths(&mut self, gone: impl Fn(&Path, Cidr) -> bool) {
-        for (id, entry) in numbered(&mut self.entries) {
-            let prefix = entry.prefix;
-            let before = entry.paths.len();
-            for path in entry.paths.extract_if(.., |path| gone(path, prefix)) {
-                count(&mut self.counts, prefix, &path, false);
-            }
-            if entry.paths.len() != before {
-                self.pending.insert(id);
-            }
-        }
-    }
-
-    /// Changes paths of a source and family; what `change` says yes to is decided again.
-    fn edit(
-        &mut self,
-        source: SourceId,
-        family: Family,
-        mut change: impl FnMut(&mut Path) -> bool,
-    ) {
-        for (id, entry) in numbered(&mut self.entries) {
-            if entry.prefix.family() != family {
-                continue;
-            }
-            for path in entry.paths.iter_mut().filter(|path| path.from == source) {
-                count(&mut self.counts, entry.prefix, path, false);
-                if change(path) {
-                    self.pending.insert(id);
-                }
-                count(&mut self.counts, entry.prefix, path, true);
-            }
-        }
+    /// Whether there is no path.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Judges import anew, of every path in `within` or of all, from what was received.
     pub fn judge_again(
         &mut self,
         within: Option<Cidr>,
-        judge: impl Fn(SourceId, Cidr, &Attributes) -> Result<Option<Attributes>, ImportRefusal>,
+        judge: impl Fn(SourceId, Cidr, &Attributes) -> Verdict<Attributes>,
     ) {
-        for (id, entry) in numbered(&mut self.entries) {
-            if within.is_some_and(|within| !within.covers(entry.prefix)) {
+        // Neighbours in the table often have the same attributes.
+        let mut last: Option<(SetId, Attributes)> = None;
+        for id in self.all_ids() {
+            let prefix = self.prefixes.get(id);
+            if within.is_some_and(|within| !within.covers(prefix)) {
                 continue;
             }
-            for path in entry
-                .paths
-                .iter_mut()
-                .filter(|path| path.from != SourceId::LOCAL)
-            {
-                let received = path.as_received().clone();
-                let (refused, changed) = match judge(path.from, entry.prefix, &received) {
-                    Ok(changed) => (None, changed.map(|it| self.interner.intern(it))),
+            let mut next = self.entries[id.index()].first;
+            while next != NONE {
+                let path = next;
+                let record = self.paths[at(path)];
+                next = record.next;
+                if record.from == SourceId::LOCAL {
+                    continue;
+                }
+                let received = self.received.get(&path).copied().unwrap_or(record.set);
+                let attributes = match &mut last {
+                    Some((set, attributes)) if *set == received => attributes,
+                    _ => &mut last.insert((received, self.sets.get(received))).1,
+                };
+                let (refused, changed) = match judge(record.from, prefix, attributes) {
+                    Ok(changed) => (None, changed),
                     Err(refused) => (Some(refused), None),
                 };
-                let attributes = changed.as_ref().unwrap_or(&received);
-                if path.refused != refused || !Arc::ptr_eq(&path.attributes, attributes) {
-                    count(&mut self.counts, entry.prefix, path, false);
-                    path.refused = refused;
-                    path.attributes = attributes.clone();
-                    path.received = changed.is_some().then_some(received);
-                    count(&mut self.counts, entry.prefix, path, true);
-                    self.pending.insert(id);
+                let changed = changed.map(|it| self.sets.intern(&it));
+                let set = changed.unwrap_or(received);
+                if (record.refused, record.set) != (refused, set) {
+                    let now = PathRecord {
+                        set,
+                        refused,
+                        ..record
+                    };
+                    self.count(id, &record, false);
+                    self.count(id, &now, true);
+                    self.paths[at(path)] = now;
+                    self.sets.hold(set);
+                    self.keep_received(path, (set != received).then_some(received));
+                    self.sets.drop_one(record.set);
+                    self.touch_path(id, path);
+                }
+                if let Some(changed) = changed {
+                    self.sets.drop_one(changed);
                 }
             }
         }
@@ -239,279 +325,422 @@ impl Rib {
 
     /// Decides about every prefix again.
     pub fn decide_again(&mut self) {
-        self.touch_where(|_| true);
+        for id in self.all_ids() {
+            self.touch(id);
+        }
     }
 
     /// The next-hop table changed: decides again where a next hop resolves differently.
     pub fn next_hops_changed(&mut self, table: &Table) {
-        let mut changed = BTreeSet::new();
-        for ((next_hop, ifindex), resolution) in &mut self.resolved {
-            let now = table.resolve(*next_hop, *ifindex);
-            if *resolution != now {
-                *resolution = now;
-                changed.insert((*next_hop, *ifindex));
-            }
-        }
+        let changed = self.sets.next_hops().refresh(table, &mut self.legs);
         if changed.is_empty() {
             return;
         }
-        for (id, entry) in numbered(&mut self.entries) {
-            let affected = |path: &Path| {
-                let ifindex = self
-                    .sources
-                    .get(&path.from)
-                    .and_then(|source| source.ifindex);
-                changed.contains(&(path.attributes.next_hop, ifindex))
-            };
-            if entry.paths.iter().any(affected) {
-                self.pending.insert(id);
+        for id in self.all_ids() {
+            let affected = self.path_numbers(id).any(|path| {
+                let next_hop = self.sets.next_hop_id(self.paths[at(path)].set);
+                changed.binary_search(&next_hop).is_ok()
+            });
+            if affected {
+                self.touch(id);
             }
         }
     }
 
-    /// Runs the decision process for all prefixes that need it, in the order of their numbers.
-    pub fn settle(&mut self, table: &Table, max_paths: usize) -> Vec<Settled> {
-        self.forget_next_hops();
-        let mut settled = Vec::new();
-        for id in std::mem::take(&mut self.pending) {
-            self.resolve_paths(id, table);
-            let entry = self.entry(id);
-            let (best, legs) = self.choose(entry, max_paths);
-            let entry = self.entry_mut(id);
-            let best_changed = entry.best != best;
+    /// Runs the decision process for all prefixes that need it, in the order in which they came to need it. What each
+    /// has become is added to `settled`.
+    pub fn settle(&mut self, table: &Table, max_paths: usize, settled: &mut Vec<Settled>) {
+        if self.legs.wants_sweep() {
+            let used = self.entries.iter().map(|entry| entry.legs);
+            self.legs.sweep(used.chain(self.sets.next_hops().legs()));
+        }
+        let mut pending = std::mem::take(&mut self.pending);
+        for id in pending.drain(..) {
+            let (best, legs) = self.choose(id, table, max_paths);
+            let entry = &mut self.entries[id.index()];
+            let best_changed = entry.best != best || entry.best_touched;
+            let legs_changed = entry.legs != legs;
+            entry.pending = false;
+            entry.best_touched = false;
             entry.best = best;
-            let legs = (*entry.legs != *legs).then(|| Arc::from(legs));
-            if let Some(legs) = &legs {
-                entry.legs = Arc::clone(legs);
-            }
-            if best_changed || legs.is_some() {
-                settled.push(Settled {
-                    id,
-                    prefix: entry.prefix,
-                    best_changed,
-                    legs,
-                });
-            }
-            self.release(id);
+            entry.legs = legs;
+            settled.push(Settled {
+                id,
+                best_changed,
+                legs: legs_changed.then_some(legs),
+            });
         }
-        settled
+        self.pending = pending;
     }
 
-    /// Gives free the number of a prefix without paths that no peer has been told of.
-    pub(super) fn release(&mut self, id: PrefixId) {
-        let entry = self.entry(id);
-        if entry.paths.is_empty() && entry.told == 0 && entry.best.is_none() {
-            let prefix = entry.prefix;
-            if self.index.get(&prefix) == Some(&id) {
-                self.index.remove(&prefix);
-                self.free.push(id);
-            }
+    /// Gives free the number of a prefix without paths that no peer has been told of. What a decision has changed has to
+    /// be released once it has been looked at.
+    pub fn release(&mut self, id: PrefixId) {
+        let entry = &mut self.entries[id.index()];
+        let unused = entry.first == NONE && entry.told == 0 && entry.best == NONE;
+        if unused && !entry.pending && self.prefixes.is_used(id) {
+            self.prefixes.release(id);
         }
     }
 
-    /// A peer has been told of the prefix, or that it is gone.
-    pub(super) fn told(&mut self, id: PrefixId, told: bool) {
-        let entry = self.entry_mut(id);
-        entry.told = if told {
-            entry.told + 1
-        } else {
-            entry.told.saturating_sub(1)
-        };
-        if !told {
-            self.release(id);
-        }
+    /// An adj-RIB-out needs the prefix's number.
+    pub(super) fn hold(&mut self, id: PrefixId) {
+        self.entries[id.index()].told += 1;
+    }
+
+    /// An adj-RIB-out does not need the prefix's number any more.
+    pub(super) fn let_go(&mut self, id: PrefixId) {
+        self.entries[id.index()].told -= 1;
+        self.release(id);
+    }
+
+    /// The number of a prefix, if anything is known of it.
+    pub fn find(&self, prefix: Cidr) -> Option<PrefixId> {
+        self.prefixes.find(prefix)
     }
 
     /// The prefix of that number.
-    pub fn entry(&self, id: PrefixId) -> &Entry {
-        &self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)]
+    pub fn prefix(&self, id: PrefixId) -> Cidr {
+        self.prefixes.get(id)
     }
 
-    /// What is known of a prefix.
-    pub fn get(&self, prefix: Cidr) -> Option<&Entry> {
-        self.index.get(&prefix).map(|id| self.entry(*id))
+    /// The family of the prefix of that number.
+    pub fn family(&self, id: PrefixId) -> Family {
+        self.prefixes.family(id)
     }
 
     /// All prefixes with paths, in the order of their numbers.
-    pub fn entries(&self) -> impl Iterator<Item = (PrefixId, &Entry)> {
-        (0..)
-            .map(PrefixId)
-            .zip(&self.entries)
-            .filter(|(_, entry)| !entry.paths.is_empty())
+    pub fn ids(&self) -> impl Iterator<Item = PrefixId> {
+        let entries = (0..).map(PrefixId).zip(&self.entries);
+        entries
+            .filter(|(_, entry)| entry.first != NONE)
+            .map(|(id, _)| id)
+    }
+
+    /// The best path of the last decision, unless it is gone since.
+    pub fn best(&self, id: PrefixId) -> Option<Best> {
+        let path = self.paths.get(at(self.entries[id.index()].best))?;
+        Some(Best {
+            from: path.from,
+            set: path.set,
+        })
+    }
+
+    /// The ways to a prefix, as of the last decision.
+    pub fn legs(&self, id: PrefixId) -> LegsId {
+        self.entries[id.index()].legs
+    }
+
+    /// A list of ways.
+    pub fn leg_list(&self, id: LegsId) -> &Arc<[Leg]> {
+        self.legs.get(id)
+    }
+
+    /// All paths to a prefix, decoded.
+    pub fn paths(&self, id: PrefixId) -> Vec<Path> {
+        let path = |number: u32| {
+            let record = &self.paths[at(number)];
+            Path {
+                from: record.from,
+                id: record.path_id,
+                attributes: self.sets.get(record.set),
+                received: self.received.get(&number).map(|set| self.sets.get(*set)),
+                freshness: record.freshness,
+                refused: record.refused,
+                since: Millis::from(record.since) * 1000,
+            }
+        };
+        self.path_numbers(id).map(path).collect()
+    }
+
+    /// How many paths there are to a prefix.
+    pub fn path_count(&self, id: PrefixId) -> usize {
+        self.path_numbers(id).count()
     }
 
     /// What is known of a source.
     pub fn source(&self, id: SourceId) -> Option<&Source> {
-        self.sources.get(&id)
+        self.sources.get(&id).map(|it| &it.source)
     }
 
-    /// The whole decision about a prefix, by index of its paths; refused ones have no reason in it.
-    pub fn explain(&self, entry: &Entry, max_paths: usize) -> Decision {
-        let (indices, candidates) = self.candidates(entry);
-        let decision = decide::decide(&candidates, max_paths);
-        let mut reasons = vec![None; entry.paths.len()];
-        for (index, reason) in indices.iter().zip(decision.reasons) {
-            reasons[*index] = reason;
+    /// The whole decision about a prefix, by index of its [`paths`](Self::paths); refused ones have no reason in it.
+    pub fn explain(&self, id: PrefixId, max_paths: usize) -> Decision {
+        let numbers: Vec<u32> = self.path_numbers(id).collect();
+        let candidates: Vec<(u32, Option<Resolution>)> = numbers
+            .iter()
+            .filter(|number| self.paths[at(**number)].refused.is_none())
+            .map(|number| (*number, self.known(&self.paths[at(*number)])))
+            .collect();
+        let decision = decide::decide(&self.views(&candidates), max_paths);
+        let place = |index: usize| {
+            let number = candidates[index].0;
+            numbers.iter().position(|it| *it == number)
+        };
+        let mut reasons = vec![None; numbers.len()];
+        for (index, reason) in decision.reasons.iter().enumerate() {
+            if let Some(place) = place(index) {
+                reasons[place] = *reason;
+            }
         }
         Decision {
-            best: decision.best.map(|at| indices[at]),
-            multipath: decision.multipath.iter().map(|at| indices[*at]).collect(),
+            best: decision.best.and_then(place),
+            multipath: decision.multipath.into_iter().filter_map(place).collect(),
             reasons,
         }
     }
 
-    fn choose(&self, entry: &Entry, max_paths: usize) -> (Option<Best>, Vec<Leg>) {
-        let decision = self.explain(entry, max_paths);
-        let best = decision.best.map(|index| {
-            let path = &entry.paths[index];
-            Best {
-                from: path.from,
-                attributes: path.attributes.clone(),
+    /// The best path and the ways of all that are used.
+    fn choose(&mut self, id: PrefixId, table: &Table, max_paths: usize) -> (u32, LegsId) {
+        let first = self.entries[id.index()].first;
+        let Some(only) = self.paths.get(at(first)).copied() else {
+            return (NONE, Legs::NONE);
+        };
+        if only.next == NONE {
+            if only.refused.is_some() {
+                return (NONE, Legs::NONE);
             }
-        });
-        let resolutions = decision
+            if only.from == SourceId::LOCAL {
+                return (first, Legs::NONE);
+            }
+            let resolved = self.resolve(&only, table);
+            let best = if resolved.to.is_some() { first } else { NONE };
+            return (best, resolved.legs);
+        }
+        let mut candidates = Vec::with_capacity(4);
+        let mut next = first;
+        while next != NONE {
+            let record = self.paths[at(next)];
+            if record.refused.is_none() {
+                candidates.push((next, self.resolve(&record, table).to));
+            }
+            next = record.next;
+        }
+        let decision = decide::decide(&self.views(&candidates), max_paths);
+        let mut legs: Vec<Leg> = decision
             .multipath
             .iter()
-            .filter_map(|index| self.resolution(&entry.paths[*index]));
-        let mut legs: Vec<Leg> = resolutions
-            .map(|it| Leg {
-                address: it.gateway,
-                ifindex: Some(it.ifindex),
-                onlink: it.onlink,
-                weight: 1,
-            })
+            .filter_map(|index| candidates[*index].1)
+            .map(leg)
             .collect();
         legs.sort_unstable();
         legs.dedup();
-        (best, legs)
+        let best = decision.best.map_or(NONE, |index| candidates[index].0);
+        (best, self.legs.number(&legs))
     }
 
-    fn candidates<'a>(&'a self, entry: &'a Entry) -> (Vec<usize>, Vec<Candidate<'a>>) {
-        let usable = entry
-            .paths
-            .iter()
-            .enumerate()
-            .filter(|(_, path)| path.refused.is_none());
-        usable
-            .filter_map(|(index, path)| {
-                let source = self.sources.get(&path.from)?;
-                let cost = self.resolution(path).map(|it| it.cost);
-                Some((
-                    index,
-                    Candidate {
-                        attributes: &path.attributes,
-                        source,
-                        path_id: path.id,
-                        long_lived: path.freshness == Freshness::LongLived,
-                        cost,
-                    },
-                ))
+    fn views(&self, candidates: &[(u32, Option<Resolution>)]) -> Vec<Candidate<'_>> {
+        let view = |(number, resolution): &(u32, Option<Resolution>)| {
+            let record = &self.paths[at(*number)];
+            Some(Candidate {
+                attributes: self.sets.summary(record.set),
+                source: self.source(record.from)?,
+                path_id: record.path_id,
+                long_lived: record.freshness == Freshness::LongLived,
+                cost: resolution.map(|it| it.cost),
             })
-            .unzip()
-    }
-
-    fn resolution(&self, path: &Path) -> Option<Resolution> {
-        let ifindex = self.sources.get(&path.from)?.ifindex;
-        *self.resolved.get(&(path.attributes.next_hop, ifindex))?
-    }
-
-    /// Looks up the next hops of a prefix that are not remembered yet. Own paths have none.
-    fn resolve_paths(&mut self, id: PrefixId, table: &Table) {
-        let entry = &self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)];
-        for path in entry
-            .paths
-            .iter()
-            .filter(|path| path.from != SourceId::LOCAL)
-        {
-            let ifindex = self
-                .sources
-                .get(&path.from)
-                .and_then(|source| source.ifindex);
-            let next_hop = path.attributes.next_hop;
-            self.resolved
-                .entry((next_hop, ifindex))
-                .or_insert_with(|| table.resolve(next_hop, ifindex));
-        }
-    }
-
-    /// Drops remembered next hops that no path has, when there are twice as many as last time.
-    fn forget_next_hops(&mut self) {
-        if self.resolved.len() < self.forget_at.max(FORGET_MIN) {
-            return;
-        }
-        let mut used = BTreeSet::new();
-        for path in self.entries.iter().flat_map(|entry| &entry.paths) {
-            let ifindex = self
-                .sources
-                .get(&path.from)
-                .and_then(|source| source.ifindex);
-            used.insert((path.attributes.next_hop, ifindex));
-        }
-        self.resolved.retain(|key, _| used.contains(key));
-        self.forget_at = self.resolved.len() * 2;
-    }
-
-    fn touch_where(&mut self, of_interest: impl Fn(&Path) -> bool) {
-        for (id, entry) in numbered(&mut self.entries) {
-            if entry.paths.iter().any(&of_interest) {
-                self.pending.insert(id);
-            }
-        }
-    }
-
-    fn entry_mut(&mut self, id: PrefixId) -> &mut Entry {
-        &mut self.entries[usize::try_from(id.0).unwrap_or(usize::MAX)]
-    }
-
-    fn number(&mut self, prefix: Cidr) -> PrefixId {
-        if let Some(id) = self.index.get(&prefix) {
-            return *id;
-        }
-        let entry = Entry {
-            prefix,
-            paths: Vec::new(),
-            best: None,
-            legs: Arc::from([]),
-            told: 0,
         };
-        let id = match self.free.pop() {
-            Some(id) => {
-                *self.entry_mut(id) = entry;
-                id
+        // Every path has a source, so that none is left out and indices stay.
+        candidates.iter().filter_map(view).collect()
+    }
+
+    fn resolve(&mut self, record: &PathRecord, table: &Table) -> Resolved {
+        if record.from == SourceId::LOCAL {
+            return Resolved {
+                to: None,
+                legs: Legs::NONE,
+            };
+        }
+        let ifindex = self.source(record.from).and_then(|it| it.ifindex);
+        let next_hop = self.sets.next_hop_id(record.set);
+        let next_hops = self.sets.next_hops();
+        next_hops.resolve(next_hop, ifindex, table, &mut self.legs)
+    }
+
+    fn known(&self, record: &PathRecord) -> Option<Resolution> {
+        let ifindex = self.source(record.from)?.ifindex;
+        self.sets.resolved(record.set, ifindex)?.to
+    }
+
+    /// The numbers of all paths to a prefix.
+    fn path_numbers(&self, id: PrefixId) -> impl Iterator<Item = u32> {
+        let mut next = self.entries[id.index()].first;
+        std::iter::from_fn(move || {
+            let number = next;
+            next = self.paths.get(at(number))?.next;
+            Some(number)
+        })
+    }
+
+    fn find_path(&self, id: PrefixId, from: SourceId, path_id: u32) -> Option<u32> {
+        self.path_numbers(id).find(|number| {
+            let path = &self.paths[at(*number)];
+            path.from == from && path.path_id == path_id
+        })
+    }
+
+    /// All prefixes with paths.
+    fn all_ids(&self) -> Vec<PrefixId> {
+        self.ids().collect()
+    }
+
+    /// All prefixes that a source has paths to.
+    pub fn ids_of(&self, source: SourceId) -> Vec<PrefixId> {
+        let source = self.sources.get(&source);
+        source.map_or_else(Vec::new, |it| it.ids.iter().collect())
+    }
+
+    fn touch(&mut self, id: PrefixId) {
+        let entry = &mut self.entries[id.index()];
+        if !entry.pending {
+            entry.pending = true;
+            self.pending.push(id);
+        }
+    }
+
+    fn touch_path(&mut self, id: PrefixId, path: u32) {
+        let entry = &mut self.entries[id.index()];
+        entry.best_touched |= entry.best == path;
+        self.touch(id);
+    }
+
+    fn add_path(&mut self, id: PrefixId, record: PathRecord) -> u32 {
+        let first = &mut self.entries[id.index()].first;
+        let record = PathRecord {
+            next: *first,
+            ..record
+        };
+        let number = match self.free_paths.pop() {
+            Some(number) => {
+                self.paths[at(number)] = record;
+                number
             }
             None => {
-                let id = PrefixId(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
-                self.entries.push(entry);
-                id
+                self.paths.push(record);
+                count(self.paths.len()) - 1
             }
         };
-        self.index.insert(prefix, id);
-        id
+        *first = number;
+        number
     }
-}
 
-/// Counts a path in, or out.
-fn count(
-    counts: &mut BTreeMap<(SourceId, Family), SourceCount>,
-    prefix: Cidr,
-    path: &Path,
-    present: bool,
-) {
-    let key = (path.from, prefix.family());
-    let count = counts.entry(key).or_default();
-    let change = |number: &mut usize, counts: bool| match (counts, present) {
-        (true, true) => *number += 1,
-        (true, false) => *number -= 1,
-        (false, _) => {}
-    };
-    change(&mut count.received, true);
-    change(&mut count.accepted, path.refused.is_none());
-    change(&mut count.stale, path.freshness != Freshness::Fresh);
-    if count.received == 0 {
-        counts.remove(&key);
+    /// Removes a path.
+    fn unlink(&mut self, id: PrefixId, path: u32) {
+        let record = self.paths[at(path)];
+        let entry = &mut self.entries[id.index()];
+        if entry.first == path {
+            entry.first = record.next;
+        } else {
+            let before = self
+                .path_numbers(id)
+                .find(|number| self.paths[at(*number)].next == path);
+            if let Some(before) = before {
+                self.paths[at(before)].next = record.next;
+            }
+        }
+        self.count(id, &record, false);
+        self.keep_received(path, None);
+        self.sets.drop_one(record.set);
+        self.free_paths.push(path);
+        self.touch_path(id, path);
+        let entry = &mut self.entries[id.index()];
+        if entry.best == path {
+            // The number may be another path's before the next decision.
+            entry.best = NONE;
+        }
+        let others = self
+            .path_numbers(id)
+            .any(|number| self.paths[at(number)].from == record.from);
+        if !others && let Some(source) = self.sources.get_mut(&record.from) {
+            source.ids.remove(id);
+        }
     }
-}
 
-fn numbered(entries: &mut [Entry]) -> impl Iterator<Item = (PrefixId, &mut Entry)> {
-    (0..).map(PrefixId).zip(entries)
+    fn remove_where(&mut self, id: PrefixId, gone: impl Fn(&PathRecord) -> bool) {
+        let mut next = self.entries[id.index()].first;
+        while next != NONE {
+            let path = next;
+            let record = self.paths[at(path)];
+            next = record.next;
+            if gone(&record) {
+                self.unlink(id, path);
+            }
+        }
+    }
+
+    fn remove_paths(
+        &mut self,
+        source: SourceId,
+        family: Option<Family>,
+        gone: impl Fn(&PathRecord) -> bool,
+    ) {
+        for id in self.ids_of(source) {
+            if family.is_none_or(|family| self.prefixes.family(id) == family) {
+                self.remove_where(id, |path| path.from == source && gone(path));
+            }
+        }
+    }
+
+    /// Makes a source's paths of a family that are `from` into `to`; their prefixes.
+    fn age(
+        &mut self,
+        source: SourceId,
+        family: Family,
+        from: Freshness,
+        to: Freshness,
+    ) -> Vec<PrefixId> {
+        let mut aged = Vec::new();
+        for id in self.ids_of(source) {
+            if self.prefixes.family(id) != family {
+                continue;
+            }
+            let mut next = self.entries[id.index()].first;
+            while next != NONE {
+                let path = at(next);
+                let record = self.paths[path];
+                next = record.next;
+                if record.from == source && record.freshness == from {
+                    self.count(id, &record, false);
+                    self.paths[path].freshness = to;
+                    let now = self.paths[path];
+                    self.count(id, &now, true);
+                    aged.push(id);
+                }
+            }
+        }
+        aged
+    }
+
+    /// Keeps what was received of a path that import policy made something else of, or forgets it.
+    fn keep_received(&mut self, path: u32, received: Option<SetId>) {
+        if received.is_none() && self.received.is_empty() {
+            return;
+        }
+        let before = match received {
+            Some(set) => {
+                self.sets.hold(set);
+                self.received.insert(path, set)
+            }
+            None => self.received.remove(&path),
+        };
+        if let Some(before) = before {
+            self.sets.drop_one(before);
+        }
+    }
+
+    /// Counts a path in, or out.
+    fn count(&mut self, id: PrefixId, path: &PathRecord, present: bool) {
+        let side = side(self.prefixes.family(id));
+        let Some(source) = self.sources.get_mut(&path.from) else {
+            return;
+        };
+        let counts = &mut source.counts[side];
+        let change = |number: &mut usize, counts: bool| match (counts, present) {
+            (true, true) => *number += 1,
+            (true, false) => *number -= 1,
+            (false, _) => {}
+        };
+        change(&mut counts.received, true);
+        change(&mut counts.accepted, path.refused.is_none());
+        change(&mut counts.stale, path.freshness != Freshness::Fresh);
+    }
 }

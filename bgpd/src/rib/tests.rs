@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 
 use super::*;
 use crate::nexthop::{Change, NextHop, Table};
@@ -42,12 +42,21 @@ fn prefix(text: &str) -> Cidr {
 fn announce(rib: &mut Rib, from: SourceId, path_id: u32, to: &str) {
     let host = u8::try_from(from.0 + 1).unwrap();
     let next_hop = NextHop::from(IpAddr::from([192, 0, 2, host]));
-    let attributes = rib.interner.intern(Attributes::new(next_hop));
-    rib.insert(from, path_id, prefix(to), &attributes, Ok(None), 0);
+    let set = rib.sets.intern(&Attributes::new(next_hop));
+    rib.insert(from, path_id, prefix(to), set, Ok(None), 0);
+    rib.sets.drop_one(set);
 }
 
 fn best(rib: &Rib, to: &str) -> Option<SourceId> {
-    rib.get(prefix(to))?.best.as_ref().map(|best| best.from)
+    rib.best(rib.find(prefix(to))?).map(|best| best.from)
+}
+
+/// Decides; how many best paths have changed.
+fn settle(rib: &mut Rib, table: &Table) -> usize {
+    let mut settled = Vec::new();
+    rib.settle(table, 1, &mut settled);
+    settled.iter().for_each(|it| rib.release(it.id));
+    settled.iter().filter(|it| it.best_changed).count()
 }
 
 fn count(received: usize, accepted: usize, stale: usize) -> SourceCount {
@@ -64,16 +73,16 @@ fn stale_paths_are_used_until_they_are_swept_and_kept_when_they_come_again() {
     announce(&mut rib, PEER, 0, "10.0.0.0/26");
     announce(&mut rib, PEER, 0, "10.0.0.64/26");
     announce(&mut rib, PEER, 0, "fd00::/122");
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     rib.mark_stale(PEER, Family::V4);
-    assert!(rib.settle(&table, 1).is_empty(), "nothing changes for now");
+    assert!(settle(&mut rib, &table) == 0, "nothing changes for now");
     assert_eq!(rib.source_count(PEER, Family::V4), count(2, 2, 2));
     assert_eq!(rib.source_count(PEER, Family::V6), count(1, 1, 0));
 
     announce(&mut rib, PEER, 0, "10.0.0.0/26");
     assert_eq!(rib.source_count(PEER, Family::V4), count(2, 2, 1));
     rib.sweep_stale(PEER, Family::V4);
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(rib.source_count(PEER, Family::V4), count(1, 1, 0));
     assert_eq!(best(&rib, "10.0.0.0/26"), Some(PEER));
     assert_eq!(best(&rib, "10.0.0.64/26"), None);
@@ -85,16 +94,16 @@ fn a_long_lived_path_is_the_last_resort() {
     let (mut rib, table) = rib();
     announce(&mut rib, PEER, 0, "10.0.0.0/26");
     announce(&mut rib, OTHER, 0, "10.0.0.0/26");
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(best(&rib, "10.0.0.0/26"), Some(PEER));
     rib.set_long_lived(PEER, Family::V4);
-    assert!(rib.settle(&table, 1).is_empty(), "it was not stale");
+    assert!(settle(&mut rib, &table) == 0, "it was not stale");
     rib.mark_stale(PEER, Family::V4);
     rib.set_long_lived(PEER, Family::V4);
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(best(&rib, "10.0.0.0/26"), Some(OTHER));
     rib.remove_source(OTHER);
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(best(&rib, "10.0.0.0/26"), Some(PEER));
     announce(&mut rib, PEER, 0, "10.0.0.0/26");
     assert_eq!(rib.source_count(PEER, Family::V4), count(1, 1, 0));
@@ -106,17 +115,19 @@ fn paths_of_one_source_are_told_apart_by_their_identifier() {
     announce(&mut rib, PEER, 2, "10.0.0.0/26");
     announce(&mut rib, PEER, 1, "10.0.0.0/26");
     announce(&mut rib, PEER, 2, "10.0.0.0/26");
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(rib.source_count(PEER, Family::V4), count(2, 2, 0));
-    let entry = rib.get(prefix("10.0.0.0/26")).unwrap();
-    let decision = rib.explain(entry, 1);
-    let of = |id| entry.paths.iter().position(|it| it.id == id).unwrap();
+    let number = rib.find(prefix("10.0.0.0/26")).unwrap();
+    let decision = rib.explain(number, 1);
+    let paths = rib.paths(number);
+    let of = |id| paths.iter().position(|it| it.id == id).unwrap();
     assert_eq!(decision.best, Some(of(1)));
     assert_eq!(decision.reasons[of(2)], Some(WhyNotBest::PathId));
     rib.withdraw(PEER, 1, prefix("10.0.0.0/26"));
-    rib.settle(&table, 1);
+    settle(&mut rib, &table);
     assert_eq!(rib.source_count(PEER, Family::V4), count(1, 1, 0));
     rib.withdraw(PEER, 2, prefix("10.0.0.0/26"));
-    rib.settle(&table, 1);
-    assert!(rib.get(prefix("10.0.0.0/26")).is_none());
+    settle(&mut rib, &table);
+    assert!(rib.find(prefix("10.0.0.0/26")).is_none());
+    assert!(rib.sets.is_empty());
 }

@@ -93,6 +93,7 @@ impl Speaker {
                 config: peer.clone(),
                 policy: Policy::new(&self.config, peer, self.drains.of(&peer.key)),
                 session,
+                due: None,
                 up: None,
                 hindrance: None,
                 range: None,
@@ -115,16 +116,6 @@ impl Speaker {
             state.config = peer.clone();
         }
         self.with_session(key, now, out, |it, actions| it.set(settings, now, actions));
-        let Some(state) = self.peers.get_mut(key) else {
-            return;
-        };
-        let (source, to) = (state.source(&self.table), state.to(&self.table));
-        if let (Some(up), Some(source), Some(to)) = (&mut state.up, source, to) {
-            self.rib.set_source(state.id, source);
-            if up.to != to {
-                up.to = to;
-                up.adj_out.touch_all(&self.rib);
-            }
-        }
+        self.reconsider(key);
     }
 }

@@ -138,6 +138,7 @@ impl Speaker {
                 None => peers.values().any(|peer| peer.up.is_some()),
             });
         let mut judge = false;
+        let mut changed = Vec::new();
         for (key, peer) in &mut self.peers {
             let drained = self.drains.of(key);
             if peer.policy.drained == drained {
@@ -145,10 +146,10 @@ impl Speaker {
             }
             judge |= (peer.policy.drained.peer == Stage::InUse) != (drained.peer == Stage::InUse);
             peer.policy.drained = drained;
-            if let (Some(to), Some(up)) = (peer.to(&self.table), &mut peer.up) {
-                up.to = to;
-                up.adj_out.touch_all(&self.rib);
-            }
+            changed.push(key.clone());
+        }
+        for key in changed {
+            self.reconsider(&key);
         }
         if judge {
             self.judge_again(None);

@@ -187,11 +187,11 @@ impl Speaker {
             }
             let Some(up) = &mut peer.up else { continue };
             let lost_passing = Cell::new(false);
-            self.rib.withdraw_where(peer.id, |path| {
-                if path.refused.is_some_and(passing) {
+            self.rib.withdraw_where(peer.id, |_, refused| {
+                if refused.is_some_and(passing) {
                     lost_passing.set(true);
                 }
-                path.refused.is_some()
+                refused.is_some()
             });
             for (family, count) in Family::ALL.into_iter().zip(refused) {
                 let unkept = up.unkept.entry(family).or_default();

@@ -12,7 +12,7 @@ mod startup;
 mod tell;
 mod types;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crds::net::{Cidr, Family};
 
@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::fsm::{Action, DownReason, Jitter, State};
 use crate::nexthop::{Change, Table};
 use crate::policy::{ImportRefusal, Importer};
-use crate::rib::{AdjOut, Rib, Source, SourceId};
+use crate::rib::{Groups, Rib, Settled, Source, SourceId, group};
 use crate::wire::nlri::family_of;
 use crate::wire::{RouteRefresh, Update, hex};
 
@@ -52,7 +52,16 @@ pub struct Speaker {
     /// Peers whose sessions are to be started once that is allowed.
     unstarted: Vec<PeerKey>,
     connections: BTreeMap<ConnId, Connection>,
+    /// Peers whose sessions are due for a tick, by when.
+    timers: BTreeSet<(Millis, PeerKey)>,
+    /// Peers with established sessions, by what the tables know them by.
+    established: BTreeMap<SourceId, (PeerKey, ConnId)>,
+    /// Those of them that have not got all routes, and End-of-RIB after that.
+    unfinished: BTreeSet<SourceId>,
     rib: Rib,
+    groups: Groups,
+    /// What the last decisions have changed; empty between two inputs.
+    settled: Vec<Settled>,
     table: Table,
     importer: Importer,
     origins: Origins,
@@ -71,16 +80,22 @@ struct Connection {
 impl Speaker {
     /// A speaker that will be what `config` says once inputs arrive. All its random choices come from `seed`.
     pub fn new(config: Config, seed: u64, now: Millis) -> Self {
-        let mut rib = Rib::default();
+        let mut jitter = Jitter::new(seed);
+        let mut rib = Rib::new(jitter.next_u64());
         rib.set_source(SourceId::LOCAL, Source::local(config.router_id));
         let mut speaker = Self {
             importer: Importer::new(&config, []),
-            jitter: Jitter::new(seed),
+            jitter,
             peers: BTreeMap::new(),
             next_peer: 1,
             unstarted: Vec::new(),
             connections: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            established: BTreeMap::new(),
+            unfinished: BTreeSet::new(),
             rib,
+            groups: Groups::default(),
+            settled: Vec::new(),
             table: Table::default(),
             origins: Origins::default(),
             drains: Drains::default(),
@@ -134,14 +149,11 @@ impl Speaker {
 
     /// When [`Input::Tick`] is due; None: nothing is waited for.
     pub fn next_timeout(&self) -> Option<Millis> {
-        let sessions = self
-            .peers
-            .values()
-            .filter_map(|peer| peer.session.next_timeout());
-        let drains = self.drains.next_timeout();
-        sessions
+        let session = self.timers.first().map(|(at, _)| *at);
+        session
+            .into_iter()
             .chain(self.startup.next_timeout())
-            .chain(drains)
+            .chain(self.drains.next_timeout())
             .min()
     }
 
@@ -151,13 +163,8 @@ impl Speaker {
     }
 
     fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let due = |peer: &PeerState| peer.session.next_timeout().is_some_and(|at| at <= now);
-        let keys: Vec<PeerKey> = self
-            .peers
-            .iter()
-            .filter(|(_, it)| due(it))
-            .map(|(key, _)| key.clone())
-            .collect();
+        let due = self.timers.iter().take_while(|(at, _)| *at <= now);
+        let keys: Vec<PeerKey> = due.map(|(_, key)| key.clone()).collect();
         for key in keys {
             self.with_session(&key, now, out, |session, actions| {
                 session.tick(now, actions)
@@ -177,7 +184,17 @@ impl Speaker {
         };
         let key = connection.peer.clone();
         match event {
-            TcpEvent::Sent(bytes) => connection.unsent = connection.unsent.saturating_sub(bytes),
+            TcpEvent::Sent(bytes) => {
+                let had_room = connection.unsent < SEND_WINDOW;
+                connection.unsent = connection.unsent.saturating_sub(bytes);
+                if let (false, true, Some(peer)) = (
+                    had_room,
+                    connection.unsent < SEND_WINDOW,
+                    self.peers.get(&key),
+                ) {
+                    self.groups.has_room(peer.id);
+                }
+            }
             TcpEvent::Connected { local, remote } => {
                 self.with_session(&key, now, out, |it, actions| {
                     it.connected(conn, local, remote, now, actions)
@@ -217,6 +234,13 @@ impl Speaker {
         };
         let mut actions = Vec::new();
         work(&mut peer.session, &mut actions);
+        let due = peer.session.next_timeout();
+        if due != peer.due {
+            if let Some(before) = std::mem::replace(&mut peer.due, due) {
+                self.timers.remove(&(before, key.clone()));
+            }
+            self.timers.extend(due.map(|at| (at, key.clone())));
+        }
         for action in actions {
             self.act(key, action, now, out);
         }
@@ -251,12 +275,19 @@ impl Speaker {
         let (Some(source), Some(to)) = (peer.source(&self.table), peer.to(&self.table)) else {
             return;
         };
+        let Some(dialect) = peer.session.negotiated().map(|it| it.dialect) else {
+            return;
+        };
         self.rib.set_source(peer.id, source);
-        let mut adj_out = AdjOut::default();
-        adj_out.touch_all(&self.rib);
+        self.established.insert(peer.id, (key.clone(), conn));
+        self.unfinished.insert(peer.id);
+        let of = group::Key {
+            to: to.clone(),
+            dialect,
+        };
+        self.groups.join(peer.id, of, &mut self.rib);
         peer.up = Some(Up {
             conn,
-            adj_out,
             to,
             eor_sent: Vec::new(),
             eor_received: Vec::new(),
@@ -282,9 +313,11 @@ impl Speaker {
             return;
         }
         if let Some(peer) = self.peers.get_mut(key)
-            && let Some(mut up) = peer.up.take()
+            && peer.up.take().is_some()
         {
-            up.adj_out.clear(&mut self.rib);
+            self.groups.leave(peer.id, &mut self.rib);
+            self.established.remove(&peer.id);
+            self.unfinished.remove(&peer.id);
             self.rib.remove_source(peer.id);
         }
     }
@@ -315,33 +348,41 @@ impl Speaker {
                 bytes: hex(&problem.bytes),
             }));
         }
-        for prefix in update.withdrawn.into_iter().filter(spoken) {
-            self.rib.withdraw(peer.id, 0, prefix);
+        for (prefix, path_id) in update.withdrawn_paths() {
+            if spoken(&prefix) {
+                self.rib.withdraw(peer.id, path_id, prefix);
+            }
         }
-        for (attributes, prefixes) in update.announced {
-            let attributes = self.rib.interner.intern(attributes);
+        for (attributes, paths) in update.announced_paths() {
+            let set = self.rib.sets.intern(attributes);
             let own_next_hop = self.table.is_own(attributes.next_hop.address);
-            for prefix in prefixes.into_iter().filter(spoken) {
+            for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
                 let verdict = match own_next_hop {
                     true => Err(ImportRefusal::OwnNextHop),
                     false => {
                         let (importer, table) = (&self.importer, &self.table);
-                        learn::judge(importer, table, prefix, &attributes, peer.from())
+                        learn::judge(importer, table, prefix, attributes, peer.from())
                     }
                 };
                 if let Err(refusal) = verdict {
                     let family = prefix.family();
                     let count = self.rib.source_count(peer.id, family);
                     if !peer.keeps_refused(count.received.saturating_sub(count.accepted)) {
-                        self.rib.withdraw(peer.id, 0, prefix);
+                        self.rib.withdraw(peer.id, path_id, prefix);
                         peer.not_kept(family, refusal);
                         continue;
                     }
                 }
-                let verdict = verdict.map(|it| it.map(|it| self.rib.interner.intern(it)));
-                self.rib
-                    .insert(peer.id, 0, prefix, &attributes, verdict, now);
+                let changed = match verdict {
+                    Ok(changed) => Ok(changed.map(|it| self.rib.sets.intern(&it))),
+                    Err(refusal) => Err(refusal),
+                };
+                self.rib.insert(peer.id, path_id, prefix, set, changed, now);
+                if let Ok(Some(changed)) = changed {
+                    self.rib.sets.drop_one(changed);
+                }
             }
+            self.rib.sets.drop_one(set);
         }
         if let (Some(family), Some(up)) = (update.end_of_rib, peer.up.as_mut())
             && !up.eor_received.contains(&family)
@@ -356,11 +397,11 @@ impl Speaker {
 
     /// The peer wants everything of a family again (RFC 2918); other subtypes (RFC 7313) were not negotiated.
     fn refresh(&mut self, key: &PeerKey, refresh: RouteRefresh) {
-        let Some(up) = self.peers.get_mut(key).and_then(|peer| peer.up.as_mut()) else {
+        let Some(peer) = self.peers.get(key) else {
             return;
         };
         if let (Some(family), 0) = (family_of(refresh.afi, refresh.safi), refresh.subtype) {
-            up.adj_out.repeat(family);
+            self.groups.repeat(peer.id, family, &mut self.rib);
         }
     }
 
@@ -379,15 +420,9 @@ impl Speaker {
         if !changed {
             return;
         }
-        for peer in self.peers.values_mut() {
-            let (source, to) = (peer.source(&self.table), peer.to(&self.table));
-            if let (Some(up), Some(source), Some(to)) = (&mut peer.up, source, to) {
-                self.rib.set_source(peer.id, source);
-                if up.to != to {
-                    up.to = to;
-                    up.adj_out.touch_all(&self.rib);
-                }
-            }
+        let keys: Vec<PeerKey> = self.peers.keys().cloned().collect();
+        for key in keys {
+            self.reconsider(&key);
         }
         self.rib.next_hops_changed(&self.table);
         self.reach_again(now, out);
@@ -395,6 +430,28 @@ impl Speaker {
         if own {
             self.judge_again(None);
             self.ask_again(out, |_, unkept| unkept.passing);
+        }
+    }
+
+    /// What the tables know of a peer may be different now, and what it is told.
+    fn reconsider(&mut self, key: &PeerKey) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let (source, to) = (peer.source(&self.table), peer.to(&self.table));
+        let dialect = peer.session.negotiated().map(|it| it.dialect);
+        let (Some(up), Some(source), Some(to), Some(dialect)) = (&mut peer.up, source, to, dialect)
+        else {
+            return;
+        };
+        up.to = to.clone();
+        self.unfinished.insert(peer.id);
+        let key = group::Key { to, dialect };
+        self.groups.join(peer.id, key, &mut self.rib);
+        if self.rib.set_source(peer.id, source) {
+            for id in self.rib.ids_of(peer.id) {
+                self.groups.retell(id);
+            }
         }
     }
 }

@@ -152,9 +152,10 @@ impl Speaker {
         let own = self.origins.own(prefix);
         if let Some(own) = own {
             let attributes = own_attributes(&self.config, prefix, own);
-            let attributes = self.rib.interner.intern(attributes);
+            let set = self.rib.sets.intern(&attributes);
             self.rib
-                .insert(SourceId::LOCAL, 0, prefix, &attributes, Ok(None), now);
+                .insert(SourceId::LOCAL, 0, prefix, set, Ok(None), now);
+            self.rib.sets.drop_one(set);
         } else {
             self.rib.withdraw(SourceId::LOCAL, 0, prefix);
         }

@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use crds::net::{Cidr, Family};
 
+use crate::Millis;
 use crate::config::{ExportClass, Peer};
 use crate::fsm::{Session, Settings};
 use crate::nexthop::{NextHop, Table};
 use crate::policy::drain::Stage;
 use crate::policy::export::To;
 use crate::policy::import::From;
-use crate::rib::{AdjOut, Source, SourceId};
+use crate::rib::{Source, SourceId};
 
 use super::learn::{Policy, Unkept};
 use super::{ConnId, Hindrance};
@@ -24,6 +25,8 @@ pub(super) struct PeerState {
     /// What the configuration says about its routes.
     pub(super) policy: Policy,
     pub(super) session: Session,
+    /// When the session's next tick is due, as the speaker's timers have it.
+    pub(super) due: Option<Millis>,
     pub(super) up: Option<Up>,
     /// Why the session is not started.
     pub(super) hindrance: Option<Hindrance>,
@@ -35,7 +38,6 @@ pub(super) struct PeerState {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) conn: ConnId,
-    pub(super) adj_out: AdjOut,
     pub(super) to: To,
     /// Families whose End-of-RIB has been sent, and received.
     pub(super) eor_sent: Vec<Family>,
@@ -50,14 +52,6 @@ impl PeerState {
     /// The session's families; none before it is established.
     pub(super) fn families(&self) -> &[Family] {
         self.session.negotiated().map_or(&[], |it| &it.families)
-    }
-
-    /// Whether the peer is to be told something: routes, or that they are complete.
-    pub(super) fn has_news(&self, origins_complete: bool) -> bool {
-        let families = self.families();
-        self.up.as_ref().is_some_and(|up| {
-            !up.adj_out.is_done() || origins_complete && up.eor_sent.len() < families.len()
-        })
     }
 
     /// Whether the peer's initial routes have not all come.
@@ -114,7 +108,6 @@ impl PeerState {
             _ => own(family),
         };
         Some(To {
-            source: Some(self.id),
             class: self.config.export,
             internal: self.session.settings().is_internal(),
             local_asn,

@@ -7,7 +7,7 @@ use crds::net::{Cidr, Family};
 use crate::Millis;
 use crate::config::PeerKey;
 use crate::fsm::State;
-use crate::rib::{Entry, Rib, SourceId};
+use crate::rib::{Groups, PrefixId, Rib, SourceId};
 
 use super::peer::PeerState;
 use super::{FamilyCount, Leg, NeighborInfo, RouteFilter, RouteInfo, Speaker, Summary};
@@ -22,7 +22,7 @@ impl Speaker {
             neighbors_configured: self.peers.len(),
             neighbors_established: self.peers.values().filter(established).count(),
             origins: self.origins.len(),
-            routes: self.rib.entries().map(|(_, entry)| entry.paths.len()).sum(),
+            routes: self.rib.len(),
         }
     }
 
@@ -30,7 +30,7 @@ impl Speaker {
     pub fn neighbors(&self, now: Millis) -> Vec<NeighborInfo> {
         self.peers
             .iter()
-            .map(|(key, peer)| neighbor(key, peer, &self.rib, now))
+            .map(|(key, peer)| neighbor(key, peer, (&self.rib, &self.groups), now))
             .collect()
     }
 
@@ -38,14 +38,14 @@ impl Speaker {
     pub fn routes(&self, filter: &RouteFilter, now: Millis) -> Vec<RouteInfo> {
         let neighbors: BTreeMap<SourceId, &PeerKey> =
             self.peers.iter().map(|(key, it)| (it.id, key)).collect();
-        let mut entries: Vec<&Entry> = match filter.prefix {
-            Some(prefix) => self.rib.get(prefix).into_iter().collect(),
-            None => self.rib.entries().map(|(_, entry)| entry).collect(),
+        let mut ids: Vec<PrefixId> = match filter.prefix {
+            Some(prefix) => self.rib.find(prefix).into_iter().collect(),
+            None => self.rib.ids().collect(),
         };
-        entries.sort_by_key(|entry| entry.prefix);
+        ids.sort_by_cached_key(|id| self.rib.prefix(*id));
         let mut routes = Vec::new();
-        for entry in entries {
-            let mut paths = self.paths(entry, &neighbors, now);
+        for id in ids {
+            let mut paths = self.paths(id, &neighbors, now);
             paths.retain(|it| filter.neighbor.is_none() || it.neighbor == filter.neighbor);
             paths.sort_by_key(|it| {
                 (
@@ -62,13 +62,11 @@ impl Speaker {
 
     /// The legs last told for every prefix, ordered by prefix: the snapshot for a new felix.
     pub fn best(&self) -> Vec<(Cidr, Vec<Leg>)> {
-        let with_legs = self
-            .rib
-            .entries()
-            .filter(|(_, entry)| !entry.legs.is_empty());
-        let mut best: Vec<_> = with_legs
-            .map(|(_, entry)| (entry.prefix, entry.legs.to_vec()))
-            .collect();
+        let of = |id: PrefixId| {
+            let legs = self.rib.leg_list(self.rib.legs(id));
+            (!legs.is_empty()).then(|| (self.rib.prefix(id), legs.to_vec()))
+        };
+        let mut best: Vec<_> = self.rib.ids().filter_map(of).collect();
         best.sort_by_key(|(prefix, _)| *prefix);
         best
     }
@@ -80,19 +78,20 @@ impl Speaker {
 
     fn paths(
         &self,
-        entry: &Entry,
+        id: PrefixId,
         neighbors: &BTreeMap<SourceId, &PeerKey>,
         now: Millis,
     ) -> Vec<RouteInfo> {
-        let decision = self.rib.explain(entry, usize::from(self.config.multipath));
+        let decision = self.rib.explain(id, usize::from(self.config.multipath));
         let several = decision.multipath.len() > 1;
-        let paths = entry.paths.iter().enumerate();
+        let paths = self.rib.paths(id).into_iter().enumerate();
+        let prefix = self.rib.prefix(id);
         paths
             .map(|(index, path)| {
                 let attributes = &path.attributes;
                 let multipath = several && decision.multipath.contains(&index);
                 RouteInfo {
-                    prefix: entry.prefix,
+                    prefix,
                     neighbor: neighbors.get(&path.from).map(|key| (*key).clone()),
                     next_hop: (path.from != SourceId::LOCAL).then_some(attributes.next_hop.address),
                     as_path: attributes.as_path.asns().collect(),
@@ -111,7 +110,12 @@ impl Speaker {
     }
 }
 
-fn neighbor(key: &PeerKey, peer: &PeerState, rib: &Rib, now: Millis) -> NeighborInfo {
+fn neighbor(
+    key: &PeerKey,
+    peer: &PeerState,
+    (rib, groups): (&Rib, &Groups),
+    now: Millis,
+) -> NeighborInfo {
     let session = &peer.session;
     let negotiated = session.negotiated();
     let (messages_received, messages_sent) = session.counts();
@@ -127,7 +131,7 @@ fn neighbor(key: &PeerKey, peer: &PeerState, rib: &Rib, now: Millis) -> Neighbor
                 .as_ref()
                 .and_then(|up| up.unkept.get(&family))
                 .map_or(0, |unkept| unkept.count),
-            advertised: peer.up.as_ref().map_or(0, |up| up.adj_out.count(family)),
+            advertised: groups.count(peer.id, family),
             end_of_rib: peer
                 .up
                 .as_ref()

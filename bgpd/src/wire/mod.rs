@@ -14,6 +14,7 @@ pub mod notification;
 pub mod open;
 pub mod refresh;
 pub mod update;
+pub(crate) mod writer;
 
 use bytes::Bytes;
 use crds::net::Family;

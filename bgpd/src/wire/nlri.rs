@@ -27,7 +27,7 @@ pub fn family_of(afi: u16, safi: u8) -> Option<Family> {
 }
 
 /// What is written as one prefix.
-pub(super) trait Item: Copy {
+pub(crate) trait Item: Copy {
     /// Bytes that [`encode`](Self::encode) writes.
     fn encoded_len(self) -> usize;
 

@@ -7,10 +7,10 @@ use crds::net::{Cidr, Family};
 
 use super::attribute::{self, Attributes, Problem, ProblemKind, Reaction, code};
 use super::cursor::Cursor;
-use super::frame::{self, MessageType};
 use super::nlri::{self, Item, Paths};
 use super::notification::UpdateError;
-use super::{Dialect, HEADER, MAX_MESSAGE, Notification};
+use super::writer::{Announcer, withdraw_one};
+use super::{Dialect, Notification};
 
 /// What an UPDATE says once RFC 7606 has been applied.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,11 +40,6 @@ pub struct PathIds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the attributes do not fit into one message")]
 pub struct TooLong;
-
-/// Bytes for everything in an UPDATE besides header and both lengths.
-fn room(dialect: Dialect) -> usize {
-    dialect.max_message() - HEADER - 4
-}
 
 impl Update {
     /// Reads the body. An error ends the session.
@@ -210,31 +205,14 @@ fn announce_items<T: Item>(
     prefixes: &[T],
     dialect: Dialect,
 ) -> Result<Vec<Bytes>, TooLong> {
-    let plain = family == Family::V4 && attributes.next_hop.address.is_ipv4();
-    let mut fixed = Vec::new();
-    attribute::encode(attributes, plain, dialect, &mut fixed);
-    let mut overhead = fixed.len();
-    if !plain {
-        let mut empty = Vec::new();
-        attribute::reach::<T>(family, attributes.next_hop, &[], &mut empty);
-        // One more for the longer length of a full list.
-        overhead += empty.len() + 1;
+    let announcer = Announcer::new(attributes, family, dialect)?;
+    let (mut rest, mut messages) = (prefixes, Vec::new());
+    while !rest.is_empty() {
+        let mut message = Vec::new();
+        rest = announcer.write_one(rest, &mut message)?;
+        messages.push(message.into());
     }
-    let room = room(dialect).checked_sub(overhead).ok_or(TooLong)?;
-    split(prefixes, room)
-        .map(|some| {
-            let some = some?;
-            let mut list = Vec::new();
-            if plain {
-                some.iter().for_each(|prefix| prefix.encode(&mut list));
-                return Ok(message(&[], &fixed, &list));
-            }
-            // RFC 7606 section 5.1: MP_REACH_NLRI comes first.
-            attribute::reach(family, attributes.next_hop, some, &mut list);
-            list.extend_from_slice(&fixed);
-            Ok(message(&[], &list, &[]))
-        })
-        .collect()
+    Ok(messages)
 }
 
 /// The fewest UPDATEs that withdraw the prefixes, all of one family; without path identifiers.
@@ -248,73 +226,18 @@ pub fn withdraw_paths(family: Family, paths: &[(u32, Cidr)]) -> Vec<Bytes> {
 }
 
 fn withdraw_items<T: Item>(family: Family, prefixes: &[T]) -> Vec<Bytes> {
-    let overhead = match family {
-        Family::V4 => 0,
-        // Flags, type and length of the attribute, AFI and SAFI.
-        Family::V6 => 7,
-    };
-    split(prefixes, MAX_MESSAGE - HEADER - 4 - overhead)
-        .filter_map(Result::ok)
-        .map(|some| {
-            let mut list = Vec::new();
-            match family {
-                Family::V4 => {
-                    some.iter().for_each(|prefix| prefix.encode(&mut list));
-                    message(&list, &[], &[])
-                }
-                Family::V6 => {
-                    attribute::unreach(family, some, &mut list);
-                    message(&[], &list, &[])
-                }
-            }
-        })
-        .collect()
+    let (mut rest, mut messages) = (prefixes, Vec::new());
+    while !rest.is_empty() {
+        let mut message = Vec::new();
+        rest = withdraw_one(family, rest, &mut message);
+        messages.push(message.into());
+    }
+    messages
 }
 
 /// The End-of-RIB of a family (RFC 4724 section 2).
 pub fn end_of_rib(family: Family) -> Bytes {
-    match family {
-        Family::V4 => message(&[], &[], &[]),
-        Family::V6 => {
-            let mut attributes = Vec::new();
-            attribute::unreach::<Cidr>(family, &[], &mut attributes);
-            message(&[], &attributes, &[])
-        }
-    }
-}
-
-/// Cuts prefixes into runs that are written in `room` bytes each.
-fn split<T: Item>(prefixes: &[T], room: usize) -> impl Iterator<Item = Result<&[T], TooLong>> {
-    let mut rest = prefixes;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let mut used = 0;
-        let count = rest
-            .iter()
-            .take_while(|prefix| {
-                used += prefix.encoded_len();
-                used <= room
-            })
-            .count();
-        if count == 0 {
-            rest = &[];
-            return Some(Err(TooLong));
-        }
-        let (some, more) = rest.split_at(count);
-        rest = more;
-        Some(Ok(some))
-    })
-}
-
-fn message(withdrawn: &[u8], attributes: &[u8], prefixes: &[u8]) -> Bytes {
-    let length = |part: &[u8]| u16::try_from(part.len()).unwrap_or(u16::MAX).to_be_bytes();
-    let mut body = Vec::with_capacity(4 + withdrawn.len() + attributes.len() + prefixes.len());
-    body.extend_from_slice(&length(withdrawn));
-    body.extend_from_slice(withdrawn);
-    body.extend_from_slice(&length(attributes));
-    body.extend_from_slice(attributes);
-    body.extend_from_slice(prefixes);
-    frame::message(MessageType::Update, &body)
+    let mut out = Vec::new();
+    withdraw_one::<Cidr>(family, &[], &mut out);
+    out.into()
 }

@@ -38,10 +38,15 @@ fn sample(peer: u8) -> Sample {
 }
 
 fn run(samples: &[Sample], max: usize) -> Decision {
+    let summaries: Vec<_> = samples
+        .iter()
+        .map(|it| Summary::from(&it.attributes))
+        .collect();
     let candidates: Vec<_> = samples
         .iter()
-        .map(|it| Candidate {
-            attributes: &it.attributes,
+        .zip(&summaries)
+        .map(|(it, summary)| Candidate {
+            attributes: summary,
             source: &it.source,
             path_id: it.path_id,
             long_lived: it.long_lived,

@@ -1,12 +1,12 @@
 //! Writing the attributes of an UPDATE.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crds::net::Family;
 
 use super::{Attributes, code, flag};
 use crate::nexthop::NextHop;
-use crate::wire::nlri::{self, Item};
+use crate::wire::nlri;
 use crate::wire::open::AS_TRANS;
 use crate::wire::{AsPath, Dialect};
 
@@ -91,8 +91,12 @@ pub(in crate::wire) fn encode(
         old_speaker(attributes, out);
     }
     let kind = code::LARGE_COMMUNITIES;
-    let words = attributes.large_communities.iter().flatten();
-    put_list(out, partial(kind), kind, words.map(|it| it.to_be_bytes()));
+    if !attributes.large_communities.is_empty() {
+        put_with(out, partial(kind), kind, |value| {
+            let words = attributes.large_communities.iter().flatten();
+            words.for_each(|word| value.extend_from_slice(&word.to_be_bytes()));
+        });
+    }
     for unknown in &attributes.unknown {
         put(
             out,
@@ -122,58 +126,86 @@ fn old_speaker(attributes: &Attributes, out: &mut Vec<u8>) {
     }
 }
 
-/// Writes MP_REACH_NLRI (RFC 4760 section 3).
-pub(in crate::wire) fn reach<T: Item>(
+/// Writes MP_REACH_NLRI (RFC 4760 section 3) up to its prefixes; the length is right for that many more bytes.
+pub(in crate::wire) fn reach(
     family: Family,
     next_hop: NextHop,
-    prefixes: &[T],
+    prefixes: usize,
     out: &mut Vec<u8>,
 ) {
-    put_with(out, flag::OPTIONAL, code::MP_REACH, |value| {
-        value.extend_from_slice(&nlri::afi(family).to_be_bytes());
-        value.push(nlri::SAFI_UNICAST);
-        match (next_hop.address, next_hop.link_local) {
-            (IpAddr::V4(address), _) => {
-                value.push(4);
-                value.extend_from_slice(&address.octets());
-            }
-            (IpAddr::V6(address), link_local) => {
-                let local = link_local.as_ref().map(Ipv6Addr::octets);
-                value.push(if local.is_some() { 32 } else { 16 });
-                value.extend_from_slice(&address.octets());
-                value.extend(local.into_iter().flatten());
+    let mut value = [0; 37];
+    let [high, low] = nlri::afi(family).to_be_bytes();
+    (value[0], value[1], value[2]) = (high, low, nlri::SAFI_UNICAST);
+    let length = match (next_hop.address, next_hop.link_local) {
+        (IpAddr::V4(address), _) => {
+            value[4..8].copy_from_slice(&address.octets());
+            4
+        }
+        (IpAddr::V6(address), link_local) => {
+            value[4..20].copy_from_slice(&address.octets());
+            match link_local {
+                Some(local) => {
+                    value[20..36].copy_from_slice(&local.octets());
+                    32
+                }
+                None => 16,
             }
         }
-        value.push(0);
-        prefixes.iter().for_each(|prefix| prefix.encode(value));
-    });
+    };
+    value[3] = length;
+    // The reserved byte follows.
+    let fixed = 4 + usize::from(length) + 1;
+    head(out, code::MP_REACH, fixed + prefixes);
+    out.extend_from_slice(&value[..fixed]);
 }
 
-/// Writes MP_UNREACH_NLRI (RFC 4760 section 4).
-pub(in crate::wire) fn unreach<T: Item>(family: Family, prefixes: &[T], out: &mut Vec<u8>) {
-    put_with(out, flag::OPTIONAL, code::MP_UNREACH, |value| {
-        value.extend_from_slice(&nlri::afi(family).to_be_bytes());
-        value.push(nlri::SAFI_UNICAST);
-        prefixes.iter().for_each(|prefix| prefix.encode(value));
-    });
+/// Writes MP_UNREACH_NLRI (RFC 4760 section 4) up to its prefixes; the length is right for that many more bytes.
+pub(in crate::wire) fn unreach(family: Family, prefixes: usize, out: &mut Vec<u8>) {
+    head(out, code::MP_UNREACH, 3 + prefixes);
+    out.extend_from_slice(&nlri::afi(family).to_be_bytes());
+    out.push(nlri::SAFI_UNICAST);
+}
+
+/// Flags, type and length of an attribute that lists prefixes.
+fn head(out: &mut Vec<u8>, kind: u8, length: usize) {
+    match u8::try_from(length) {
+        Ok(length) => out.extend_from_slice(&[flag::OPTIONAL, kind, length]),
+        Err(_) => {
+            let [high, low] = u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes();
+            out.extend_from_slice(&[flag::OPTIONAL | flag::EXTENDED_LENGTH, kind, high, low]);
+        }
+    }
 }
 
 fn put_list<const N: usize>(
     out: &mut Vec<u8>,
     flags: u8,
     kind: u8,
-    items: impl Iterator<Item = [u8; N]>,
+    items: impl ExactSizeIterator<Item = [u8; N]>,
 ) {
-    let value: Vec<u8> = items.flatten().collect();
-    if !value.is_empty() {
-        put(out, flags, kind, &value);
+    if items.len() > 0 {
+        put_with(out, flags, kind, |value| {
+            items.for_each(|item| value.extend_from_slice(&item));
+        });
     }
 }
 
 fn put_with(out: &mut Vec<u8>, flags: u8, kind: u8, write: impl FnOnce(&mut Vec<u8>)) {
-    let mut value = Vec::new();
-    write(&mut value);
-    put(out, flags, kind, &value);
+    let start = out.len();
+    out.extend_from_slice(&[flags, kind, 0]);
+    let value = out.len();
+    write(out);
+    match u8::try_from(out.len() - value) {
+        Ok(length) => out[value - 1] = length,
+        Err(_) => {
+            // More than 65535 bytes never fit into a message; the caller sees the size and refuses.
+            let length = u16::try_from(out.len() - value).unwrap_or(u16::MAX);
+            let length = length.to_be_bytes();
+            out[start] |= flag::EXTENDED_LENGTH;
+            out[value - 1] = length[0];
+            out.insert(value, length[1]);
+        }
+    }
 }
 
 fn put(out: &mut Vec<u8>, flags: u8, kind: u8, value: &[u8]) {

@@ -7,7 +7,7 @@ mod encode;
 use std::fmt;
 use std::net::Ipv4Addr;
 
-use super::AsPath;
+use super::{AsPath, Dialect};
 use crate::nexthop::NextHop;
 
 pub(super) use decode::{Decoded, decode};
@@ -152,6 +152,19 @@ impl Attributes {
             .map(|[a, b, c]| format!("{a}:{b}:{c}"));
         standard.chain(extended).chain(large).collect()
     }
+}
+
+/// Writes everything but the next hop, so that [`unpack`] gives the same again.
+pub(crate) fn pack(attributes: &Attributes, out: &mut Vec<u8>) {
+    encode(attributes, false, Dialect::plain(true), out);
+}
+
+/// What [`pack`] wrote, with that next hop.
+pub(crate) fn unpack(bytes: &[u8], next_hop: NextHop) -> Attributes {
+    let decoded = decode(bytes, Dialect::plain(true)).ok();
+    let attributes = decoded.and_then(|it| it.attributes(next_hop));
+    // What was written is readable.
+    attributes.unwrap_or_else(|| Attributes::new(next_hop))
 }
 
 /// What is done about a bad attribute (RFC 7606 section 2), short of ending the session.
