@@ -15,6 +15,7 @@ pub mod group;
 mod ids;
 mod nexthops;
 mod prefixes;
+mod settle;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,7 +28,8 @@ pub use attributes::{SetId, Sets};
 pub use decide::{Decision, WhyNotBest};
 pub use group::{Groups, Outlet};
 pub use nexthops::LegsId;
-pub use table::{Rib, Settled};
+pub use settle::Settled;
+pub use table::Rib;
 
 /// Who paths come from: a peer for as long as it is configured, or this speaker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

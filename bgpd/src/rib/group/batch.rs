@@ -1,11 +1,13 @@
 //! Paths put together by what they are told with.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use bytes::Bytes;
 use crds::net::{Cidr, Family};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-use super::super::{Best, PrefixId, Rib};
+use super::super::{Best, PrefixId, Rib, SourceId};
 use super::Key;
 use super::chunk::{Messages, Run};
 use crate::policy::export;
@@ -161,4 +163,25 @@ pub(super) fn withdrawals(rib: &Rib, gone: impl Iterator<Item = PrefixId> + Clon
         messages += withdraw_all(family, &prefixes, &mut out);
     }
     (out.into(), messages)
+}
+
+/// Withdrawals for members of whose own paths some have become or ceased to be the best. The others get those of
+/// `gone`, prefixes each with the source of the path it was told with.
+pub(super) fn special(
+    rib: &Rib,
+    gone: &[(PrefixId, SourceId)],
+    own: &[(SourceId, PrefixId)],
+    is_member: impl Fn(SourceId) -> bool,
+) -> BTreeMap<SourceId, Messages> {
+    let sources = gone.iter().map(|(_, from)| *from);
+    let concerned: BTreeSet<SourceId> = sources
+        .chain(own.iter().map(|(member, _)| *member))
+        .filter(|source| is_member(*source))
+        .collect();
+    let messages = |member: SourceId| {
+        let gone = gone.iter().filter(move |(_, from)| *from != member);
+        let own = own.iter().filter(move |(it, _)| *it == member);
+        withdrawals(rib, gone.map(|(id, _)| *id).chain(own.map(|(_, id)| *id)))
+    };
+    concerned.into_iter().map(|it| (it, messages(it))).collect()
 }

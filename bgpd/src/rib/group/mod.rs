@@ -15,6 +15,7 @@
 mod batch;
 mod chunk;
 mod told;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -28,9 +29,10 @@ use super::{Best, PrefixId, Rib, SourceId};
 use crate::policy::export::To;
 use crate::wire::Dialect;
 
-use batch::{Batch, Outcome, withdrawals};
+use batch::{Batch, Outcome, special, withdrawals};
 use chunk::Chunk;
 use told::Told;
+use walk::Walk;
 
 /// All that decides what a peer is told, apart from which paths are its own.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -96,15 +98,6 @@ enum Member {
     /// It has all chunks before that one.
     Following(u64),
     Walking(Walk),
-}
-
-/// How a member differs from its group.
-#[derive(Debug, Default)]
-struct Walk {
-    /// Prefixes of which it has to be told as they are in the group.
-    todo: IdSet,
-    /// Prefixes it may have been told of; their numbers are held.
-    known: IdSet,
 }
 
 impl Groups {
@@ -507,7 +500,7 @@ impl Group {
         }
         let mut chunk = Chunk {
             withdrawals: withdrawals(rib, gone.iter().map(|(id, _)| *id)),
-            special: self.special(rib, &gone, &own),
+            special: special(rib, &gone, &own, |it| self.members.contains_key(&it)),
             announcements: written.bytes,
             runs: written.runs,
             announced: Vec::with_capacity(written.told.len()),
@@ -532,30 +525,6 @@ impl Group {
         }
         self.queued += chunk.size();
         self.queue.push_back(chunk);
-    }
-
-    /// Withdrawals for members of whose own paths some have become or ceased to be the best.
-    fn special(
-        &self,
-        rib: &Rib,
-        gone: &[(PrefixId, SourceId)],
-        own: &[(SourceId, PrefixId)],
-    ) -> BTreeMap<SourceId, (Bytes, usize)> {
-        let concerned: BTreeSet<SourceId> = gone
-            .iter()
-            .map(|(_, from)| *from)
-            .chain(own.iter().map(|(member, _)| *member))
-            .filter(|source| self.members.contains_key(source))
-            .collect();
-        let withdrawals = |member: SourceId| {
-            let gone = gone.iter().filter(move |(_, from)| *from != member);
-            let own = own.iter().filter(move |(it, _)| *it == member);
-            withdrawals(rib, gone.map(|(id, _)| *id).chain(own.map(|(_, id)| *id)))
-        };
-        concerned
-            .into_iter()
-            .map(|member| (member, withdrawals(member)))
-            .collect()
     }
 
     /// Notes what a prefix is told with now.
@@ -607,66 +576,5 @@ impl Group {
         for id in self.dirty {
             rib.release(id);
         }
-    }
-}
-
-impl Walk {
-    /// The group has gone on.
-    fn take_note(&mut self, chunk: &Chunk) {
-        for id in &chunk.announced {
-            self.todo.insert(*id);
-        }
-        for id in &chunk.gone {
-            if self.known.contains(*id) {
-                self.todo.insert(*id);
-            } else {
-                self.todo.remove(*id);
-            }
-        }
-    }
-
-    /// Tells the member of some of the prefixes.
-    fn step(
-        &mut self,
-        member: SourceId,
-        told: &Told,
-        key: &Key,
-        rib: &mut Rib,
-        outlet: &mut impl Outlet,
-    ) {
-        let (mut batch, mut gone) = (Batch::default(), Vec::new());
-        for _ in 0..STEP.0 {
-            if batch.size > STEP.1 {
-                break;
-            }
-            let Some(id) = self.todo.pop_first() else {
-                break;
-            };
-            match told.get(id).filter(|told| told.from != member) {
-                Some(best) => {
-                    let place = batch.place(rib, key, best, id);
-                    batch.add(place, id);
-                    if self.known.insert(id) {
-                        rib.hold(id);
-                    }
-                }
-                None if self.known.contains(id) => gone.push(id),
-                None => {}
-            }
-        }
-        let (bytes, mut messages) = withdrawals(rib, gone.iter().copied());
-        if !bytes.is_empty() {
-            outlet.send(member, bytes);
-        }
-        for id in gone {
-            self.known.remove(id);
-            rib.let_go(id);
-        }
-        let written = batch.write(rib);
-        messages += written.runs.iter().map(|run| run.messages).sum::<usize>();
-        if !written.bytes.is_empty() {
-            outlet.send(member, written.bytes);
-        }
-        outlet.sent(member, messages);
     }
 }
