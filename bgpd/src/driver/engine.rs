@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::bfd::Bfd;
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
 use super::keys::Keys;
@@ -17,7 +18,8 @@ use super::sock::{self, Dial};
 use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
-use crate::config::Config;
+use crate::bfd;
+use crate::config::{Config, PeerKey};
 use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
 /// Events handled before the timer is looked at again.
@@ -41,6 +43,12 @@ pub(crate) struct Start {
 /// The speaker and what carries its outputs out.
 pub(crate) struct Engine {
     speaker: Speaker,
+    /// Started with the first session.
+    bfd: Option<Bfd>,
+    bfd_events: (
+        mpsc::Sender<(PeerKey, bfd::Event)>,
+        mpsc::Receiver<(PeerKey, bfd::Event)>,
+    ),
     events: mpsc::Sender<Event>,
     keys: Arc<Keys>,
     connections: Connections,
@@ -74,6 +82,8 @@ impl Engine {
         info!(source, asn = config.asn, router_id = %config.router_id, peers = config.peers.len(), "starting");
         let mut engine = Self {
             speaker: Speaker::new(config, seed, 0),
+            bfd: None,
+            bfd_events: mpsc::channel(super::bfd::EVENTS),
             connections: Connections::new(events.clone(), Arc::clone(&keys)),
             keys,
             events,
@@ -114,12 +124,20 @@ impl Engine {
                 }
             };
             tokio::select! {
+                // A failure is not to wait for what has queued up.
+                biased;
+                Some((peer, event)) = self.bfd_events.1.recv() => {
+                    self.input(Input::Bfd { peer, event });
+                }
                 count = inbox.recv_many(&mut batch, BATCH) => {
                     anyhow::ensure!(count > 0, "no event can come any more");
                 }
                 () = timer => {}
             }
             for event in batch.drain(..) {
+                while let Ok((peer, event)) = self.bfd_events.1.try_recv() {
+                    self.input(Input::Bfd { peer, event });
+                }
                 self.take(event);
             }
             let now = self.now();
@@ -267,6 +285,10 @@ impl Engine {
             Query::Neighbors(answer) => {
                 let _ = answer.send(status::neighbors(&self.speaker, &self.keys.problems(), now));
             }
+            Query::Bfd(answer) => match &self.bfd {
+                Some(bfd) => bfd.list(answer),
+                None => drop(answer.send(super::bfd::Listing::default())),
+            },
             Query::Routes(query, answer) => {
                 let _ = answer.send(status::routes(&self.speaker, &query, now));
             }
@@ -312,6 +334,17 @@ impl Engine {
         self.input(Input::Tcp(conn, TcpEvent::Closed { reason }));
     }
 
+    /// BFD, which is started when it is first needed.
+    fn bfd(&mut self) -> Option<&Bfd> {
+        if self.bfd.is_none() {
+            match Bfd::start(seed(), self.bfd_events.0.clone()) {
+                Ok(bfd) => self.bfd = Some(bfd),
+                Err(e) => error!(error = format!("{e:#}"), "there is no BFD"),
+            }
+        }
+        self.bfd.as_ref()
+    }
+
     fn carry_out(&mut self, outputs: Vec<Output>) {
         for output in outputs {
             match output {
@@ -344,6 +377,16 @@ impl Engine {
                 Output::BestComplete => {
                     info!("the best routes are complete");
                     self.fib.complete();
+                }
+                Output::BfdStart { peer, settings } => {
+                    if let Some(bfd) = self.bfd() {
+                        bfd.watch(peer, settings);
+                    }
+                }
+                Output::BfdStop { peer } => {
+                    if let Some(bfd) = &self.bfd {
+                        bfd.forget(peer);
+                    }
                 }
                 Output::Event(event) => log(&event),
             }
@@ -405,6 +448,11 @@ fn log(event: &SpeakerEvent) {
             warn!(%peer, %prefix, "route not announced: its attributes do not fit into a message");
         }
         SpeakerEvent::EndOfRib { peer, family } => info!(%peer, %family, "End-of-RIB received"),
+        SpeakerEvent::Bfd { peer, event } => match event {
+            bfd::Event::Up => info!(%peer, "BFD session up"),
+            bfd::Event::Down { diagnostic, .. } => warn!(%peer, %diagnostic, "BFD session down"),
+            bfd::Event::AdminDown => info!(%peer, "BFD session ended by the peer"),
+        },
         SpeakerEvent::DataplaneOverdue => {
             warn!("felix sent no report in time: sessions start without it")
         }

@@ -16,7 +16,9 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Event;
+use super::bfd::Listing;
 use super::fib::{Fib, Step};
+use super::status;
 use crate::config::OriginKind;
 use crate::speaker::{DataplaneReport, Leg};
 
@@ -64,6 +66,7 @@ pub(crate) enum Said {
 pub(crate) enum Query {
     Speaker(oneshot::Sender<v1::Speaker>),
     Neighbors(oneshot::Sender<Vec<v1::Neighbor>>),
+    Bfd(oneshot::Sender<Listing>),
     Routes(RouteQuery, oneshot::Sender<Vec<v1::Route>>),
 }
 
@@ -356,6 +359,14 @@ impl BgpStatus for Service {
     ) -> Result<Response<v1::ListNeighborsResponse>, Status> {
         let neighbors = self.ask(Query::Neighbors).await?;
         Ok(Response::new(v1::ListNeighborsResponse { neighbors }))
+    }
+
+    async fn list_bfd_sessions(
+        &self,
+        _: Request<v1::ListBfdSessionsRequest>,
+    ) -> Result<Response<v1::ListBfdSessionsResponse>, Status> {
+        let listing = self.ask(Query::Bfd).await?;
+        Ok(Response::new(status::bfd_sessions(&listing)))
     }
 
     async fn list_routes(

@@ -11,6 +11,7 @@
 //! One task, the engine, owns the speaker; the others turn what happens into events for it.
 
 mod accepted;
+mod bfd;
 mod engine;
 mod fib;
 mod grpc;

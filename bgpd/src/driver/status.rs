@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use api::v1;
 use crds::net::{Cidr, Family};
 
+use super::bfd::Listing;
 use super::grpc::{NeighborQuery, RouteQuery};
 use crate::Millis;
+use crate::bfd;
 use crate::speaker::{FamilyCount, NeighborInfo, PeerKey, RouteFilter, RouteInfo, Speaker};
 
 /// What the driver knows beside the speaker.
@@ -74,6 +76,47 @@ fn neighbor(info: NeighborInfo, keys: &BTreeMap<Cidr, String>) -> v1::Neighbor {
         messages_received: info.messages_received,
         messages_sent: info.messages_sent,
         capabilities: info.capabilities,
+        bfd: info
+            .bfd
+            .map(|it| it.state().to_string())
+            .unwrap_or_default(),
+    }
+}
+
+pub(crate) fn bfd_sessions(listing: &Listing) -> v1::ListBfdSessionsResponse {
+    let refused = listing.refused.iter();
+    v1::ListBfdSessionsResponse {
+        sessions: listing.sessions.iter().map(bfd_session).collect(),
+        refused: refused
+            .map(|(reason, count)| (reason.to_string(), *count))
+            .collect(),
+        problem: listing.problem.clone(),
+    }
+}
+
+fn bfd_session(info: &bfd::Info) -> v1::BfdSession {
+    let settings = &info.settings;
+    v1::BfdSession {
+        peer: info.peer.to_string(),
+        remote: settings.remote.to_string(),
+        local: settings.local.map(|it| it.to_string()).unwrap_or_default(),
+        interface: match &settings.path {
+            bfd::Path::SingleHop { interface, .. } => interface.clone(),
+            bfd::Path::Multihop { .. } => String::new(),
+        },
+        state: info.state.to_string(),
+        state_millis: info.age / 1000,
+        diagnostic: info.diagnostic.to_string(),
+        remote_state: info.remote_state.to_string(),
+        remote_diagnostic: info.remote_diagnostic.to_string(),
+        discriminator: info.discriminator,
+        remote_discriminator: info.remote_discriminator,
+        transmit_micros: info.transmit_interval,
+        detection_micros: info.detection_time,
+        received: info.counts.received,
+        sent: info.counts.sent,
+        up_count: info.counts.up,
+        failed_count: info.counts.failed,
     }
 }
 

@@ -53,6 +53,10 @@ pub enum DownReason {
     ConnectFailed(String),
     /// The connection broke; empty: the peer closed it.
     Closed(String),
+    /// The interface of that name went down.
+    LinkDown(String),
+    /// BFD says that the way to the peer is gone; nothing was sent, so that routes are kept on both sides.
+    BfdDown,
 }
 
 impl fmt::Display for DownReason {
@@ -63,6 +67,8 @@ impl fmt::Display for DownReason {
             Self::ConnectFailed(why) => write!(f, "connection failed: {why}"),
             Self::Closed(why) if why.is_empty() => f.write_str("closed by the peer"),
             Self::Closed(why) => write!(f, "connection lost: {why}"),
+            Self::BfdDown => f.write_str("BFD session down"),
+            Self::LinkDown(name) => write!(f, "interface {name} is down"),
         }
     }
 }

@@ -275,6 +275,18 @@ impl Session {
         self.show(now);
     }
 
+    /// Nothing gets through to the peer any more: an established session ends for that reason, with its NOTIFICATION or
+    /// without a word.
+    pub fn path_lost(&mut self, reason: DownReason, now: Millis, out: &mut Vec<Action>) {
+        let established = |conn: &Connection| conn.state() == State::Established;
+        if let Some(index) = self.connections.iter().position(established) {
+            let conn = self.connections.remove(index);
+            self.farewell(&conn, reason.clone(), out);
+            self.recover(&conn, &reason, now);
+        }
+        self.show(now);
+    }
+
     /// Bytes have arrived.
     pub fn bytes(&mut self, id: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<Action>) {
         if let Some(conn) = self.connection(id) {

@@ -211,7 +211,8 @@ impl Table {
         })
     }
 
-    fn is_up(&self, ifindex: u32) -> bool {
+    /// Whether the interface can carry packets.
+    pub fn is_up(&self, ifindex: u32) -> bool {
         self.links.get(&ifindex).is_some_and(|link| link.up)
     }
 }

@@ -49,6 +49,7 @@ impl Speaker {
             }
         }
         self.assign_ranges();
+        self.watch_all();
         self.reach_again(now, out);
         if old.router_id != self.config.router_id {
             self.rib
@@ -86,6 +87,7 @@ impl Speaker {
         let first_conn = u64::from(id.0) << 32;
         let session = Session::new(settings, self.jitter.next_u64(), first_conn, now);
         self.unstarted.push(peer.key.clone());
+        self.rewatch.insert(peer.key.clone());
         self.peers.insert(
             peer.key.clone(),
             PeerState {

@@ -102,6 +102,7 @@ impl Speaker {
         };
         if self.peers.get(key).is_some_and(is_gone) {
             self.peers.remove(key);
+            self.rewatch.insert(key.clone());
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
+mod bfd;
 mod configure;
 mod drain;
 mod dynamic;
@@ -20,8 +21,8 @@ pub use crate::config::PeerKey;
 pub use drain::DrainRequest;
 pub use learn::REFUSED_KEPT;
 pub use types::{
-    ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo, Output,
-    RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
+    BfdInfo, ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo,
+    Output, RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
 };
 
 use crate::Millis;
@@ -67,6 +68,9 @@ pub struct Speaker {
     origins: Origins,
     drains: Drains,
     startup: Startup,
+    /// BFD sessions that were asked for, and the peers whose session may have to be another one.
+    watched: BTreeMap<PeerKey, bfd::Watched>,
+    rewatch: BTreeSet<PeerKey>,
 }
 
 /// A connection that has not been closed by either side.
@@ -100,6 +104,8 @@ impl Speaker {
             origins: Origins::default(),
             drains: Drains::default(),
             startup: Startup::new(now),
+            watched: BTreeMap::new(),
+            rewatch: BTreeSet::new(),
             config,
         };
         // Without sessions nothing is said to anybody.
@@ -140,9 +146,11 @@ impl Speaker {
                 }
             }
             Input::Kernel(changes) => self.kernel(changes, now, &mut out),
+            Input::Bfd { peer, event } => self.bfd(&peer, event, now, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
         self.start_sessions(now, &mut out);
+        self.watch(now, &mut out);
         self.settle(now, &mut out);
         out
     }
@@ -278,6 +286,7 @@ impl Speaker {
         let Some(dialect) = peer.session.negotiated().map(|it| it.dialect) else {
             return;
         };
+        self.rewatch.insert(key.clone());
         self.rib.set_source(peer.id, source);
         self.established.insert(peer.id, (key.clone(), conn));
         self.unfinished.insert(peer.id);
@@ -407,6 +416,7 @@ impl Speaker {
 
     fn kernel(&mut self, changes: Vec<Change>, now: Millis, out: &mut Vec<Output>) {
         let (mut changed, mut own) = (false, false);
+        let cut_off = self.cut_off(&changes);
         for change in changes {
             // Addresses go with their interface.
             let of_addresses = matches!(
@@ -420,6 +430,12 @@ impl Speaker {
         if !changed {
             return;
         }
+        for (key, interface) in cut_off {
+            self.with_session(&key, now, out, |session, actions| {
+                session.path_lost(DownReason::LinkDown(interface), now, actions);
+            });
+        }
+        self.watch_all();
         let keys: Vec<PeerKey> = self.peers.keys().cloned().collect();
         for key in keys {
             self.reconsider(&key);

@@ -124,7 +124,11 @@ impl PeerState {
 }
 
 /// The interface a session runs over: that of a link-local end, or that of the own address.
-fn session_interface(table: &Table, local: SocketAddr, remote: SocketAddr) -> Option<u32> {
+pub(super) fn session_interface(
+    table: &Table,
+    local: SocketAddr,
+    remote: SocketAddr,
+) -> Option<u32> {
     for end in [remote, local] {
         if let SocketAddr::V6(v6) = end
             && v6.scope_id() != 0

@@ -30,7 +30,10 @@ impl Speaker {
     pub fn neighbors(&self, now: Millis) -> Vec<NeighborInfo> {
         self.peers
             .iter()
-            .map(|(key, peer)| neighbor(key, peer, (&self.rib, &self.groups), now))
+            .map(|(key, peer)| NeighborInfo {
+                bfd: self.watched.get(key).map(|it| it.info(now)),
+                ..neighbor(key, peer, (&self.rib, &self.groups), now)
+            })
             .collect()
     }
 
@@ -154,6 +157,7 @@ fn neighbor(
         hindrance: peer.hindrance.clone(),
         messages_received,
         messages_sent,
+        bfd: None,
         capabilities: negotiated.map_or_else(Vec::new, |it| {
             it.capabilities.iter().map(ToString::to_string).collect()
         }),

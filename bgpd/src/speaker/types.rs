@@ -8,6 +8,7 @@ use crds::net::{Cidr, Family};
 use serde::{Deserialize, Serialize};
 
 use crate::Millis;
+use crate::bfd;
 use crate::config::{Config, OriginKind, PeerKey};
 use crate::fsm::{DownReason, State};
 use crate::nexthop;
@@ -68,6 +69,13 @@ pub enum Input {
     OriginsComplete,
     /// Changes of interfaces, addresses, kernel routes; together, so that they are judged once.
     Kernel(Vec<nexthop::Change>),
+    /// Something happened to a BFD session that [`Output::BfdStart`] asked for.
+    Bfd {
+        /// Whose it is.
+        peer: PeerKey,
+        /// What.
+        event: bfd::Event,
+    },
     /// Time has passed: [`next_timeout`](super::Speaker::next_timeout) is due.
     Tick,
 }
@@ -160,6 +168,18 @@ pub enum Output {
     },
     /// Every best path known after the start has been said. Said once.
     BestComplete,
+    /// Watch the way to a peer by BFD, or watch it otherwise from now on.
+    BfdStart {
+        /// Whom.
+        peer: PeerKey,
+        /// How.
+        settings: bfd::Settings,
+    },
+    /// Do not watch it any more.
+    BfdStop {
+        /// Whom.
+        peer: PeerKey,
+    },
     /// For the log.
     Event(SpeakerEvent),
 }
@@ -265,6 +285,13 @@ pub enum SpeakerEvent {
         /// For which family.
         family: Family,
     },
+    /// Something happened to a peer's BFD session.
+    Bfd {
+        /// Whose it is.
+        peer: PeerKey,
+        /// What.
+        event: bfd::Event,
+    },
     /// No report came from felix in time; sessions start without.
     DataplaneOverdue,
     /// Not every peer sent its End-of-RIB in time; the best paths are said to be complete without.
@@ -332,8 +359,30 @@ pub struct NeighborInfo {
     pub messages_received: u64,
     /// BGP messages to it.
     pub messages_sent: u64,
+    /// Its BFD session, when it has one.
+    pub bfd: Option<BfdInfo>,
     /// Capabilities it announced.
     pub capabilities: Vec<String>,
+}
+
+/// A peer's BFD session, as far as the speaker knows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct BfdInfo {
+    /// What was last heard of it; None: it has not been up yet.
+    pub last: Option<bfd::Event>,
+    /// How long ago that was, or how long it has been waited for.
+    pub state_millis: Millis,
+}
+
+impl BfdInfo {
+    /// Its state in a word.
+    pub fn state(&self) -> bfd::State {
+        match self.last {
+            Some(bfd::Event::Up) => bfd::State::Up,
+            Some(bfd::Event::AdminDown) => bfd::State::AdminDown,
+            Some(bfd::Event::Down { .. }) | None => bfd::State::Down,
+        }
+    }
 }
 
 /// Routes of one family exchanged with a peer.

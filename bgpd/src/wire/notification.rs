@@ -94,6 +94,8 @@ pub enum Cease {
     OtherChange = 6,
     /// The other of two connections is kept.
     Collision = 7,
+    /// BFD says that the way to the peer is gone (RFC 9384).
+    BfdDown = 10,
     /// There is no room for one more.
     OutOfResources = 8,
 }
@@ -251,6 +253,7 @@ impl Notification {
             (6, 7) => ("Cease", "connection collision resolution"),
             (6, 8) => ("Cease", "out of resources"),
             (6, 9) => ("Cease", "hard reset"),
+            (6, 10) => ("Cease", "BFD down"),
             (6, _) => ("Cease", ""),
             (7, _) => ("ROUTE-REFRESH message error", ""),
             _ => ("unknown error", ""),

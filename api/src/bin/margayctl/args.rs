@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   margayctl status                          is this node well?
   margayctl bgp neighbors                   sessions, and what was exchanged
+  margayctl bgp bfd                         BFD sessions, and how fast they see a failure
   margayctl bgp routes 10.244.0.0/26        every path to a prefix, and why it is (not) the best
   margayctl bgp routes 10.244.0.7           the same for the prefixes that contain an address
   margayctl bgp routes --neighbor 192.0.2.1 what one neighbour sent
@@ -81,6 +82,8 @@ pub(crate) enum Bgp {
     /// Sessions: state, routes exchanged, last error
     #[command(visible_alias = "neighbours")]
     Neighbors,
+    /// BFD sessions: state, intervals, what was dropped
+    Bfd,
     /// Paths: which is best, and why the others are not
     Routes {
         /// Prefix (10.244.0.0/26: exactly that one) or address (the prefixes that contain it)

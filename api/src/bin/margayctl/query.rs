@@ -52,6 +52,15 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
                 view::neighbors(&answer.neighbors, wide, screen)
             })
         }
+        Command::Bgp(Bgp::Bfd) => {
+            let answer = bgpd(global)
+                .await?
+                .list_bfd_sessions(v1::ListBfdSessionsRequest {})
+                .await
+                .map_err(Error::call(Daemon::Bgpd))?
+                .into_inner();
+            print(global, &answer, || view::bfd(&answer, wide, screen))
+        }
         Command::Bgp(Bgp::Routes { prefix, neighbor }) => {
             let request = v1::ListRoutesRequest {
                 prefix: prefix.clone().unwrap_or_default(),

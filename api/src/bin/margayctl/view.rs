@@ -114,6 +114,7 @@ pub(crate) fn neighbors(neighbors: &[v1::Neighbor], wide: bool, screen: Screen) 
             "UPS",
             "MSGS-IN",
             "MSGS-OUT",
+            "BFD",
             "CAPABILITIES",
         ]);
     }
@@ -150,6 +151,7 @@ pub(crate) fn neighbors(neighbors: &[v1::Neighbor], wide: bool, screen: Screen) 
                 nbr.established_count.into(),
                 nbr.messages_received.into(),
                 nbr.messages_sent.into(),
+                nbr.bfd.as_str().into(),
                 nbr.capabilities.join(",").into(),
             ]);
         }
@@ -161,6 +163,89 @@ pub(crate) fn neighbors(neighbors: &[v1::Neighbor], wide: bool, screen: Screen) 
         table.row(row);
     }
     table.render(screen)
+}
+
+pub(crate) fn bfd(answer: &v1::ListBfdSessionsResponse, wide: bool, screen: Screen) -> String {
+    let mut text = String::new();
+    if !answer.problem.is_empty() {
+        text += &screen.paint(&answer.problem, Tone::Bad);
+        text.push('\n');
+    }
+    if answer.sessions.is_empty() {
+        return text + "no BFD session: no peer is configured with BFD\n";
+    }
+    let mut heading = vec![
+        "PEER",
+        "INTERFACE",
+        "STATE",
+        "SINCE",
+        "SEND",
+        "DETECT",
+        "UPS",
+        "FAILED",
+    ];
+    if wide {
+        heading.extend([
+            "LOCAL",
+            "DISCR",
+            "PEER-DISCR",
+            "IN",
+            "OUT",
+            "DIAGNOSTIC",
+            "PEER-STATE",
+        ]);
+    }
+    heading.push("PEER-DIAGNOSTIC");
+    let mut table = Table::new(&heading);
+    for session in &answer.sessions {
+        let tone = match session.state.as_str() {
+            "Up" => Tone::Good,
+            "Init" => Tone::Warn,
+            _ => Tone::Bad,
+        };
+        let mut row: Vec<Cell> = vec![
+            session.peer.as_str().into(),
+            session.interface.as_str().into(),
+            Cell::toned(session.state.as_str(), tone),
+            duration(session.state_millis / 1000).into(),
+            millis(session.transmit_micros.into()),
+            millis(session.detection_micros),
+            session.up_count.into(),
+            session.failed_count.into(),
+        ];
+        if wide {
+            row.extend([
+                session.local.as_str().into(),
+                session.discriminator.into(),
+                session.remote_discriminator.into(),
+                session.received.into(),
+                session.sent.into(),
+                session.diagnostic.as_str().into(),
+                session.remote_state.as_str().into(),
+            ]);
+        }
+        row.push(session.remote_diagnostic.as_str().into());
+        table.row(row);
+    }
+    text += &table.render(screen);
+    if !answer.refused.is_empty() {
+        let mut refused: Vec<_> = answer.refused.iter().collect();
+        refused.sort();
+        let refused = refused.iter().map(|(why, count)| format!("{why} {count}"));
+        text += &format!(
+            "packets dropped: {}\n",
+            refused.collect::<Vec<_>>().join(", ")
+        );
+    }
+    text
+}
+
+/// `300ms`; empty for none.
+fn millis(micros: u64) -> Cell {
+    match micros {
+        0 => Cell::default(),
+        _ => format!("{}ms", micros.div_ceil(1000)).into(),
+    }
 }
 
 /// `4:12 6:3`; only negotiated families.
