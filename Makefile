@@ -4,8 +4,8 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := target/tools
 BINARIES := lab margayctl margay-felix margay-bgpd margay apiserver
-APT := bird2 conntrack iproute2 iputils-ping nftables procps python3-venv
-BGP_APT := frr gobgpd
+APT := bird2 conntrack frr iproute2 iputils-ping nftables procps python3-venv
+BGP_APT := gobgpd
 KUBECTL_VERSION := 1.37.1
 DENY_VERSION := 0.20.2
 

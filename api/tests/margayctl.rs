@@ -41,6 +41,26 @@ impl BgpStatus for Speaker {
         }))
     }
 
+    async fn list_bfd_sessions(
+        &self,
+        _: Request<v1::ListBfdSessionsRequest>,
+    ) -> Result<Response<v1::ListBfdSessionsResponse>, Status> {
+        Ok(Response::new(v1::ListBfdSessionsResponse {
+            sessions: vec![v1::BfdSession {
+                peer: "192.0.2.1".into(),
+                interface: "eth0".into(),
+                state: "Up".into(),
+                state_millis: 65_000,
+                transmit_micros: 300_000,
+                detection_micros: 900_000,
+                up_count: 1,
+                ..Default::default()
+            }],
+            refused: [("time to live".to_owned(), 7)].into(),
+            problem: String::new(),
+        }))
+    }
+
     async fn list_routes(
         &self,
         request: Request<v1::ListRoutesRequest>,
@@ -149,6 +169,15 @@ fn prints_tables_and_documents() {
         stdout(&table)
     );
     assert!(!stdout(&table).contains('\x1b'), "a pipe gets no colours");
+
+    let bfd = margayctl(tmp.path(), &["bgp", "bfd"]);
+    assert_eq!(bfd.status.code(), Some(0), "{}", stderr(&bfd));
+    assert!(
+        stdout(&bfd).contains("eth0       Up     1m05s  300ms  900ms   1    0"),
+        "{}",
+        stdout(&bfd)
+    );
+    assert!(stdout(&bfd).ends_with("packets dropped: time to live 7\n"));
 
     let json = margayctl(
         tmp.path(),

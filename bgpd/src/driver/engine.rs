@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
-use super::bfd::Bfd;
+use super::bfd::{Bfd, Verdict};
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
 use super::keys::Keys;
@@ -19,7 +19,7 @@ use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
 use crate::bfd;
-use crate::config::{Config, PeerKey};
+use crate::config::Config;
 use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
 /// Events handled before the timer is looked at again.
@@ -45,10 +45,7 @@ pub(crate) struct Engine {
     speaker: Speaker,
     /// Started with the first session.
     bfd: Option<Bfd>,
-    bfd_events: (
-        mpsc::Sender<(PeerKey, bfd::Event)>,
-        mpsc::Receiver<(PeerKey, bfd::Event)>,
-    ),
+    bfd_events: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
     events: mpsc::Sender<Event>,
     keys: Arc<Keys>,
     connections: Connections,

@@ -252,6 +252,8 @@ impl Net {
                 ));
             }
             Output::Event(event) => self.nodes[node].events.push(event),
+            // What BFD would say is given as an input.
+            Output::BfdStart { .. } | Output::BfdStop { .. } => {}
         }
     }
 

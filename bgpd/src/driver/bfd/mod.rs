@@ -49,6 +49,9 @@ const RETRY: Micros = 1_000_000;
 /// Events that found no place are tried again that often.
 const UNSAID_RETRY: Micros = 10_000;
 
+/// What BFD says of a peer.
+pub(crate) type Verdict = (PeerKey, Event);
+
 /// What the monitor has, for people.
 #[derive(Debug, Default)]
 pub(crate) struct Listing {
@@ -75,7 +78,7 @@ pub(crate) struct Bfd {
 
 impl Bfd {
     /// Starts the thread. Events go to `events`.
-    pub(crate) fn start(seed: u64, events: mpsc::Sender<(PeerKey, Event)>) -> anyhow::Result<Self> {
+    pub(crate) fn start(seed: u64, events: mpsc::Sender<Verdict>) -> anyhow::Result<Self> {
         let (wake, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
@@ -159,7 +162,7 @@ struct Worker {
     started: Instant,
     inbox: Receiver<Command>,
     woken: UnixStream,
-    events: mpsc::Sender<(PeerKey, Event)>,
+    events: mpsc::Sender<Verdict>,
     unsaid: BTreeMap<PeerKey, VecDeque<Event>>,
     listeners: BTreeMap<Kind, Option<Listener>>,
     sessions: BTreeMap<u32, Session>,
