@@ -17,7 +17,7 @@ const HOLD: u16 = 240;
 /// Between two KEEPALIVEs of ours.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Before a refused connection is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(2);
 /// Read and written at once.
 const CHUNK: usize = 256 << 10;
 const EVENTS: usize = 128;
@@ -34,6 +34,28 @@ pub(crate) struct End {
     pub(crate) restart: bool,
 }
 
+impl End {
+    /// Connects from its address; `None` while nobody listens.
+    pub(crate) fn connect(&self) -> Result<Option<TcpStream>> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
+        let local: SocketAddr = SocketAddrV4::new(self.address, 0).into();
+        socket
+            .bind(&local.into())
+            .with_context(|| format!("bind to {}", self.address))?;
+        let remote: SocketAddr = SocketAddrV4::new(self.to, PORT).into();
+        let connected = socket.connect(&remote.into()).is_ok();
+        Ok(connected.then(|| TcpStream::from(socket)))
+    }
+
+    /// What it says first.
+    pub(crate) fn open(&self) -> Vec<u8> {
+        wire::open(self.asn, HOLD, self.address, self.restart)
+    }
+}
+
+/// What a peer says as soon as its session is there.
+pub(crate) type Greeting = Arc<[u8]>;
+
 /// One session's end.
 #[derive(Debug)]
 pub(crate) struct Peer {
@@ -49,6 +71,8 @@ pub(crate) struct Peer {
     pub(crate) count: Count,
     /// Sessions that ended.
     pub(crate) lost: usize,
+    /// Sessions that were there.
+    pub(crate) made: usize,
     /// Why the last one ended.
     pub(crate) why: String,
 }
@@ -79,6 +103,7 @@ impl Ends {
             established: false,
             count: Count::new(space),
             lost: 0,
+            made: 0,
             why: String::new(),
         });
         Ok(Self {
@@ -98,6 +123,36 @@ impl Ends {
         });
         self.reconnect = false;
         up
+    }
+
+    /// Connects all again, whenever they are lost, until `done`; each says its greeting once its session is there.
+    pub(crate) fn greet_until(
+        &mut self,
+        greetings: &[Greeting],
+        patience: Duration,
+        mut done: impl FnMut(&[Peer]) -> bool,
+    ) -> Result<Instant> {
+        let deadline = Instant::now() + patience;
+        let mut greeted: Vec<usize> = self.peers.iter().map(|peer| peer.made).collect();
+        self.reconnect = true;
+        loop {
+            for (index, greeting) in greetings.iter().enumerate() {
+                if self.peers[index].made > greeted[index] {
+                    greeted[index] = self.peers[index].made;
+                    self.send(index, Arc::clone(greeting))?;
+                }
+            }
+            let now = Instant::now();
+            if done(&self.peers) {
+                self.reconnect = false;
+                self.peers.iter_mut().for_each(|peer| peer.lost = 0);
+                return Ok(now);
+            }
+            if now > deadline {
+                bail!("waited {} s for what follows a restart", patience.as_secs());
+            }
+            self.turn(deadline)?;
+        }
     }
 
     /// Sends bytes to a peer, as far as they go at once; the rest goes while waiting.
@@ -191,23 +246,14 @@ impl Ends {
     fn connect(&mut self, index: usize) -> Result<()> {
         let peer = &mut self.peers[index];
         peer.again = Instant::now() + RETRY;
-        let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None)?;
-        let local: SocketAddr = SocketAddrV4::new(peer.end.address, 0).into();
-        socket
-            .bind(&local.into())
-            .with_context(|| format!("bind to {}", peer.end.address))?;
-        let remote: SocketAddr = SocketAddrV4::new(peer.end.to, PORT).into();
-        if socket.connect(&remote.into()).is_err() {
-            // It does not listen yet.
+        let Some(stream) = peer.end.connect()? else {
             return Ok(());
-        }
-        socket.set_nonblocking(true)?;
-        socket.set_tcp_nodelay(true)?;
-        let stream = TcpStream::from(socket);
+        };
+        stream.set_nonblocking(true)?;
+        stream.set_nodelay(true)?;
         self.epoll.add(&stream, interest(index, false)?)?;
         peer.stream = Some(stream);
-        let end = peer.end;
-        let open = wire::open(end.asn, HOLD, end.address, end.restart);
+        let open = peer.end.open();
         self.send(index, open.into())
     }
 
@@ -285,6 +331,7 @@ impl Ends {
             peer.lost += 1;
         }
         why.clone_into(&mut peer.why);
+        peer.count.clear();
     }
 }
 
@@ -304,7 +351,10 @@ impl Peer {
             match kind {
                 wire::UPDATE => self.count.update(body).map_err(broken)?,
                 wire::OPEN => answers += 1,
-                wire::KEEPALIVE => self.established = true,
+                wire::KEEPALIVE => {
+                    self.made += usize::from(!self.established);
+                    self.established = true;
+                }
                 wire::NOTIFICATION => return Err(format!("NOTIFICATION {body:?}")),
                 _ => {}
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::rows::{Part, Rival, Row, Work};
+use super::rows::{Kind, Part, Rival, Row, Work};
 use super::run::{Seen, Took};
 use super::speakers::Speaker;
 use super::weather::FOREIGN_MAX;
@@ -84,7 +84,8 @@ struct Cell {
 }
 
 impl Cell {
-    fn new(runs: &Runs, part: Part) -> Self {
+    fn new(runs: &Runs, kind: Kind, part: Part) -> Self {
+        let unit = Unit::of(kind, part);
         let foreign = |seen: &Seen| match part {
             Part::Load => Some(seen.load.foreign),
             Part::Ping => seen.ping.map(|(_, foreign)| foreign),
@@ -116,9 +117,13 @@ impl Cell {
             used: used.len(),
             runs: all.len(),
             failed: runs.failed.len(),
-            time: figure(&|seen| match part {
-                Part::Ping => seen.ping.map(|(time, _)| time.as_secs_f64() * 1e3),
-                _ => took(seen).map(|t| t.time.as_secs_f64()),
+            time: figure(&|seen| match (part, unit) {
+                (Part::Ping, _) => seen.ping.map(|(time, _)| time.as_secs_f64() * 1e3),
+                (_, Unit::Share) => {
+                    took(seen).map(|t| t.cpu.as_secs_f64() / t.time.as_secs_f64() * 100.0)
+                }
+                (_, Unit::Millis) => took(seen).map(|t| t.time.as_secs_f64() * 1e3),
+                (_, Unit::Seconds) => took(seen).map(|t| t.time.as_secs_f64()),
             }),
             cpu: figure(&|seen| took(seen).map(|t| t.cpu.as_secs_f64())),
             rss: figure(&|seen| loads.then_some(seen.rss)),
@@ -131,6 +136,25 @@ impl Cell {
     /// What ratios are made of.
     fn medians(&self) -> [Option<f64>; 3] {
         [self.time, self.cpu, self.rss].map(|f| f.map(|f| f.median))
+    }
+}
+
+/// Of what is in the column of times.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    Seconds,
+    Millis,
+    /// CPU in percent of a core.
+    Share,
+}
+
+impl Unit {
+    const fn of(kind: Kind, part: Part) -> Self {
+        match (kind, part) {
+            (Kind::Idle, _) => Self::Share,
+            (Kind::Start | Kind::Restart, _) | (_, Part::Ping) => Self::Millis,
+            _ => Self::Seconds,
+        }
     }
 }
 
@@ -149,7 +173,7 @@ impl<'a> Line<'a> {
                 let work = works.iter().find(|work| work.name == row.work)?;
                 let cells = Speaker::ALL.iter().filter_map(|speaker| {
                     let runs = results.get(&(work.name, *speaker))?;
-                    Some((*speaker, Cell::new(runs, row.part)))
+                    Some((*speaker, Cell::new(runs, work.kind, row.part)))
                 });
                 Some(Self {
                     row: *row,
@@ -176,7 +200,7 @@ impl<'a> Line<'a> {
             let floors = [floor, 0.0, 0.0];
             for (i, ratio) in ratios.iter_mut().enumerate() {
                 if let (Some(a), Some(b)) = (cell.medians()[i], rival[i]) {
-                    *ratio = (b > floors[i]).then(|| (a - floors[i]) / (b - floors[i]));
+                    *ratio = (b > floors[i]).then(|| (a - floors[i]).max(0.0) / (b - floors[i]));
                 }
             }
         }
@@ -204,7 +228,7 @@ impl<'a> Line<'a> {
 /// The table.
 pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
     let mut text = format!(
-        "{:<13}{:<12}{:>5}  {:<19}{:<19}{:<17}{:>6}{:>6}  {:<18}\n",
+        "{:<13}{:<12}{:>5}  {:<22}{:<18}{:<17}{:>6}{:>6}  {:<18}\n",
         "row",
         "speaker",
         "runs",
@@ -213,7 +237,7 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
         "RSS, MiB",
         "extra%",
         "busy%",
-        "time, CPU, RSS : rival"
+        "time CPU RSS:rival"
     );
     for line in Line::all(rows, works, results) {
         text += &"-".repeat(119);
@@ -231,10 +255,11 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
             let short = |figure: Option<Figure>, places: usize| {
                 figure.map_or_else(|| "-".to_owned(), |f| format!("{:.places$}", f.median))
             };
-            let unit = if line.row.part == Part::Ping && cell.time.is_some() {
-                " ms"
-            } else {
-                ""
+            let unit = match Unit::of(line.work.kind, line.row.part) {
+                Unit::Seconds => "",
+                _ if cell.time.is_none() => "",
+                Unit::Millis => " ms",
+                Unit::Share => " %",
             };
             let time = show(cell.time) + unit;
             let head = format!("{name:<13}{:<12}", speaker.name());
@@ -250,7 +275,7 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
                 _ => line.ratios(cell).map(times).join(" "),
             };
             let out = format!(
-                "{head}{:>5}  {:<19}{:<19}{:<17}{:>6}{:>6}  {ratios}",
+                "{head}{:>5}  {:<22}{:<18}{:<17}{:>6}{:>6}  {ratios}",
                 runs + mark,
                 time,
                 show(cell.cpu),
@@ -262,7 +287,7 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
             text.push('\n');
             if *speaker == Speaker::Margay && line.row.target.iter().any(Option::is_some) {
                 let aimed = line.row.target.map(times).join(" ");
-                text += &format!("{:>101}{aimed} aimed at\n", "");
+                text += &format!("{:>103}{aimed} aimed at\n", "");
             }
             if cell.failed > 0 {
                 let why = cell.why.as_deref().unwrap_or_default();
@@ -286,9 +311,10 @@ pub(crate) fn json(rows: &[Row], works: &[Work], results: &Results) -> Value {
     let rows = lines.iter().map(|line| {
         let speakers = line.cells.iter().map(|(speaker, cell)| {
             let figure = |f: Option<Figure>| f.map_or(Value::Null, Figure::json);
-            let time = match line.row.part {
-                Part::Ping => "milliseconds",
-                _ => "seconds",
+            let time = match Unit::of(line.work.kind, line.row.part) {
+                Unit::Seconds => "seconds",
+                Unit::Millis => "milliseconds",
+                Unit::Share => "percentOfCore",
             };
             json!({
                 "speaker": speaker.name(),

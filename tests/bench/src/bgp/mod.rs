@@ -29,6 +29,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use clap::ValueEnum;
 use figures::{Results, Runs};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use run::{Prepared, Seen};
 use speakers::Speaker;
 
@@ -69,6 +70,8 @@ enum Output {
 }
 
 const RUNS: u32 = 5;
+/// Open files, of this process and of each speaker: a thousand sessions and some.
+const FILES: u64 = 65_536;
 
 fn speaker(name: &str) -> Result<Speaker, String> {
     let found = Speaker::ALL.into_iter().find(|s| s.name() == name);
@@ -112,12 +115,24 @@ pub(crate) fn run(ground: &Ground, choice: &Choice) -> Result<()> {
     };
     let all: BTreeSet<Speaker> = works.iter().flat_map(&speakers).collect();
     for speaker in all.iter().filter(|s| **s != Speaker::Null) {
-        eprintln!("{:<12} {}", speaker.name(), speaker.version()?);
+        let size = std::fs::metadata(speaker.program()?)?.len();
+        eprintln!(
+            "{:<12} {}, binary {:.1} MB",
+            speaker.name(),
+            speaker.version()?,
+            f64::from(u32::try_from(size)?) / 1e6
+        );
     }
     first::go()?;
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most.min(FILES), most)?;
     let mut results = Results::new();
     for work in &works {
         let prepared = Prepared::new(*work);
+        for speaker in speakers(work) {
+            let runs = results.entry((work.name, speaker)).or_default();
+            runs.failed.extend(speaker.hindrance(ground)?);
+        }
         for number in 1..=choice.runs {
             for speaker in speakers(work) {
                 let runs = results.entry((work.name, speaker)).or_default();

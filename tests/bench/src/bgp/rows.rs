@@ -19,6 +19,7 @@ pub(crate) const NEXT: u32 = 0x1_0000;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Work {
     pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
     pub(crate) shape: Shape,
     /// Of each sender.
     pub(crate) routes: u32,
@@ -33,6 +34,19 @@ pub(crate) struct Work {
     /// Whom the ratios are to.
     pub(crate) rival: Rival,
     pub(crate) speakers: &'static [Speaker],
+}
+
+/// What is timed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Routes from senders to receivers.
+    Routes,
+    /// Sessions without routes.
+    Idle,
+    /// From the start of the program to its first OPEN.
+    Start,
+    /// From a start after `kill -9`, with graceful restart, until the receivers have all routes and the End-of-RIB.
+    Restart,
 }
 
 /// What happens after the load.
@@ -73,19 +87,8 @@ pub(crate) struct Row {
 
 use Speaker::{Bird, Frr, FrrQueue, Gobgp, Margay, Null};
 
-const WORKS: [Work; 8] = [
-    Work {
-        name: "single-100k",
-        shape: Shape::Internet,
-        routes: 100_000,
-        senders: 1,
-        receivers: 1,
-        reflector: false,
-        pings: 200,
-        end: Ending::Flap,
-        rival: Rival::Named(Bird),
-        speakers: &[Margay, Bird, Frr, FrrQueue, Gobgp, Null],
-    },
+const WORKS: [Work; 11] = [
+    SINGLE,
     Work {
         name: "single-1m",
         routes: 1_000_000,
@@ -118,10 +121,7 @@ const WORKS: [Work; 8] = [
         ..FANOUT
     },
     FANOUT,
-    Work {
-        name: "mesh-30x1k",
-        ..MESH
-    },
+    MESH,
     Work {
         name: "mesh-400x256",
         routes: 256,
@@ -129,10 +129,36 @@ const WORKS: [Work; 8] = [
         speakers: &[Margay, Bird, Frr],
         ..MESH
     },
+    Work {
+        name: "restart-10k",
+        kind: Kind::Restart,
+        routes: 10_000,
+        ..QUIET
+    },
+    Work {
+        name: "idle-1000",
+        kind: Kind::Idle,
+        shape: Shape::Shared,
+        senders: 1000,
+        receivers: 0,
+        ..QUIET
+    },
+    QUIET,
 ];
+
+const QUIET: Work = Work {
+    name: "start",
+    kind: Kind::Start,
+    routes: 0,
+    pings: 0,
+    end: Ending::Nothing,
+    speakers: &[Margay, Bird],
+    ..SINGLE
+};
 
 const SINGLE: Work = Work {
     name: "single-100k",
+    kind: Kind::Routes,
     shape: Shape::Internet,
     routes: 100_000,
     senders: 1,
@@ -156,6 +182,7 @@ const FANOUT: Work = Work {
 
 const MESH: Work = Work {
     name: "mesh-30x1k",
+    kind: Kind::Routes,
     shape: Shape::Shared,
     routes: 1000,
     senders: 30,
@@ -168,7 +195,7 @@ const MESH: Work = Work {
 };
 
 /// All rows, in the order of the table.
-pub(crate) const ROWS: [Row; 12] = [
+pub(crate) const ROWS: [Row; 15] = [
     row("single-1m", "single-1m", Part::Load, [0.5, 0.5, 0.66]),
     row("single-100k", "single-100k", Part::Load, [0.6, 0.6, 1.0]),
     row("shared-1m", "shared-1m", Part::Load, [0.0; 3]),
@@ -181,6 +208,9 @@ pub(crate) const ROWS: [Row; 12] = [
     row("ping-50", "fanout-100k", Part::Ping, [0.5, 0.0, 0.0]),
     row("withdraw-1m", "single-1m", Part::End, [0.0, 0.5, 0.0]),
     row("flap-100k", "single-100k", Part::End, [0.0, 0.5, 0.0]),
+    row("restart-10k", "restart-10k", Part::Load, [0.5, 0.0, 0.0]),
+    row("idle-1000", "idle-1000", Part::Load, [0.0; 3]),
+    row("start", "start", Part::Load, [0.0; 3]),
 ];
 
 /// Zero: nothing is aimed at.
@@ -225,7 +255,8 @@ pub(crate) fn works(rows: &[Row], routes: Option<u32>) -> Vec<Work> {
                     .any(|row| row.work == work.name && row.part == part)
             };
             Work {
-                routes: routes.unwrap_or(work.routes),
+                // Where there are routes at all.
+                routes: routes.filter(|_| work.routes > 0).unwrap_or(work.routes),
                 pings: if part(Part::Ping) { work.pings } else { 0 },
                 end: if part(Part::End) {
                     work.end
@@ -254,7 +285,7 @@ impl Work {
                     4_200_000_000 + number
                 },
                 to: Ipv4Addr::from_bits(network + 0xFF01),
-                restart: false,
+                restart: self.kind == Kind::Restart,
             })
             .collect()
     }
@@ -266,6 +297,13 @@ impl Work {
             id: Ipv4Addr::from_bits(NETWORK + 0xFF01),
             peers: ends,
             reflector: self.reflector,
+            restart: matches!(self.kind, Kind::Restart),
+            // As it is by default, so that idling costs what it costs; elsewhere it stays out of the way.
+            hold: if matches!(self.kind, Kind::Idle) {
+                90
+            } else {
+                240
+            },
         }
     }
 

@@ -1,17 +1,18 @@
 //! One run: a fresh speaker, its sessions, and the work, timed.
 
+use std::io::{Read as _, Write as _};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
 use super::dice::Dice;
-use super::ends::{Ends, Peer};
+use super::ends::{End, Ends, Greeting, Peer};
 use super::feed::Feed;
-use super::rows::{Ending, Work};
+use super::rows::{Ending, Kind, Work};
 use super::speakers::{Running, Speaker};
 use super::weather::Watch;
 use super::wire;
@@ -23,6 +24,8 @@ const SESSIONS: Duration = Duration::from_secs(60);
 const ROUTES: Duration = Duration::from_secs(180);
 /// What a speaker may still have to do when the last route has arrived.
 const REST: Duration = Duration::from_millis(300);
+/// How long idle sessions are watched: a KEEPALIVE of each is in it.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// What one part of the work took.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,19 @@ pub(crate) struct Seen {
     /// Median of single routes, and what everything else used.
     pub(crate) ping: Option<(Duration, f64)>,
     pub(crate) end: Option<Took>,
+}
+
+impl Seen {
+    /// Nothing but this.
+    fn only(load: Took, pid: i32) -> Self {
+        Self {
+            load,
+            rss: usage::peak_rss(pid).unwrap_or(f64::NAN),
+            excess: f64::NAN,
+            ping: None,
+            end: None,
+        }
+    }
 }
 
 /// Work with its tables encoded.
@@ -95,18 +111,67 @@ impl Prepared {
         let outside = ground.namespace("ends")?;
         lay(&self.work, &outside, &inside)?;
         let ends = self.work.ends();
-        let running = speaker.start(ground, &inside, &self.work.role(&ends))?;
-        thread::scope(|scope| {
+        let role = self.work.role(&ends);
+        let start = |again| speaker.start(ground, &inside, &role, again);
+        let seen = thread::scope(|scope| {
             let work = scope.spawn(|| {
                 lab::netns::enter(&outside.path())?;
                 stay_on_last_core()?;
-                let ends = Ends::new(&ends, self.work.shape.space())?;
-                self.steps(ends, speaker, &running)
+                let mut all = Ends::new(&ends, self.work.shape.space())?;
+                if self.work.receivers == 0 {
+                    let size = usize::try_from(self.work.routes)?;
+                    for (i, peer) in all.peers.iter_mut().enumerate() {
+                        peer.count.leave_out(i * size..(i + 1) * size);
+                    }
+                }
+                let running = start(false)?;
+                match self.work.kind {
+                    Kind::Routes => self.steps(all, speaker, &running),
+                    Kind::Idle => idle(all, speaker, &running),
+                    Kind::Start => first_open(&ends[0], &running),
+                    Kind::Restart => self.restart(all, speaker, running, || start(true)),
+                }
             });
             work.join()
                 .map_err(|_| anyhow!("the thread of the other ends panicked"))?
+        });
+        seen.map_err(|error| {
+            let log = ground.log(speaker.name());
+            anyhow!("{error:#}\n{log}")
         })
-        .with_context(|| format!("{}\n{}", speaker.name(), running.log()))
+    }
+
+    /// Loaded, killed, started again.
+    fn restart<'a>(
+        &self,
+        mut ends: Ends,
+        speaker: Speaker,
+        running: Running<'a>,
+        start: impl FnOnce() -> Result<Running<'a>>,
+    ) -> Result<Seen> {
+        let greetings: Vec<Greeting> = (0..ends.peers.len())
+            .map(|i| match self.announce.get(i) {
+                Some(bytes) => Arc::clone(bytes),
+                None => wire::end_of_rib().into(),
+            })
+            .collect();
+        let all = |peers: &[Peer]| {
+            self.heard(peers)
+                .all(|(due, peer)| peer.count.present == due && peer.count.ends > 0)
+        };
+        ends.greet_until(&greetings, ROUTES, all)
+            .context("before the restart")?;
+        ends.rest(settling(speaker, ends.peers.len()))?;
+        drop(running);
+        ends.rest(Duration::from_millis(100))?;
+        let running = start()?;
+        let watch = Watch::start(running.pid)?;
+        let done = ends.greet_until(&greetings, ROUTES, all)?;
+        let load = Took {
+            time: done - running.since,
+            ..watch.stop(running.pid, done)?
+        };
+        Ok(Seen::only(load, running.pid))
     }
 
     fn steps(&self, mut ends: Ends, speaker: Speaker, running: &Running<'_>) -> Result<Seen> {
@@ -145,7 +210,11 @@ impl Prepared {
             rss,
             excess: ratio(updates, fewest) - 1.0,
             ping,
-            end: self.ending(&mut ends, pid)?,
+            end: match speaker {
+                // It has no table to withdraw when a session ends.
+                Speaker::Null => None,
+                _ => self.ending(&mut ends, pid)?,
+            },
         })
     }
 
@@ -218,6 +287,41 @@ impl Prepared {
         ends.rest(REST)?;
         watch.stop(pid, done).map(Some)
     }
+}
+
+/// Sessions that say nothing but KEEPALIVE.
+fn idle(mut ends: Ends, speaker: Speaker, running: &Running<'_>) -> Result<Seen> {
+    ends.establish(SESSIONS)?;
+    ends.rest(settling(speaker, ends.peers.len()))?;
+    let watch = Watch::start(running.pid)?;
+    ends.rest(IDLE)?;
+    if let Some(lost) = ends.peers.iter().find(|peer| peer.lost > 0) {
+        bail!("lost the session of {}: {}", lost.end.address, lost.why);
+    }
+    let load = watch.stop(running.pid, Instant::now())?;
+    Ok(Seen::only(load, running.pid))
+}
+
+/// Knocks until it is let in, and waits for the first byte.
+fn first_open(end: &End, running: &Running<'_>) -> Result<Seen> {
+    let watch = Watch::start(running.pid)?;
+    let deadline = Instant::now() + SESSIONS;
+    let mut byte = [0];
+    while Instant::now() < deadline {
+        if let Some(mut stream) = end.connect()? {
+            stream.set_read_timeout(Some(SESSIONS))?;
+            if stream.write_all(&end.open()).is_ok() && stream.read_exact(&mut byte).is_ok() {
+                let done = Instant::now();
+                let load = Took {
+                    time: done - running.since,
+                    ..watch.stop(running.pid, done)?
+                };
+                return Ok(Seen::only(load, running.pid));
+            }
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    bail!("waited {} s for an OPEN", SESSIONS.as_secs())
 }
 
 /// How long the sessions are up before anything is measured.

@@ -5,6 +5,7 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -37,6 +38,10 @@ pub(crate) struct Role<'a> {
     pub(crate) peers: &'a [End],
     /// Peers of its own AS are its reflector clients.
     pub(crate) reflector: bool,
+    /// Graceful restart with all peers.
+    pub(crate) restart: bool,
+    /// Seconds.
+    pub(crate) hold: u16,
 }
 
 /// A running one.
@@ -45,6 +50,8 @@ pub(crate) struct Running<'a> {
     ground: &'a Ground,
     name: &'static str,
     pub(crate) pid: i32,
+    /// Just before it was started.
+    pub(crate) since: Instant,
 }
 
 impl Speaker {
@@ -67,11 +74,6 @@ impl Speaker {
             Self::Gobgp => "gobgp",
             Self::Null => "null",
         }
-    }
-
-    /// One thread does everything: it stays off the core of the other ends.
-    pub(crate) const fn one_thread(self) -> bool {
-        matches!(self, Self::Bird | Self::Null)
     }
 
     /// Its program.
@@ -104,16 +106,37 @@ impl Speaker {
         Ok(first.trim().to_owned())
     }
 
-    /// Starts it.
+    /// Why it cannot be measured, although its program is there.
+    pub(crate) fn hindrance(self, ground: &Ground) -> Result<Option<String>> {
+        if self != Self::FrrQueue {
+            return Ok(None);
+        }
+        let command = "bgp input-queue-limit";
+        let file = ground.path("frr-queue.check");
+        fs::write(&file, format!("{command} 400\nrouter bgp 1\n"))?;
+        let output = Command::new(self.program()?)
+            .args(["-C", "-Z", "-n", "-S", "-f"])
+            .arg(&file)
+            .output()?;
+        let said = [output.stdout, output.stderr].concat();
+        let unknown = String::from_utf8_lossy(&said).contains("No such command");
+        Ok(unknown.then(|| format!("this version knows no '{command}': its queue has no limit")))
+    }
+
+    /// Starts it; `again`: with what an earlier life left.
     pub(crate) fn start<'a>(
         self,
         ground: &'a Ground,
         within: &Namespace,
         role: &Role<'_>,
+        again: bool,
     ) -> Result<Running<'a>> {
         let dir = ground.path("speaker");
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir(&dir)?;
+        if !again {
+            // The last one's.
+            let _ = fs::remove_dir_all(&dir);
+            fs::create_dir(&dir)?;
+        }
         let at = |name: &str| dir.join(name).display().to_string();
         let file = at("config");
         let text = match self {
@@ -139,8 +162,10 @@ impl Speaker {
             .map(str::to_owned)
             .to_vec(),
             Self::Bird => ["-f", "-c", &file, "-s", &at("ctl")]
+                .into_iter()
+                .chain(again.then_some("-R"))
                 .map(str::to_owned)
-                .to_vec(),
+                .collect(),
             // Without zebra, its sockets here, as the user that started it.
             Self::Frr | Self::FrrQueue => [
                 "-f",
@@ -176,24 +201,19 @@ impl Speaker {
         };
         let program = self.program()?.display().to_string();
         // Before everything else on the machine, as the other ends are.
-        let mut words = vec!["-n", "-20"];
-        if self.one_thread() {
-            words.extend(["taskset", "-c", "0"]);
-        }
-        words.push(&program);
+        let mut words = vec!["-n", "-20", &program];
         words.extend(args.iter().map(String::as_str));
         let nice = find("nice").context("no nice(1)")?;
         let name = self.name();
+        let since = Instant::now();
         let pid = ground.start(name, &nice, &words, within)?;
         first::let_go(u32::try_from(pid)?)?;
-        Ok(Running { ground, name, pid })
-    }
-}
-
-impl Running<'_> {
-    /// The last lines it wrote.
-    pub(crate) fn log(&self) -> String {
-        self.ground.log(self.name)
+        Ok(Running {
+            ground,
+            name,
+            pid,
+            since,
+        })
     }
 }
 
@@ -207,8 +227,8 @@ impl Drop for Running<'_> {
 
 fn margay(role: &Role<'_>) -> String {
     let mut text = format!(
-        "asNumber: {}\nrouterID: {}\nholdTimeSeconds: 240\npeers:\n",
-        role.asn, role.id
+        "asNumber: {}\nrouterID: {}\nholdTimeSeconds: {}\npeers:\n",
+        role.asn, role.id, role.hold
     );
     let export = if role.reflector { "reflect" } else { "transit" };
     for (i, end) in role.peers.iter().enumerate() {
@@ -224,8 +244,11 @@ fn margay(role: &Role<'_>) -> String {
 fn bird(role: &Role<'_>) -> String {
     let mut text = format!(
         "router id {};\nlog stderr {{ warning, error, fatal, bug }};\nprotocol device {{}}\n\
-         template bgp end {{\n  hold time 240;\n  passive;\n  ipv4 {{ import all; export all; }};\n}}\n",
-        role.id
+         template bgp end {{\n  hold time {};\n  passive;\n  graceful restart {};\n  \
+         ipv4 {{ import all; export all; }};\n}}\n",
+        role.id,
+        role.hold,
+        if role.restart { "on" } else { "aware" },
     );
     let client = if role.reflector { " rr client;" } else { "" };
     for (i, end) in role.peers.iter().enumerate() {
@@ -246,8 +269,11 @@ fn frr(role: &Role<'_>, queue: Option<u32>) -> String {
     let _ = write!(
         text,
         "router bgp {}\n bgp router-id {}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
-         no bgp default ipv4-unicast\n timers bgp 60 240\n",
-        role.asn, role.id
+         no bgp default ipv4-unicast\n timers bgp {} {}\n",
+        role.asn,
+        role.id,
+        role.hold / 3,
+        role.hold
     );
     for end in role.peers {
         let _ = write!(
@@ -275,10 +301,13 @@ fn gobgp(role: &Role<'_>) -> String {
         let _ = write!(
             text,
             "[[neighbors]]\n  [neighbors.config]\n    neighbor-address = \"{}\"\n    peer-as = {}\n  \
-             [neighbors.timers.config]\n    hold-time = 240\n    keepalive-interval = 60\n  \
+             [neighbors.timers.config]\n    hold-time = {}\n    keepalive-interval = {}\n  \
              [neighbors.transport.config]\n    passive-mode = true\n  \
              [[neighbors.afi-safis]]\n    [neighbors.afi-safis.config]\n      afi-safi-name = \"ipv4-unicast\"\n",
-            end.address, end.asn
+            end.address,
+            end.asn,
+            role.hold,
+            role.hold / 3
         );
         if role.reflector {
             let _ = write!(

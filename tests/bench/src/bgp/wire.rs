@@ -1,6 +1,7 @@
 //! Just enough BGP to be the other end: OPEN with three capabilities, KEEPALIVE, packed UPDATEs, and counting what comes.
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 /// Longest message (RFC 4271 section 4).
 pub(crate) const MESSAGE_MAX: usize = 4096;
@@ -189,6 +190,8 @@ impl Space {
 #[derive(Debug)]
 pub(crate) struct Count {
     space: Space,
+    /// Slots of what it announces itself: some send that back to where it came from.
+    own: Range<usize>,
     held: Vec<u64>,
     /// Prefixes of the space that are announced now.
     pub(crate) present: usize,
@@ -204,12 +207,25 @@ impl Count {
     pub(crate) fn new(space: Space) -> Self {
         Self {
             space,
+            own: 0..0,
             held: vec![0; space.slots.div_ceil(64)],
             present: 0,
             others: (0, 0),
             updates: 0,
             ends: 0,
         }
+    }
+
+    /// Leaves out what the peer announces itself, by the numbers of its prefixes.
+    pub(crate) fn leave_out(&mut self, own: Range<usize>) {
+        self.own = own;
+    }
+
+    /// Nothing has been told, as after the end of a session.
+    pub(crate) fn clear(&mut self) {
+        let own = self.own.clone();
+        *self = Self::new(self.space);
+        self.own = own;
     }
 
     /// Reads the body of an UPDATE.
@@ -249,6 +265,9 @@ impl Count {
             *(if announced { more } else { less }) += 1;
             return;
         };
+        if self.own.contains(&slot) {
+            return;
+        }
         let (word, bit) = (&mut self.held[slot / 64], 1_u64 << (slot % 64));
         match (*word & bit != 0, announced) {
             (false, true) => self.present += 1,
@@ -343,6 +362,20 @@ mod tests {
         assert_eq!(withdraw(&mut out, &many), 2);
         assert_eq!(read(&mut count, &out), [4095, UPDATE_FIXED + 4]);
         assert_eq!((count.present, count.others), (0, (0, 19)));
+    }
+
+    #[test]
+    fn what_comes_back_to_its_sender_is_left_out() {
+        let mut count = Count::new(SPACE);
+        count.leave_out(2..4);
+        let prefixes: Vec<Prefix> = (0..5).map(|i| (0x0A00_0000 + (i << 8), 24)).collect();
+        let mut out = Vec::new();
+        announce(&mut out, &[], &prefixes);
+        read(&mut count, &out);
+        assert_eq!((count.present, count.updates), (3, 1));
+        count.clear();
+        read(&mut count, &out);
+        assert_eq!((count.present, count.updates), (3, 1));
     }
 
     #[test]
