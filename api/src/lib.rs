@@ -27,6 +27,8 @@ pub mod paths {
     pub const RUN_DIR: &str = "/run/margay";
     /// Default state directory: attachment log, last good configuration.
     pub const STATE_DIR: &str = "/var/lib/margay";
+    /// What a node needs to know while the API is not reachable; it may be missing.
+    pub const BOOTSTRAP_FILE: &str = "/etc/margay/node.yaml";
     /// felix's gRPC socket, in the run directory.
     pub const FELIX_SOCKET: &str = "felix.sock";
     /// bgpd's gRPC socket, in the run directory.

@@ -45,6 +45,14 @@ pub struct Args {
     /// Name of this node's Node object
     #[arg(long, env = "NODE_NAME", required_unless_present_any = ["config", "schema"])]
     pub node_name: Option<String>,
+    /// What to start with while the Kubernetes API is not reachable; it may be missing
+    #[arg(
+        long,
+        env = "MARGAY_BOOTSTRAP",
+        value_name = "FILE",
+        default_value = api::paths::BOOTSTRAP_FILE
+    )]
+    pub bootstrap: PathBuf,
     /// Directory of the sockets
     #[arg(long, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
     pub run_dir: PathBuf,
@@ -82,7 +90,10 @@ impl Args {
     pub fn options(self) -> Options {
         let source = match (self.config, self.node_name) {
             (Some(path), _) => Source::File(path),
-            (None, node) => Source::Kubernetes(node.expect("clap requires one of the two")),
+            (None, node) => Source::Kubernetes {
+                node: node.expect("clap requires one of the two"),
+                bootstrap: self.bootstrap,
+            },
         };
         Options {
             source,

@@ -22,6 +22,7 @@
 pub mod bgp_configuration;
 pub mod bgp_filter;
 pub mod bgp_peer;
+pub mod bootstrap;
 pub mod community;
 pub mod condition;
 mod error;

@@ -2,15 +2,37 @@
 
 use std::path::PathBuf;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// The node agent of Margay: routes, policy and addresses of one node.
 #[derive(Debug, Clone, Parser)]
-#[command(name = "margay-felix", version, after_help = EXAMPLES)]
+#[command(name = "margay-felix", version, after_help = EXAMPLES, subcommand_negates_reqs = true)]
 pub struct Args {
+    /// What to do instead of running.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+
     /// Name of this node's Node object.
-    #[arg(long, env = "NODE_NAME")]
+    #[arg(
+        long,
+        env = "NODE_NAME",
+        required = true,
+        default_value_if("verb", clap::builder::ArgPredicate::IsPresent, "")
+    )]
     pub node_name: String,
+
+    /// What to know while the Kubernetes API is not reachable: the node's own addresses; it may be missing.
+    #[arg(long, env = "MARGAY_BOOTSTRAP", value_name = "FILE", default_value = api::paths::BOOTSTRAP_FILE)]
+    pub bootstrap: PathBuf,
+
+    /// Where the kernel says which boot this is.
+    #[arg(
+        long,
+        env = "MARGAY_BOOT_ID_FILE",
+        hide = true,
+        default_value = "/proc/sys/kernel/random/boot_id"
+    )]
+    pub boot_id_file: PathBuf,
 
     /// Directory of the sockets; made with mode 0700.
     #[arg(long, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
@@ -33,6 +55,18 @@ pub struct Args {
     pub log_json: bool,
 }
 
+/// What can be done instead of running.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Verb {
+    /// Take back what felix made on this node: the CNI configuration, routes, nexthop objects, the table inet margay, kernel
+    /// settings. The attachment log and the blocks in the API stay.
+    Uninstall {
+        /// Also when pods still have interfaces: these are removed as well.
+        #[arg(long)]
+        force: bool,
+    },
+}
+
 const EXAMPLES: &str = "\
 Examples:
   margay-felix --node-name n1
@@ -41,6 +75,8 @@ Examples:
       beside another one, in a network namespace of its own
   margay-felix --node-name n1 --log info,felix=debug
       say more
+  margay-felix uninstall
+      leave the node as it was; give the directories as they were given to run it
 
 The Kubernetes API is found as kubectl finds it ($KUBECONFIG, ~/.kube/config), else by the pod's service account.
 What it knows: margayctl status | endpoints | ipam show | policy list.";

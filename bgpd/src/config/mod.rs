@@ -1,5 +1,6 @@
 //! One [`Config`] from a file or from Kubernetes, already checked.
 
+pub mod bootstrap;
 mod diff;
 pub mod file;
 pub mod filter;

@@ -72,8 +72,13 @@ pub(crate) enum Event {
 pub enum Source {
     /// That file, followed.
     File(PathBuf),
-    /// The Kubernetes API, for the node of that name.
-    Kubernetes(String),
+    /// The Kubernetes API.
+    Kubernetes {
+        /// Name of the node.
+        node: String,
+        /// The bootstrap file, which may be missing.
+        bootstrap: PathBuf,
+    },
 }
 
 /// What the driver is told by the command line.

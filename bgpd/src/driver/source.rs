@@ -7,11 +7,12 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::MissedTickBehavior;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::engine::Start;
 use super::record::Recording;
 use super::{Event, Options, Source, state, watch};
+use crate::config::bootstrap::{self, Bootstrap};
 use crate::config::file::{self, File};
 use crate::config::kubernetes::Cluster;
 
@@ -42,27 +43,53 @@ pub(crate) async fn start(options: &Options, events: mpsc::Sender<Event>) -> any
                 keep: None,
             })
         }
-        Source::Kubernetes(node) => kubernetes(node, &options.state_dir, events).await,
+        Source::Kubernetes { node, bootstrap } => {
+            kubernetes(node, bootstrap_of(bootstrap)?, &options.state_dir, events).await
+        }
     }
 }
 
-/// The configuration of a node from the API; when that does not answer in time, the one that was kept.
+/// The bootstrap file, if there is one. One that is not understood is an error even when the API might answer: the node
+/// would not come back from its next boot.
+fn bootstrap_of(path: &Path) -> anyhow::Result<Option<Bootstrap>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        text => text.with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    let read = bootstrap::parse(&text)
+        .with_context(|| format!("{} is no bootstrap file", path.display()))?;
+    Ok(Some(read))
+}
+
+/// The configuration of a node from the API; when that does not answer in time, the one that was kept, or the bootstrap
+/// file's.
 async fn kubernetes(
     node: &str,
+    bootstrap: Option<Bootstrap>,
     state_dir: &Path,
     events: mpsc::Sender<Event>,
 ) -> anyhow::Result<Start> {
     let path = state::path(state_dir);
-    let kept = state::load(&path).unwrap_or_else(|e| {
+    let mut kept = state::load(&path).unwrap_or_else(|e| {
         warn!(path = %path.display(), error = format!("{e:#}"), "the kept configuration cannot be read");
         None
     });
+    if let (Some(kept), Some(bootstrap)) = (&mut kept, &bootstrap) {
+        // The file may have been changed since.
+        bootstrap.add_to(kept);
+    }
     let client = kube::Client::try_default()
         .await
         .context("cannot find the Kubernetes API: set KUBECONFIG, run in a pod with a service account, or give --config FILE")?;
     let (first, mut waiting) = oneshot::channel();
     let cluster = Cluster::new(node, kept.clone());
-    tokio::spawn(watch::follow(client, cluster, first, events));
+    tokio::spawn(watch::follow(
+        client,
+        cluster,
+        bootstrap.clone(),
+        first,
+        events,
+    ));
     let start = |config, complaint| Start {
         config,
         source: "kubernetes",
@@ -87,6 +114,14 @@ async fn kubernetes(
             (kept, complaint.to_owned())
         });
         return Ok(start(config, complaint));
+    }
+    if let Some(bootstrap) = bootstrap {
+        // Nothing is lost by not waiting: what the API says is applied by difference.
+        waiting.close();
+        let complaint = "the bootstrap file is in force until the Kubernetes API answers";
+        info!(complaint);
+        let config = bootstrap.config().clone();
+        return Ok(start(config, complaint.to_owned()));
     }
     let (config, complaint) = waiting.await.context("the watches ended")?;
     Ok(start(config, complaint))

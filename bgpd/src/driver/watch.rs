@@ -19,6 +19,7 @@ use tracing::{debug, warn};
 
 use super::{Event, accepted};
 use crate::config::Config;
+use crate::config::bootstrap::Bootstrap;
 use crate::config::kubernetes::{Cluster, Outcome, Read};
 
 /// How often due conditions are written and old errors forgotten.
@@ -70,6 +71,7 @@ impl Said {
 pub(crate) async fn follow(
     client: Client,
     cluster: Cluster,
+    bootstrap: Option<Bootstrap>,
     first: oneshot::Sender<First>,
     events: mpsc::Sender<Event>,
 ) {
@@ -78,6 +80,7 @@ pub(crate) async fn follow(
         accepted: accepted::Writer::new(client.clone(), cluster.node()),
         client,
         cluster,
+        bootstrap,
         listing: BTreeMap::new(),
         listed: BTreeSet::new(),
         errors: BTreeMap::new(),
@@ -112,6 +115,7 @@ struct Watches {
     client: Client,
     streams: SelectAll<BoxStream<'static, Said>>,
     cluster: Cluster,
+    bootstrap: Option<Bootstrap>,
     /// Names seen since a list began.
     listing: BTreeMap<Kind, BTreeSet<String>>,
     listed: BTreeSet<Kind>,
@@ -294,7 +298,13 @@ impl Watches {
         if self.changed && self.complete() {
             self.changed = false;
             match self.cluster.outcome() {
-                Ok(Outcome { config, problems }) => {
+                Ok(Outcome {
+                    mut config,
+                    mut problems,
+                }) => {
+                    if let Some(bootstrap) = &self.bootstrap {
+                        problems.extend(bootstrap.add_to(&mut config));
+                    }
                     self.problems = problems;
                     if self.told.as_ref() != Some(&config) {
                         self.told = Some(config.clone());

@@ -4,6 +4,7 @@
 mod bench;
 mod dynamic;
 mod felix;
+mod orders;
 mod peers;
 mod policy;
 mod reach;

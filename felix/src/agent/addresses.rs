@@ -117,6 +117,8 @@ impl Agent {
         let addresses_changed = self.node.addresses != node.addresses;
         self.node = node;
         if addresses_changed {
+            let addresses = self.node.addresses.clone();
+            self.outputs.push_back(Output::KeepAddresses(addresses));
             self.readdress();
         }
         self.pools_changed(now);

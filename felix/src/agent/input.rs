@@ -36,6 +36,10 @@ pub enum Input {
     Link(String, Option<u32>),
     /// MTU of the smallest uplink, in bytes.
     Mtu(u32),
+    /// Own addresses on a loopback interface that are valid everywhere: nobody is told of them but by routing.
+    Loopbacks(BTreeSet<IpAddr>),
+    /// Kernel settings that are not as they must be, one sentence each.
+    SettingsRefused(BTreeSet<String>),
     /// Routes of ours, as prefix and metric, that are not made because another program has one there.
     RoutesRefused(BTreeSet<String>),
     /// Routes, nexthops or uplinks changed, and it was not our doing: look and repair.

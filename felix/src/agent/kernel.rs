@@ -1,9 +1,13 @@
 //! What the kernel's routes shall be: one for each address of an endpoint, an unreachable one for each block, and bgpd's.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use api::v1::OriginKind;
 use crds::net::{Cidr, Family};
 
-use super::Agent;
 use super::endpoint::State;
+use super::{Agent, Output};
 
 impl Agent {
     /// Wants the routes to an endpoint's addresses.
@@ -56,6 +60,31 @@ impl Agent {
             .map(|address| (Family::of(*address), *address))
             .collect();
         self.routes_dirty = true;
+        self.tell_addresses();
+    }
+
+    /// Own addresses on loopback interfaces are these now.
+    pub(super) fn loopbacks(&mut self, addresses: BTreeSet<IpAddr>) {
+        if self.loopbacks != addresses {
+            self.loopbacks = addresses;
+            self.tell_addresses();
+        }
+    }
+
+    /// Announces the node's addresses that are on a loopback interface, where no neighbour finds them by itself.
+    fn tell_addresses(&mut self) {
+        let own: BTreeSet<IpAddr> = self.node.addresses.iter().copied().collect();
+        let wanted: BTreeSet<IpAddr> = own.intersection(&self.loopbacks).copied().collect();
+        let gone: Vec<IpAddr> = self.told_addresses.difference(&wanted).copied().collect();
+        for address in gone {
+            let (message, _) = self.bgp.withdraw(Cidr::host(address));
+            self.outputs.extend(message.map(Output::ToBgpd));
+        }
+        for address in &wanted {
+            let message = self.bgp.announce(Cidr::host(*address), OriginKind::Node);
+            self.outputs.extend(message.map(Output::ToBgpd));
+        }
+        self.told_addresses = wanted;
     }
 
     /// A host interface of ours came or went.

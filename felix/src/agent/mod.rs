@@ -13,6 +13,7 @@
 mod addresses;
 mod attach;
 pub mod bgp;
+pub mod early;
 pub mod endpoint;
 mod feed;
 pub mod input;
@@ -74,6 +75,8 @@ pub enum Output {
     PoolCondition(String, Option<String>),
     /// Look at a pod in the API: namespace, name, uid.
     FetchPod(String, String, String),
+    /// Keep the node's addresses for a start without the API.
+    KeepAddresses(Vec<IpAddr>),
     /// The node can take pods: write the conflist, clear NetworkUnavailable.
     NetworkAvailable,
     /// Stop, for this reason, to begin a new life.
@@ -164,6 +167,12 @@ pub struct Agent {
     kernel_problem: Option<String>,
     /// Routes that are not made because another program has one there.
     routes_refused: BTreeSet<String>,
+    /// Kernel settings that are not as they must be.
+    settings_refused: BTreeSet<String>,
+    /// Own addresses on a loopback interface.
+    loopbacks: BTreeSet<IpAddr>,
+    /// Addresses of the node that are announced.
+    told_addresses: BTreeSet<IpAddr>,
     /// How routes stood after they were last changed, and when those refused are tried again, how often they were.
     routed: Routed,
     route_retry: Option<(Millis, u32)>,
@@ -223,6 +232,8 @@ impl Agent {
             }
             Input::Link(name, ifindex) => self.link(&name, ifindex),
             Input::Mtu(mtu) => self.mtu = mtu,
+            Input::Loopbacks(addresses) => self.loopbacks(addresses),
+            Input::SettingsRefused(problems) => self.settings_refused = problems,
             Input::RoutesRefused(routes) => self.routes_refused = routes,
             Input::RoutesChanged => self.reread_routes = true,
             Input::TablesChanged => {

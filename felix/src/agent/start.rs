@@ -40,6 +40,10 @@ pub struct Start {
     pub tables: Tables,
     /// MTU for pods, in bytes.
     pub mtu: u32,
+    /// The node's addresses, as far as they are known without the API.
+    pub addresses: Vec<IpAddr>,
+    /// Own addresses on loopback interfaces.
+    pub loopbacks: BTreeSet<IpAddr>,
 }
 
 impl Agent {
@@ -56,7 +60,10 @@ impl Agent {
         let mut agent = Self {
             node_name: start.owner.node.clone(),
             owner: start.owner,
-            node: Node::default(),
+            node: Node {
+                addresses: start.addresses,
+                ..Node::default()
+            },
             mtu: start.mtu,
             engine,
             ipam,
@@ -83,6 +90,9 @@ impl Agent {
             route_retry: None,
             log_problem: None,
             routes_refused: BTreeSet::new(),
+            settings_refused: BTreeSet::new(),
+            loopbacks: start.loopbacks,
+            told_addresses: BTreeSet::new(),
             network_available: false,
             bgpd_away: Some(now),
             bgp_until: Some(now + BGP_PATIENCE),
@@ -92,6 +102,7 @@ impl Agent {
             policies: Samples::default(),
             policy_since: None,
         };
+        agent.readdress();
         agent.take_up(now);
         agent
     }

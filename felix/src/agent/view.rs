@@ -99,6 +99,7 @@ impl Agent {
             .problem
             .iter()
             .map(|e| format!("the kernel refuses routes: {e}"));
+        let settings = self.settings_refused.iter().cloned();
         let log = self
             .log_problem
             .iter()
@@ -116,6 +117,7 @@ impl Agent {
             .chain(kernel)
             .chain(refused)
             .chain(routes)
+            .chain(settings)
             .chain(log)
             .chain(bgp)
             .chain(bgpd)

@@ -11,18 +11,20 @@ use tokio::sync::mpsc;
 
 use super::netlink::{Event, Monitor, Netlink};
 use super::nft::Nft;
+use super::settings::Settings;
 use super::socket::Refusal;
 use super::{sysctl, tamper};
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
 use crate::policy::tables::{Subject, Tables};
-use crate::routes::diff::{Op, diff};
+use crate::routes::diff::{Op, Sweep, diff};
 use crate::routes::model::{
-    BGP_METRIC, BGP_PROTOCOL, BLOCK_METRIC, Kernel as Routes, WORKLOAD_METRIC, WORKLOAD_PROTOCOL,
+    BGP_METRIC, BGP_PROTOCOL, BLOCK_METRIC, Kernel as Routes, Key, Route, WORKLOAD_METRIC,
+    WORKLOAD_PROTOCOL,
 };
 use crate::routes::uplink;
-use crate::routes::want::Connected;
+use crate::routes::want::{Connected, Wants};
 
 /// What an earlier life of felix left in the kernel.
 pub struct Found {
@@ -38,6 +40,8 @@ pub struct Found {
     pub tables: Tables,
     /// MTU for pods, in bytes.
     pub mtu: u32,
+    /// Own addresses on loopback interfaces that are valid everywhere.
+    pub loopbacks: BTreeSet<IpAddr>,
 }
 
 /// What others, or the kernel by itself, do: links, addresses, routes, and the table.
@@ -63,6 +67,10 @@ pub struct Kernel {
     connected: Connected,
     conflicts: BTreeSet<String>,
     mtu: u32,
+    loopbacks: BTreeSet<IpAddr>,
+    /// Names of interfaces by index.
+    names: BTreeMap<u32, String>,
+    settings: Settings,
     doomed: std::sync::mpsc::Sender<String>,
 }
 
@@ -74,8 +82,8 @@ const SETTLE: Duration = Duration::from_millis(20);
 impl Kernel {
     /// Opens the sockets and puts the fixed rules in place: from here on nothing unknown has network. Elements and routes
     /// of an earlier life stay as they are.
-    pub fn open() -> anyhow::Result<(Self, Found)> {
-        sysctl::forwarding().context("letting the node route")?;
+    pub fn open(mut settings: Settings) -> anyhow::Result<(Self, Found)> {
+        settings.node().context("letting the node route")?;
         let mut nft = Nft::open().context("opening nftables")?;
         let ensured = nft.ensure_table().context("making the table inet margay")?;
         tracing::info!(?ensured, "the table inet margay is in place");
@@ -93,6 +101,9 @@ impl Kernel {
             connected: Connected::default(),
             conflicts: BTreeSet::new(),
             mtu: DEFAULT_MTU,
+            loopbacks: BTreeSet::new(),
+            names: BTreeMap::new(),
+            settings,
             doomed: undertaker(),
         };
         kernel.reread()?;
@@ -118,6 +129,7 @@ impl Kernel {
             preserved: [learnt(Family::V4), learnt(Family::V6)],
             tables,
             mtu: kernel.mtu,
+            loopbacks: kernel.loopbacks.clone(),
         };
         Ok((kernel, found))
     }
@@ -144,7 +156,7 @@ impl Kernel {
         self.nft.apply(&phases.add).context("adding policy")?;
         let mut routed = None;
         if plan.routes || plan.reread_routes {
-            routed = Some(self.route(agent)?);
+            routed = Some(self.route(agent.wants(), agent.sweep())?);
         }
         for (name, subject) in &phases.links {
             if *subject != UNPROGRAMMED
@@ -202,6 +214,18 @@ impl Kernel {
         self.mtu
     }
 
+    /// Own addresses on loopback interfaces, as of the last look.
+    #[must_use]
+    pub const fn loopbacks(&self) -> &BTreeSet<IpAddr> {
+        &self.loopbacks
+    }
+
+    /// Kernel settings that are not as they must be, one sentence each.
+    #[must_use]
+    pub fn settings_refused(&self) -> BTreeSet<String> {
+        self.settings.refused()
+    }
+
     /// Routes of ours, as prefix and metric, that are not made because another program has one there.
     #[must_use]
     pub const fn conflicts(&self) -> &BTreeSet<String> {
@@ -215,14 +239,17 @@ impl Kernel {
     }
 
     fn reread(&mut self) -> anyhow::Result<()> {
+        self.settings.look_again();
         self.routes = self.netlink.read().context("reading routes")?;
         self.connected = self.netlink.connected().context("reading interfaces")?;
-        let mtu = uplink::smallest_mtu(
-            &self.netlink.links()?,
-            &self.netlink.addresses()?,
-            HOST_PREFIX,
-        );
+        let (links, addresses) = (self.netlink.links()?, self.netlink.addresses()?);
+        let mtu = uplink::smallest_mtu(&links, &addresses, HOST_PREFIX);
         self.mtu = mtu.unwrap_or(DEFAULT_MTU);
+        self.loopbacks = uplink::on_loopback(&links, &addresses);
+        self.names = links
+            .into_iter()
+            .map(|(ifindex, link)| (ifindex, link.name))
+            .collect();
         Ok(())
     }
 
@@ -234,26 +261,39 @@ impl Kernel {
         Ok(ours.map(|link| (link.name, Subject(link.group))).collect())
     }
 
-    fn route(&mut self, agent: &Agent) -> anyhow::Result<Routed> {
-        let routed = self.route_as_known(agent)?;
+    /// Makes the routes as they are wanted before there is an agent: none is removed.
+    pub fn route_early(&mut self, wants: &Wants, reread: bool) -> anyhow::Result<Routed> {
+        if reread {
+            self.reread()?;
+        }
+        self.route(wants, Sweep::default())
+    }
+
+    fn route(&mut self, wants: &Wants, sweep: Sweep) -> anyhow::Result<Routed> {
+        let routed = self.route_as_known(wants, sweep)?;
         if routed.problem.is_none() {
             return Ok(routed);
         }
         // What was known of the kernel may be old: links take routes along that nobody tells of.
         self.reread()?;
-        let routed = self.route_as_known(agent)?;
+        let routed = self.route_as_known(wants, sweep)?;
         if routed.problem.is_some() {
             self.reread()?;
         }
         Ok(routed)
     }
 
-    fn route_as_known(&mut self, agent: &Agent) -> anyhow::Result<Routed> {
-        let wanted = agent.wants().routes(&self.connected);
+    fn route_as_known(&mut self, wants: &Wants, sweep: Sweep) -> anyhow::Result<Routed> {
+        let wanted = wants.routes(&self.connected);
+        // Before the first packet comes over it.
+        let uplinks: BTreeSet<&str> = uplinks(&wanted.routes)
+            .filter_map(|ifindex| self.names.get(&ifindex).map(String::as_str))
+            .collect();
+        self.settings.uplinks(&uplinks, !self.loopbacks.is_empty());
         for prefix in &wanted.unresolved {
             tracing::debug!(%prefix, "no leg of the route can be used now");
         }
-        let plan = diff(&self.routes, &wanted.routes, agent.sweep());
+        let plan = diff(&self.routes, &wanted.routes, sweep);
         let applied = self.netlink.apply(&plan.ops).context("changing routes")?;
         let conflicts: BTreeSet<String> = plan
             .conflicts
@@ -288,6 +328,17 @@ impl Kernel {
         }
         Ok(Routed::default())
     }
+}
+
+/// Interfaces that routes of BGP leave by.
+fn uplinks(routes: &BTreeMap<Key, Route>) -> impl Iterator<Item = u32> {
+    routes
+        .values()
+        .filter_map(|route| match route {
+            Route::Bgp { legs, .. } => Some(legs),
+            Route::Workload { .. } | Route::Unreachable => None,
+        })
+        .flat_map(|legs| legs.iter().map(|(leg, _)| leg.ifindex))
 }
 
 /// The prefix whose route was not changed. A nexthop object that is refused shows in the routes that refer to it.
@@ -343,6 +394,13 @@ async fn watch(mut monitor: Monitor, inputs: mpsc::Sender<Input>) {
                 return;
             }
         };
+        // An uplink that fails or comes back is a matter of milliseconds: one look at once, another when all is over.
+        let urgent = events
+            .iter()
+            .any(|event| matches!(event, Event::Link(_, link) | Event::LinkGone(_, link) if !link.name.starts_with(HOST_PREFIX)));
+        if urgent && inputs.send(Input::RoutesChanged).await.is_err() {
+            return;
+        }
         // One look for all that one change of a link or of somebody's routes brings about.
         if events
             .iter()

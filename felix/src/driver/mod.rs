@@ -4,18 +4,23 @@ pub mod bgp;
 pub mod cni;
 pub mod conflist;
 pub mod conntrack;
+mod early;
 pub mod grpc;
 pub mod kernel;
 pub mod netlink;
 pub mod nft;
 mod run;
+pub mod settings;
 pub mod socket;
 pub mod state;
 pub mod sysctl;
 pub mod tamper;
+mod uninstall;
 pub mod watch;
 pub mod write;
 
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -31,10 +36,12 @@ use tracing_subscriber::EnvFilter;
 
 use self::kernel::Kernel;
 use self::run::{Loop, Sources};
+use self::settings::Settings;
 use self::state::StateDir;
+use crate::agent::early::Early;
 use crate::agent::start::read_log;
 use crate::agent::{Agent, Start};
-use crate::args::Args;
+use crate::args::{Args, Verb};
 
 /// The spool's directory, in the state directory.
 pub const SPOOL_DIR: &str = "spool";
@@ -43,6 +50,8 @@ pub const SPOOL_DIR: &str = "spool";
 const QUEUE: usize = 1024;
 /// How long a start waits for one answer of the API.
 const API_PATIENCE: Duration = Duration::from_millis(500);
+/// Between two questions.
+const API_PAUSE: Duration = Duration::from_millis(200);
 
 /// Sets up logging as asked.
 pub fn log(args: &Args) -> anyhow::Result<()> {
@@ -59,23 +68,50 @@ pub fn log(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs felix until it is told to stop.
+/// Does what the command line asks for: runs felix until it is told to stop, or takes back what it made.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    match args.verb {
+        None => serve(args).await,
+        Some(Verb::Uninstall { force }) => {
+            tokio::task::block_in_place(|| uninstall::uninstall(&args, force))
+        }
+    }
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = Instant::now();
     let mut stop = Box::pin(stopped()?);
     let (state, left) = StateDir::open(&args.state_dir).context("opening the state directory")?;
-    let boot_id = state::boot_id().context("reading the kernel's boot id")?;
+    let boot_id = state::boot_id(&args.boot_id_file).context("reading the kernel's boot id")?;
     let replay = read_log(&left.log, &boot_id);
+    let addresses = if left.addresses.is_empty() {
+        bootstrap_addresses(&args.bootstrap)?
+    } else {
+        left.addresses
+    };
     // Before anything else: interfaces that nobody vouches for have no network.
-    let (kernel, found) =
-        tokio::task::block_in_place(Kernel::open).context("opening the kernel")?;
+    let settings = Settings::open(&args.state_dir, &boot_id);
+    let (mut kernel, found) =
+        tokio::task::block_in_place(|| Kernel::open(settings)).context("opening the kernel")?;
+    let (to_kernel, mut kernel_events) = mpsc::channel(QUEUE);
+    found.changes.report(to_kernel);
 
     let client = Client::try_default()
         .await
         .context("finding the Kubernetes API ($KUBECONFIG or a service account)")?;
-    let node_uid = tokio::select! {
-        uid = node_uid(&client, &args.node_name, &replay) => uid,
-        () = &mut stop => return Ok(()),
+    let life = state::random_id()?;
+    let logged = logged_uid(&args.node_name, &replay);
+    let (node_uid, missed) = match first_uid(&client, &args.node_name).await.or(logged) {
+        Some(uid) => (uid, Vec::new()),
+        None => {
+            let early = Early::new(life.clone(), boot_id.clone(), found.preserved, &addresses);
+            let socket = args.run_dir.join(paths::BGPD_SOCKET);
+            let uid = patient_uid(&client, &args.node_name);
+            tokio::select! {
+                known = early::until(uid, socket, early, &mut kernel, &mut kernel_events) => known,
+                () = &mut stop => return Ok(()),
+            }
+        }
     };
     let owner = Owner {
         node: args.node_name.clone(),
@@ -84,7 +120,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     };
     let start = Start {
         owner,
-        life: state::random_id()?,
+        life,
         boot_id,
         log: replay,
         links: found.links,
@@ -92,20 +128,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         preserved: found.preserved,
         tables: found.tables,
         mtu: found.mtu,
+        addresses,
+        loopbacks: found.loopbacks,
     };
-    let agent = Agent::new(start, 0);
+    let mut agent = Agent::new(start, 0);
+    for input in missed {
+        agent.handle(input, 0);
+    }
 
     let (to_updates, updates) = mpsc::channel(QUEUE);
     let (to_calls, calls) = mpsc::channel(QUEUE);
     let (to_bgp, bgp) = mpsc::channel(QUEUE);
-    let (to_kernel, kernel_events) = mpsc::channel(QUEUE);
     let (to_queries, queries) = mpsc::channel(QUEUE);
     watch::start(&client, &args.node_name, &to_updates);
     let listener = Listener::bind(&args.run_dir.join(paths::CNI_SOCKET))
         .context("listening for the CNI plugin")?;
     tokio::spawn(cni::serve(listener, to_calls));
     tokio::spawn(bgp::run(args.run_dir.join(paths::BGPD_SOCKET), to_bgp));
-    found.changes.report(to_kernel);
     let status = Listener::bind(&args.run_dir.join(paths::FELIX_SOCKET))
         .context("listening for margayctl")?;
     let server = tonic::transport::Server::builder().add_service(grpc::Service::server(to_queries));
@@ -128,26 +167,42 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .await
 }
 
-/// The uid of this node's object: as the API says, or at once the log where the API is away. Without either there is
-/// nothing to own blocks by, so it is waited for. A log that names an object of the past is found out by the feed.
-async fn node_uid(client: &Client, name: &str, log: &Replay) -> String {
+/// The node's own addresses, by the bootstrap file; none without one.
+fn bootstrap_addresses(path: &Path) -> anyhow::Result<Vec<IpAddr>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        text => text.with_context(|| format!("reading {}", path.display()))?,
+    };
+    crds::bootstrap::node_addresses(&text)
+        .with_context(|| format!("{} is no bootstrap file", path.display()))
+}
+
+/// The uid of this node's object, as the attachment log has it. A log that names an object of the past is found out by the
+/// feed.
+fn logged_uid(name: &str, log: &Replay) -> Option<String> {
+    let header = log.header.as_ref().map(|header| &header.owner);
+    let owner = header.filter(|owner| owner.node == name)?;
+    Some(owner.node_uid.clone())
+}
+
+/// The uid of this node's object, if the API says it at once.
+async fn first_uid(client: &Client, name: &str) -> Option<String> {
     let api: Api<Node> = Api::all(client.clone());
-    let logged = log
-        .header
-        .as_ref()
-        .map(|header| &header.owner)
-        .filter(|owner| owner.node == name);
+    match tokio::time::timeout(API_PATIENCE, api.get(name)).await {
+        Ok(Ok(node)) => return Some(node.metadata.uid.unwrap_or_default()),
+        Ok(Err(error)) => tracing::warn!(%error, node = name, "looking up this node's object"),
+        Err(_) => tracing::warn!(node = name, "the API does not answer"),
+    }
+    None
+}
+
+/// The uid of this node's object. Without it there is nothing to own blocks by, so it is waited for.
+async fn patient_uid(client: &Client, name: &str) -> String {
     loop {
-        match tokio::time::timeout(API_PATIENCE, api.get(name)).await {
-            Ok(Ok(node)) => return node.metadata.uid.unwrap_or_default(),
-            Ok(Err(error)) => tracing::warn!(%error, node = name, "looking up this node's object"),
-            Err(_) => tracing::warn!(node = name, "the API does not answer"),
+        tokio::time::sleep(API_PAUSE).await;
+        if let Some(uid) = first_uid(client, name).await {
+            return uid;
         }
-        if let Some(owner) = logged {
-            tracing::warn!("going on with what the attachment log says of this node");
-            return owner.node_uid.clone();
-        }
-        tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 

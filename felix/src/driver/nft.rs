@@ -133,6 +133,18 @@ impl Nft {
         Err(Error::Contended)
     }
 
+    /// Removes the table, and our stamp from every connection; `false` when there was none.
+    pub fn remove_table(&mut self) -> Result<bool, Error> {
+        if self.inspect()?.comment.is_none() {
+            return Ok(false);
+        }
+        let mut transaction = Transaction::begin(self.socket.sequence(0), None);
+        transaction.drop_table(TABLE);
+        self.commit(transaction)?;
+        self.conntrack.forget_all()?;
+        Ok(true)
+    }
+
     /// The elements in force. Links are not among them: the group of an interface is not in the table.
     pub fn read(&mut self) -> Result<Tables, Error> {
         self.read_sets(|_| true)

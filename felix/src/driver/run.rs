@@ -267,6 +267,8 @@ impl Loop {
                 self.agent
                     .applied(outcome.map_err(|e| format!("{e:#}")), revision, self.now());
                 self.input(Input::Mtu(self.kernel.mtu()));
+                self.input(Input::Loopbacks(self.kernel.loopbacks().clone()));
+                self.input(Input::SettingsRefused(self.kernel.settings_refused()));
                 self.input(Input::RoutesRefused(self.kernel.conflicts().clone()));
             }
             Output::DeleteLink(name) => self.kernel.delete_link(name),
@@ -315,6 +317,11 @@ impl Loop {
                 self.spawn(Some(lost), |client| async move {
                     Some(write::fetch_pod(client, namespace, name, uid).await)
                 });
+            }
+            Output::KeepAddresses(addresses) => {
+                if let Err(error) = self.state.keep_addresses(&addresses) {
+                    tracing::warn!(%error, "keeping the node's addresses for a start without the API");
+                }
             }
             Output::NetworkAvailable => self.network_available()?,
             Output::Stop(reason) => anyhow::bail!(reason),

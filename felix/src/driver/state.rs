@@ -2,6 +2,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
+use std::net::IpAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -23,11 +24,14 @@ pub struct Left {
     pub fresh: bool,
     /// Bytes of the attachment log.
     pub log: Vec<u8>,
+    /// The node's addresses, as the API last named them.
+    pub addresses: Vec<IpAddr>,
 }
 
 const INSTANCE: &str = "instance";
 const LOCK: &str = "lock";
 const LOG: &str = "attachments.log";
+const ADDRESSES: &str = "addresses.json";
 
 impl StateDir {
     /// Opens the directory, makes what is missing, reads what is there.
@@ -59,6 +63,7 @@ impl StateDir {
                 instance,
                 fresh,
                 log,
+                addresses: kept_addresses(dir),
             },
         ))
     }
@@ -70,6 +75,12 @@ impl StateDir {
             .map_err(|e| named(&e, &self.dir.join(LOG)))
     }
 
+    /// Keeps the node's addresses.
+    pub fn keep_addresses(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        let path = self.dir.join(ADDRESSES);
+        replace(&path, &serde_json::to_vec(addresses)?).map_err(|e| named(&e, &path))
+    }
+
     /// Replaces the log by `bytes`; it is the old or the new one, never a part.
     pub fn rewrite(&mut self, bytes: &[u8]) -> io::Result<()> {
         let path = self.dir.join(LOG);
@@ -79,9 +90,16 @@ impl StateDir {
     }
 }
 
-/// The kernel's boot id.
-pub fn boot_id() -> io::Result<String> {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id").map(|id| id.trim().to_owned())
+/// The kernel's boot id, from the file that has it.
+pub fn boot_id(file: &Path) -> io::Result<String> {
+    let id = fs::read_to_string(file).map_err(|e| named(&e, file))?;
+    Ok(id.trim().to_owned())
+}
+
+/// They save a wait, no more: a file that cannot be read is as good as none.
+fn kept_addresses(dir: &Path) -> Vec<IpAddr> {
+    let bytes = fs::read(dir.join(ADDRESSES)).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// A new random id.

@@ -93,6 +93,13 @@ impl Transaction {
         self.add(&table.elements);
     }
 
+    /// Drops the table of that name.
+    pub fn drop_table(&mut self, name: &str) {
+        self.push(kind::DEL_TABLE, 0, "drop the table", |message| {
+            message.string(1, name);
+        });
+    }
+
     /// The changes of a batch; `epoch` is the one it bumps to, if it does.
     pub fn batch(&mut self, batch: &Batch, epoch: Epoch) {
         if batch.flush {

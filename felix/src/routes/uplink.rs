@@ -1,6 +1,7 @@
 //! The MTU pods get: that of the narrowest link which their packets may leave the node by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crds::net::Cidr;
 
@@ -27,7 +28,7 @@ pub struct Address {
     /// Interface it is on.
     pub ifindex: u32,
     /// The address.
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
     /// The network it makes directly reachable.
     pub network: Cidr,
     /// Valid everywhere, not only on its link or host.
@@ -52,6 +53,22 @@ pub fn smallest_mtu(
         .filter(|link| link.up && !link.loopback && !link.name.starts_with(workload_prefix))
         .map(|link| link.mtu)
         .min()
+}
+
+/// Own addresses of no network, on loopback interfaces, that are valid everywhere.
+#[must_use]
+pub fn on_loopback(links: &BTreeMap<u32, Link>, addresses: &[Address]) -> BTreeSet<IpAddr> {
+    let alone = addresses
+        .iter()
+        .filter(|it| it.global && it.usable && it.network.is_host());
+    alone
+        .filter(|it| {
+            links
+                .get(&it.ifindex)
+                .is_some_and(|link| link.loopback && link.up)
+        })
+        .map(|it| it.address)
+        .collect()
 }
 
 #[cfg(test)]
@@ -99,5 +116,12 @@ mod tests {
         ];
         assert_eq!(smallest_mtu(&links, &addresses, "mgy"), Some(8900));
         assert_eq!(smallest_mtu(&links, &addresses[..1], "mgy"), None);
+        let lo = [
+            address(1, "192.0.2.1/32", true),
+            address(1, "::1/128", false),
+            address(1, "192.0.2.64/26", true),
+        ];
+        let found = on_loopback(&links, &[&lo[..], &addresses[..]].concat());
+        assert_eq!(found, [lo[0].address].into());
     }
 }

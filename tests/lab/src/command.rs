@@ -11,10 +11,10 @@ use anyhow::{Context, Result, bail};
 use crate::bird::{control, show};
 use crate::options::{Options, State, resolve_dir};
 use crate::place::Place;
-use crate::plan::Plan;
+use crate::plan::{Fabric, Plan};
 use crate::probe::{self, Answer, Probe};
 use crate::process::{MARK, Processes};
-use crate::{api, down, netns, programs, status, up};
+use crate::{api, bootstrap, down, fabric, netns, pods, programs, status, up};
 
 /// A running lab. One made by [`Lab::up`] is taken down when it is dropped, unless [`Lab::keep`] was called.
 #[derive(Debug)]
@@ -158,7 +158,11 @@ impl Lab {
     /// server and BIRD are waited for until they answer.
     pub fn start(&self, what: &str, place: Option<&str>) -> Result<bool> {
         let name = programs::find(&self.plan, what, place)?;
-        let program = programs::program(&self.plan, &self.state, &name)?;
+        let mut program = programs::program(&self.plan, &self.state, &name)?;
+        if what == "bird" && self.plan.fabric == Fabric::DualTor {
+            // Unlike the first start, this one takes up what the earlier life left (RFC 4724).
+            program.args.push("-R".to_owned());
+        }
         let started = self.processes.start(&program)?;
         match place {
             None if name == programs::APISERVER => self.wait_for_api()?,
@@ -170,6 +174,52 @@ impl Lab {
             _ => {}
         }
         Ok(started)
+    }
+
+    /// Ends everything on a node, as a reset does: its processes, pods' namespaces, interfaces, routes and settings; only
+    /// what is on disk stays. Then it boots: links, and its processes.
+    pub fn reboot(&self, node: &str) -> Result<()> {
+        self.power_off(node)?;
+        self.power_on(node)
+    }
+
+    /// The first half of [`Lab::reboot`].
+    pub fn power_off(&self, node: &str) -> Result<()> {
+        let node = self.plan.node(node).context("no such node")?;
+        if self.plan.api_address().is_none() {
+            bail!(
+                "the API server listens in the node's namespace: only a node of --fabric dual-tor can be rebooted"
+            );
+        }
+        for what in programs::ON_NODE {
+            self.processes.kill(&programs::name(&node.name, what))?;
+        }
+        for sandbox in pods::load(&self.plan.pods_dir(&node.name)) {
+            netns::delete(&sandbox.netns)?;
+        }
+        // The other ends in the ToRs go with the links, at once: the namespace itself may live on for a moment.
+        for link in &node.uplinks {
+            self.exec(&link.tor, &["ip", "link", "del", &node.name])?;
+        }
+        netns::delete(&self.plan.netns(&node.name))?;
+        Ok(())
+    }
+
+    /// The second half of [`Lab::reboot`].
+    pub fn power_on(&self, node: &str) -> Result<()> {
+        let node = self.plan.node(node).context("no such node")?;
+        // It is in memory on a real node.
+        let run = self.plan.run_dir(&node.name);
+        for entry in std::fs::read_dir(&run)?.flatten() {
+            std::fs::remove_file(entry.path())?;
+        }
+        bootstrap::boot(&self.plan, node)?;
+        fabric::create_node(&self.plan, node)?;
+        fabric::connect_node(&self.plan, node)?;
+        for what in programs::ON_NODE {
+            self.start(what, Some(&node.name))?;
+        }
+        Ok(())
     }
 
     /// Processes, sessions, routes, nodes and pods.

@@ -20,6 +20,7 @@
 pub mod api;
 pub mod args;
 pub mod bird;
+mod bootstrap;
 mod checks;
 mod command;
 mod demo;

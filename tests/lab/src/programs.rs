@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::fabric::dual::API;
 use crate::netns;
 use crate::options::{Parts, State};
 use crate::plan::Plan;
@@ -94,13 +95,19 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
                 "--data".to_owned(),
                 text(&plan.api_dir().join("data")),
             ];
-            let listen = format!("127.0.0.1:{}", state.api_port);
-            program.args.extend(["--listen".to_owned(), listen.clone()]);
-            for node in &plan.nodes {
-                let netns = text(&netns::path(&plan.netns(&node.name)));
-                program
-                    .args
-                    .extend(["--listen".to_owned(), format!("{listen}@{netns}")]);
+            let port = state.api_port;
+            let listen = format!("127.0.0.1:{port}");
+            let mut listens = vec![listen.clone()];
+            let of = |place: &str| text(&netns::path(&plan.netns(place)));
+            match plan.api_address() {
+                None => {
+                    let nodes = plan.nodes.iter();
+                    listens.extend(nodes.map(|node| format!("{listen}@{}", of(&node.name))));
+                }
+                Some(address) => listens.push(format!("{}:{port}@{}", address.v4, of(API))),
+            }
+            for listen in listens {
+                program.args.extend(["--listen".to_owned(), listen]);
             }
         }
         SCHEDULER => {
@@ -122,13 +129,15 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
             ]
             .map(str::to_owned)
             .to_vec();
-            program.env.extend([
-                ("KUBECONFIG".to_owned(), text(&plan.kubeconfig())),
-                (
-                    "MARGAY_CNI_CONF_DIR".to_owned(),
-                    text(&plan.cni_conf_dir(place)),
-                ),
-            ]);
+            program.env.extend(
+                [
+                    ("KUBECONFIG", plan.node_kubeconfig()),
+                    ("MARGAY_CNI_CONF_DIR", plan.cni_conf_dir(place)),
+                    ("MARGAY_BOOTSTRAP", plan.bootstrap_file(place)),
+                    ("MARGAY_BOOT_ID_FILE", plan.boot_id_file(place)),
+                ]
+                .map(|(key, path)| (key.to_owned(), text(&path))),
+            );
         }
         _ => bail!("no process {process:?}"),
     }
@@ -171,6 +180,16 @@ mod tests {
             args.contains(&format!("127.0.0.1:6443@/run/netns/{}", plan.netns("n3"))),
             "{args}"
         );
+    }
+
+    #[test]
+    fn behind_the_fabric_the_api_server_listens_in_no_node() {
+        let (mut plan, state) = lab();
+        plan = Plan::with_fabric(&plan.dir, 3, crate::plan::Fabric::DualTor);
+        let args = program(&plan, &state, APISERVER).unwrap().args.join(" ");
+        assert_eq!(args.matches("--listen").count(), 2, "{args}");
+        let address = format!("172.30.0.101:6443@/run/netns/{}", plan.netns("api"));
+        assert!(args.contains(&address), "{args}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::bird::config;
 use crate::command::Lab;
 use crate::options::{Options, Parts, State, bin_dir, check_nodes, resolve_dir};
 use crate::plan::Plan;
-use crate::{api, checks, down, fabric, programs};
+use crate::{api, bootstrap, checks, down, fabric, programs};
 
 pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
     check_nodes(options.nodes)?;
@@ -96,6 +96,7 @@ impl Steps<'_> {
         }
         for node in &plan.nodes {
             fs::set_permissions(plan.run_dir(&node.name), fs::Permissions::from_mode(0o700))?;
+            bootstrap::install(plan, node)?;
         }
         Ok(())
     }
@@ -142,10 +143,15 @@ impl Steps<'_> {
         let lab = self.lab;
         self.start(programs::APISERVER)?;
         lab.wait_for_api()?;
-        self.done(&format!(
-            "API server on 127.0.0.1:{}, here and on every node",
-            lab.state.api_port
-        ));
+        bootstrap::kubeconfig(&lab.plan, lab.state.api_port)?;
+        let port = lab.state.api_port;
+        self.done(&match lab.plan.api_address() {
+            None => format!("API server on 127.0.0.1:{port}, here and on every node"),
+            Some(address) => format!(
+                "API server on 127.0.0.1:{port} here, on {}:{port} behind the fabric",
+                address.v4
+            ),
+        });
         api::block_on(async {
             let client = api::client(&lab.kubeconfig()).await?;
             api::populate(&client, &lab.plan).await

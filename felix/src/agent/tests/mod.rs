@@ -10,6 +10,7 @@ use crate::feed::Identity;
 use crate::policy::tables::Tables;
 
 mod faults;
+mod orders;
 
 /// An agent with a driver that does what it is told at once and remembers it.
 struct Rig {
@@ -108,6 +109,8 @@ impl Rig {
             preserved: [false, false],
             tables: Tables::default(),
             mtu: 1500,
+            addresses: Vec::new(),
+            loopbacks: BTreeSet::new(),
         };
         let mut rig = Self {
             agent: Agent::new(start, 0),
@@ -252,6 +255,7 @@ impl Rig {
             }
             Output::PoolCondition(_, problem) => self.conditions.push(problem),
             Output::FetchPod(_, _, uid) => self.fetches.push(uid),
+            Output::KeepAddresses(_) => {}
             Output::NetworkAvailable => self.available += 1,
             Output::Stop(reason) => panic!("stopped: {reason}"),
         }

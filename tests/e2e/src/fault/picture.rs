@@ -280,7 +280,7 @@ fn links(rig: &Rig, node: &str) -> Result<BTreeSet<String>> {
 
 fn log(rig: &Rig, node: &str) -> Result<BTreeSet<String>> {
     let file = rig.plan().node_state_dir(node).join("attachments.log");
-    let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot_id = std::fs::read_to_string(rig.plan().boot_id_file(node))?;
     let replay = journal::replay(&std::fs::read(&file)?, boot_id.trim());
     ensure!(
         replay.damaged.is_empty(),

@@ -35,24 +35,57 @@ const COMMON: [(&str, &str); 7] = [
     ("net/ipv6/conf/all/forwarding", "1"),
 ];
 
-/// Layer-4 hashing over equal paths, and failed next hops avoided.
-const ROUTER: [(&str, &str); 4] = [
+/// Layer-4 hashing over equal paths, links without carrier avoided, addresses kept while a link is down.
+const ROUTER: [(&str, &str); 8] = [
+    ("net/ipv4/conf/default/ignore_routes_with_linkdown", "1"),
+    ("net/ipv6/conf/default/ignore_routes_with_linkdown", "1"),
+    ("net/ipv6/conf/all/keep_addr_on_down", "1"),
+    ("net/ipv6/conf/default/keep_addr_on_down", "1"),
     ("net/ipv4/fib_multipath_hash_policy", "1"),
     ("net/ipv6/fib_multipath_hash_policy", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/default/rp_filter", "0"),
 ];
 
+/// As a distribution may have it, strict reverse path filtering included: what several uplinks need is felix' to set.
+const HOST: [(&str, &str); 2] = [
+    ("net/ipv4/conf/all/rp_filter", "0"),
+    ("net/ipv4/conf/default/rp_filter", "1"),
+];
+
 /// Makes every namespace of the fabric, with its sysctls.
 pub fn create_namespaces(plan: &Plan) -> Result<()> {
-    let nodes = plan.nodes.iter().map(|n| n.name.as_str());
-    for name in plan.routers().chain(nodes) {
+    for name in plan.routers() {
         create_namespace(plan, name, &ROUTER)?;
+    }
+    for node in &plan.nodes {
+        create_node(plan, node)?;
     }
     if plan.fabric == Fabric::DualTor {
         create_namespace(plan, dual::API, &ROUTER)?;
     }
     Ok(())
+}
+
+/// Makes the namespace of a node.
+pub fn create_node(plan: &Plan, node: &Node) -> Result<()> {
+    let settings: &[_] = match plan.fabric {
+        Fabric::SingleTor => &ROUTER,
+        Fabric::DualTor => &HOST,
+    };
+    create_namespace(plan, &node.name, settings)
+}
+
+/// Makes the links of a node whose namespace is there and has none.
+pub fn connect_node(plan: &Plan, node: &Node) -> Result<()> {
+    match plan.fabric {
+        Fabric::SingleTor => {
+            let tor = plan.tor(node.rack);
+            ip_batch(&plan.netns(&tor.name), &port_commands(plan, node))?;
+            ip_batch(&plan.netns(&node.name), &node_commands(node))
+        }
+        Fabric::DualTor => dual::connect_node(plan, node),
+    }
 }
 
 fn create_namespace(plan: &Plan, name: &str, more: &[(&str, &str)]) -> Result<()> {
@@ -68,7 +101,7 @@ pub fn connect(plan: &Plan) -> Result<()> {
         return dual::connect(plan);
     }
     for tor in &plan.tors {
-        ip_batch(&plan.netns(&tor.name), &tor_commands(plan, tor))?;
+        ip_batch(&plan.netns(&tor.name), &tor_commands(tor))?;
     }
     let [a, b] = Rack::ALL.map(|r| plan.tor(r));
     ip_batch(
@@ -82,27 +115,29 @@ pub fn connect(plan: &Plan) -> Result<()> {
         ip_batch(&plan.netns(&tor.name), &link_commands(tor))?;
     }
     for node in &plan.nodes {
-        ip_batch(&plan.netns(&node.name), &node_commands(node))?;
+        connect_node(plan, node)?;
     }
     Ok(())
 }
 
-fn tor_commands(plan: &Plan, tor: &Tor) -> Vec<String> {
-    let mut commands = vec![
+fn tor_commands(tor: &Tor) -> Vec<String> {
+    vec![
         format!("link add {RACK_BRIDGE} type bridge forward_delay 0 mcast_snooping 0"),
         format!("addr add {}/24 dev {RACK_BRIDGE}", tor.address.v4),
         format!("addr add {}/64 dev {RACK_BRIDGE} nodad", tor.address.v6),
         format!("link set {RACK_BRIDGE} up"),
-    ];
-    for node in plan.nodes_in(tor.rack) {
-        let port = &node.name;
-        commands.push(format!(
+    ]
+}
+
+fn port_commands(plan: &Plan, node: &Node) -> Vec<String> {
+    let port = &node.name;
+    vec![
+        format!(
             "link add {port} type veth peer name {NODE_UPLINK} netns {}",
             plan.netns(port)
-        ));
-        commands.push(format!("link set {port} master {RACK_BRIDGE} up"));
-    }
-    commands
+        ),
+        format!("link set {port} master {RACK_BRIDGE} up"),
+    ]
 }
 
 /// RFC 3021 and RFC 6164: a /31 and a /127 between routers.
@@ -150,14 +185,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rack_has_a_port_for_each_of_its_nodes_only() {
+    fn a_node_has_a_port_of_its_racks_bridge() {
         let plan = Plan::new(Path::new(crate::plan::DEFAULT_DIR), 3);
-        let text = tor_commands(&plan, plan.tor(Rack::B)).join("\n");
+        let text = port_commands(&plan, &plan.nodes[2]).join("\n");
         assert!(
             text.contains("link add n3 type veth peer name eth0 netns margay-n3"),
             "{text}"
         );
-        assert!(!text.contains("n1") && !text.contains("n2"), "{text}");
+        assert!(text.contains("link set n3 master rack up"), "{text}");
     }
 
     #[test]
@@ -166,7 +201,7 @@ mod tests {
         let all = plan
             .tors
             .iter()
-            .flat_map(|t| [tor_commands(&plan, t), link_commands(t)])
+            .flat_map(|t| [tor_commands(t), link_commands(t)])
             .chain(plan.nodes.iter().map(node_commands))
             .flatten();
         assert!(all.into_iter().all(|c| !c.contains("route")));

@@ -280,6 +280,24 @@ impl Plan {
         self.api_dir().join("kubeconfig")
     }
 
+    /// The kubeconfig of the nodes, which names the API server where they find it.
+    pub fn node_kubeconfig(&self) -> PathBuf {
+        match self.fabric {
+            Fabric::SingleTor => self.kubeconfig(),
+            Fabric::DualTor => self.api_dir().join("kubeconfig-of-nodes"),
+        }
+    }
+
+    /// A node's bootstrap file; missing where the API server needs no route.
+    pub fn bootstrap_file(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("node.yaml")
+    }
+
+    /// Where a node's boot id is: namespaces share the machine's, and one node alone may be rebooted.
+    pub fn boot_id_file(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("boot_id")
+    }
+
     /// The API server's data.
     pub fn api_dir(&self) -> PathBuf {
         self.dir.join("api")

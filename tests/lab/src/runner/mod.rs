@@ -33,7 +33,7 @@ use worker::{Wish, Worker};
 /// Runs until the process is killed.
 pub async fn run(plan: Plan, bin_dir: PathBuf, node: &str) -> Result<()> {
     let node = plan.node(node).context("no such node in this lab")?.clone();
-    let client = api::client(&plan.kubeconfig()).await?;
+    let client = api::client(&plan.node_kubeconfig()).await?;
     let shared = Arc::new(Shared {
         plugin: cni::Network::new(&plan, &node.name, bin_dir),
         records: plan.pods_dir(&node.name),

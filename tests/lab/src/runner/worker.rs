@@ -82,6 +82,12 @@ impl Worker {
             // ADD failed, or the runner was killed during it: never used, a new one is made.
             self.tear_down().await?;
         }
+        let lost = |s: &Sandbox| !s.host_network && !netns::path(&s.netns).exists();
+        if self.sandbox.as_ref().is_some_and(lost) {
+            // The node was rebooted. The pod is the same, its sandbox is another.
+            self.responder = None;
+            self.tear_down().await?;
+        }
         if self.sandbox.is_none() {
             self.create(pod).await?;
         }
