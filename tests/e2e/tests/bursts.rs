@@ -127,7 +127,7 @@ fn nothing_left(rig: &Rig) {
 
 #[test]
 fn sixty_pods_in_bursts_with_felix_killed_in_the_middle() {
-    let rig = Rig::up("bursts").unwrap();
+    let rig = Rig::beside("bursts").unwrap();
     for node in NODES {
         rig.felix_ready(node).unwrap();
     }
@@ -173,7 +173,7 @@ fn sixty_pods_in_bursts_with_felix_killed_in_the_middle() {
 
 #[test]
 fn a_second_block_comes_when_it_is_needed_and_goes_when_it_is_not() {
-    let rig = Rig::up("blocks").unwrap();
+    let rig = Rig::beside("blocks").unwrap();
     let own = |rig: &Rig| {
         let list = rig
             .kubectl(

@@ -11,5 +11,5 @@ mod traffic;
 pub use picture::{Claims, Picture, claims, leftovers, picture};
 pub use plugin::{Answer, Call, call};
 pub use rig::{Pod, Rig, wait};
-pub use scene::{Watch, pictures, same_as, scene};
+pub use scene::{Watch, pictures, same_as, scene, scene_of};
 pub use traffic::{Kind, Loss, Traffic};

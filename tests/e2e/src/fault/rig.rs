@@ -10,11 +10,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use lab::plan::Fabric;
 use lab::pods::{self, Sandbox};
 use lab::{Lab, Options, netns, process};
 use serde_json::{Value, json};
 
-/// Labs of one test binary come one after the other: each is a whole fabric, and losses are counted in them.
+/// Labs whose losses and times are counted come one after the other: each is a whole fabric.
 static TURN: Mutex<()> = Mutex::new(());
 
 /// A pod to be made: namespace `default`, answers on UDP and TCP port 80.
@@ -32,7 +33,7 @@ pub struct Rig {
     lab: Lab,
     /// How long `lab up` took.
     pub up_time: Duration,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Option<MutexGuard<'static, ()>>,
 }
 
 impl Deref for Rig {
@@ -46,8 +47,22 @@ impl Deref for Rig {
 impl Rig {
     /// A lab of three nodes, when its turn has come. `what` names the test.
     pub fn up(what: &str) -> Result<Self> {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::make(what, Fabric::SingleTor, Some(turn()))
+    }
+
+    /// A lab of three nodes beside those of other tests: for one that counts no losses and measures no times.
+    pub fn beside(what: &str) -> Result<Self> {
+        Self::make(what, Fabric::SingleTor, None)
+    }
+
+    /// A lab of three nodes with two ToRs for each rack, when its turn has come.
+    pub fn dual(what: &str) -> Result<Self> {
+        Self::make(what, Fabric::DualTor, Some(turn()))
+    }
+
+    fn make(what: &str, fabric: Fabric, turn: Option<MutexGuard<'static, ()>>) -> Result<Self> {
         let options = Options {
+            fabric,
             dir: PathBuf::from(format!("/tmp/e2e-{}-{what}", std::process::id())),
             report: |_| (),
             ..Options::default()
@@ -219,13 +234,13 @@ impl Rig {
     pub fn sessions_up(&self) -> Result<()> {
         wait("every BGP session", Duration::from_secs(60), || {
             let mut down = Vec::new();
-            for tor in &self.lab.plan().tors {
-                let sessions = self.lab.sessions(&tor.name)?;
+            for router in self.lab.plan().routers() {
+                let sessions = self.lab.sessions(router)?;
                 down.extend(
                     sessions
                         .into_iter()
                         .filter(|s| !s.established)
-                        .map(|s| format!("{} {}: {}", tor.name, s.name, s.info)),
+                        .map(|s| format!("{router} {}: {}", s.name, s.info)),
                 );
             }
             Ok((!down.is_empty()).then(|| down.join("; ")))
@@ -277,6 +292,10 @@ pub fn wait(
         }
         thread::sleep(Duration::from_millis(50));
     }
+}
+
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn felix_unwell(felix: &Value) -> bool {

@@ -30,11 +30,19 @@ pub struct Watch {
 impl Watch {
     /// Starts it: `a` and `b` in different racks both ways, `c` to `a` in one rack; `c` to `b` is forbidden.
     pub fn start(rig: &Rig) -> Result<Self> {
+        Self::without(rig, "")
+    }
+
+    /// The same without the traffic of one pod.
+    pub fn without(rig: &Rig, pod: &str) -> Result<Self> {
         let mut watch = Self {
             allowed: Traffic::none(),
             denied: Traffic::none(),
         };
         for (from, to) in [("a", "b"), ("b", "a"), ("c", "a")] {
+            if [from, to].contains(&pod) {
+                continue;
+            }
             let target = rig.sandbox(to)?;
             let netns = rig.netns(&format!("default/{from}"))?;
             watch
@@ -42,10 +50,29 @@ impl Watch {
                 .add(&format!("{from}→{to}"), &netns, &target.addresses);
         }
         let netns = rig.netns("default/c")?;
-        for address in rig.sandbox("b")?.addresses {
-            watch.denied.add_one("c→b", &netns, address, Kind::NewFlows);
+        if pod != "b" {
+            for address in rig.sandbox("b")?.addresses {
+                watch.denied.add_one("c→b", &netns, address, Kind::NewFlows);
+            }
         }
         Ok(watch)
+    }
+
+    /// Ends it at once: whether everything allowed gets through.
+    pub fn reached(self) -> Result<bool> {
+        self.denied.stop_soon()?;
+        self.allowed.stop_soon()
+    }
+
+    /// Ends it: no sender was without answers for as long as `limit`, by the gap between two of them or by the number of
+    /// those lost, and nothing forbidden got through.
+    pub fn within(self, during: &str, limit: Duration) -> Result<()> {
+        let denied = self.denied.stop();
+        for loss in self.allowed.stop()? {
+            println!("{during}: {loss}");
+            ensure!(loss.gap < limit && loss.time() < limit, "{during}: {loss}");
+        }
+        closed(during, denied?)
     }
 
     /// Ends it: nothing was lost, and nothing forbidden got through.
@@ -78,7 +105,11 @@ fn closed(during: &str, losses: Vec<super::Loss>) -> Result<()> {
 
 /// A lab with pods `a` on n1, `c` on n2, `b` on n3 and the policy in force.
 pub fn scene(what: &str) -> Result<Rig> {
-    let rig = Rig::up(what)?;
+    scene_of(Rig::up(what)?)
+}
+
+/// The same in a lab that is there.
+pub fn scene_of(rig: Rig) -> Result<Rig> {
     let pods = [("a", "n1"), ("c", "n2"), ("b", "n3")];
     rig.run(&pods.map(|(name, node)| Pod { name, node }))?;
     rig.apply(POLICY)?;

@@ -38,6 +38,14 @@ pub struct Loss {
     pub gap: Duration,
 }
 
+impl Loss {
+    /// How long it took to send what was lost.
+    #[must_use]
+    pub fn time(&self) -> Duration {
+        EVERY * u32::try_from(self.lost).unwrap_or(u32::MAX)
+    }
+}
+
 impl std::fmt::Display for Loss {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
