@@ -3,20 +3,29 @@
 //! An object that is not understood stays in force as it last was; the problem is told, in [`Outcome::problems`] and for
 //! peers by [`Cluster::verdicts`].
 
+mod peers;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use crds::bgp_configuration::Configuration;
 use crds::bgp_peer;
 use crds::net::Family;
-use crds::{BGPConfiguration, BGPPeer, IPPool};
-use k8s_openapi::api::core::v1::Node;
+use crds::{BGPConfiguration, BGPFilter, BGPPeer, IPPool};
+use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::objects::{Asked, asked, general};
-use super::{Config, DynamicPeers, Peer, PeerKey, Pool};
+use self::peers::Secret;
+use super::objects::general;
+use super::{Config, Filter, Pool};
 
 /// Annotation of a Node with its own AS.
 pub const AS_ANNOTATION: &str = "margay.io/as-number";
+
+/// Annotation, or label, of a Node that is a route reflector: its cluster id (RFC 4456), written like an IPv4 address.
+pub const CLUSTER_ID: &str = "margay.io/route-reflector-cluster-id";
+
+/// What stands for the namespace among the labels of a pod.
+pub const NAMESPACE_LABEL: &str = "margay.io/namespace";
 
 /// An object as it came, or why it could not even be read.
 pub type Read<K> = Result<K, String>;
@@ -41,6 +50,10 @@ impl<T> Kept<T> {
             },
         }
     }
+
+    fn invalid(&self) -> Option<Problem> {
+        self.problem.as_deref().map(Problem::invalid)
+    }
 }
 
 /// What matters of a Node.
@@ -48,7 +61,16 @@ impl<T> Kept<T> {
 struct Facts {
     labels: BTreeMap<String, String>,
     asn: Option<u32>,
+    /// Cluster id of a route reflector.
+    cluster_id: Option<Ipv4Addr>,
     /// InternalIPs, in the order of the Node.
+    addresses: Vec<IpAddr>,
+}
+
+/// What matters of a pod on this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Workload {
+    labels: BTreeMap<String, String>,
     addresses: Vec<IpAddr>,
 }
 
@@ -71,6 +93,11 @@ pub struct Cluster {
     configuration: Option<Kept<Configuration>>,
     peers: BTreeMap<String, Kept<bgp_peer::Peer>>,
     pools: BTreeMap<String, Kept<crds::ip_pool::Pool>>,
+    filters: BTreeMap<String, Kept<Filter>>,
+    /// Those that were read, by name.
+    secrets: BTreeMap<String, Secret>,
+    /// Pods on this node, by namespace and name.
+    pods: BTreeMap<String, Workload>,
 }
 
 /// What the objects make.
@@ -82,13 +109,32 @@ pub struct Outcome {
     pub problems: Vec<String>,
 }
 
-/// Whether a BGPPeer is understood.
+/// Whether an object is understood, and what it refers to is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
     /// Name of the object.
     pub name: String,
     /// What is wrong with it; None: nothing.
-    pub problem: Option<String>,
+    pub problem: Option<Problem>,
+}
+
+/// What is wrong with an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// In one word.
+    pub reason: &'static str,
+    /// In a sentence: the field, what is wrong, and what holds meanwhile.
+    pub message: String,
+}
+
+impl Problem {
+    /// The newest version is not understood.
+    fn invalid(problem: &str) -> Self {
+        Self {
+            reason: "Invalid",
+            message: format!("{problem}; the last good version stays in force"),
+        }
+    }
 }
 
 impl Cluster {
@@ -101,20 +147,15 @@ impl Cluster {
             configuration: None,
             peers: BTreeMap::new(),
             pools: BTreeMap::new(),
+            filters: BTreeMap::new(),
+            secrets: BTreeMap::new(),
+            pods: BTreeMap::new(),
         }
     }
 
     /// Name of this node.
     pub fn node(&self) -> &str {
         &self.node
-    }
-
-    /// Whether all other nodes are peers, so that all Nodes have to be known.
-    pub fn mesh(&self) -> bool {
-        self.configuration
-            .as_ref()
-            .and_then(|kept| kept.good.as_ref())
-            .is_some_and(|good| good.mesh == Some(true))
     }
 
     /// A Node is there or has changed.
@@ -184,22 +225,86 @@ impl Cluster {
         self.pools.retain(|name, _| names.contains(name));
     }
 
-    /// Whether each BGPPeer that concerns this node is understood.
-    pub fn verdicts(&self) -> Vec<Verdict> {
-        let labels = self.own().map(|own| own.labels.clone()).unwrap_or_default();
-        let concerns = |kept: &Kept<bgp_peer::Peer>| match &kept.good {
-            Some(good) => good.nodes.includes(&self.node, &labels),
-            // Nobody can tell whom it concerns, so everybody looks.
-            None => true,
+    /// A BGPFilter is there or has changed.
+    pub fn filter_applied(&mut self, name: &str, read: Read<BGPFilter>) {
+        let understood = read.and_then(|o| Filter::try_from(&o.spec).map_err(|e| e.to_string()));
+        let kept = self.filters.remove(name);
+        self.filters
+            .insert(name.to_owned(), Kept::take(kept, understood));
+    }
+
+    /// A BGPFilter is gone.
+    pub fn filter_deleted(&mut self, name: &str) {
+        self.filters.remove(name);
+    }
+
+    /// Only these BGPFilters exist.
+    pub fn filters_are(&mut self, names: &BTreeSet<String>) {
+        self.filters.retain(|name, _| names.contains(name));
+    }
+
+    /// A Secret has that content; None: it does not exist.
+    pub fn secret_is(&mut self, name: &str, data: Option<BTreeMap<String, Vec<u8>>>) {
+        self.secrets.entry(name.to_owned()).or_default().is(data);
+    }
+
+    /// A pod on this node is there or has changed.
+    pub fn pod_applied(&mut self, name: &str, pod: &Pod) {
+        match workload(pod) {
+            Some(workload) => self.pods.insert(name.to_owned(), workload),
+            None => self.pods.remove(name),
         };
-        self.peers
-            .iter()
-            .filter(|(_, kept)| concerns(kept))
+    }
+
+    /// A pod is gone.
+    pub fn pod_deleted(&mut self, name: &str) {
+        self.pods.remove(name);
+    }
+
+    /// Only these pods are on this node.
+    pub fn pods_are(&mut self, names: &BTreeSet<String>) {
+        self.pods.retain(|name, _| names.contains(name));
+    }
+
+    /// Whether each BGPPeer that concerns this node is understood, and what it refers to is there.
+    pub fn verdicts(&self) -> Vec<Verdict> {
+        let concerns = |kept: &Kept<bgp_peer::Peer>| match (&kept.good, self.own()) {
+            (Some(good), Some(own)) => self.concerns(good, &self.node, own),
+            // Nobody can tell whom it concerns, so everybody looks.
+            _ => true,
+        };
+        let concerned = self.peers.iter().filter(|(_, kept)| concerns(kept));
+        concerned
             .map(|(name, kept)| Verdict {
                 name: name.clone(),
-                problem: kept.problem.clone(),
+                problem: kept.invalid().or_else(|| {
+                    let good = kept.good.as_ref()?;
+                    let at = good.password.as_ref();
+                    at.and_then(|at| self.secret_problem("spec.password", at))
+                        .or_else(|| self.filter_problem(good))
+                }),
             })
             .collect()
+    }
+
+    /// Whether each BGPFilter is understood.
+    pub fn filter_verdicts(&self) -> Vec<Verdict> {
+        let verdict = |(name, kept): (&String, &Kept<Filter>)| Verdict {
+            name: name.clone(),
+            problem: kept.invalid(),
+        };
+        self.filters.iter().map(verdict).collect()
+    }
+
+    /// Whether the BGPConfiguration is understood, and what it refers to is there.
+    pub fn configuration_verdict(&self) -> Option<Verdict> {
+        let kept = self.configuration.as_ref()?;
+        let at = || kept.good.as_ref()?.mesh_password.as_ref();
+        let secret = || self.secret_problem("spec.nodeMeshPassword", at()?);
+        Some(Verdict {
+            name: crds::SINGLETON.to_owned(),
+            problem: kept.invalid().or_else(secret),
+        })
     }
 
     fn own(&self) -> Option<&Facts> {
@@ -235,7 +340,18 @@ impl Cluster {
         let asn = own.asn.unwrap_or(configuration.as_number);
         let mut config = Config::new(asn, router_id(own, &self.node));
         general(&mut config, &configuration);
-        (config.peers, config.dynamic) = self.make_peers(own, &configuration, asn, &mut problems);
+        config.cluster_id = own.cluster_id;
+        config.filters = self.make_filters();
+        let never = self
+            .configuration
+            .as_ref()
+            .is_some_and(|kept| kept.good.is_none());
+        if let Some(before) = self.before.as_ref().filter(|_| never) {
+            config.advertisements.clone_from(&before.advertisements);
+            config.bmp.clone_from(&before.bmp);
+        }
+        (config.peers, config.dynamic) =
+            self.make_peers(own, &configuration, &config, &mut problems);
         config.pools = self.make_pools();
         Ok(Outcome { config, problems })
     }
@@ -260,89 +376,20 @@ impl Cluster {
         for (name, kept) in &self.pools {
             note("IPPool", name, &kept.problem);
         }
+        for (name, kept) in &self.filters {
+            note("BGPFilter", name, &kept.problem);
+        }
+        for verdict in self
+            .verdicts()
+            .into_iter()
+            .chain(self.configuration_verdict())
+        {
+            // Those that are not understood are noted above.
+            if let Some(problem) = verdict.problem.filter(|it| it.reason != "Invalid") {
+                problems.push(format!("{}: {}", verdict.name, problem.message));
+            }
+        }
         problems
-    }
-
-    fn make_peers(
-        &self,
-        own: &Facts,
-        configuration: &Configuration,
-        asn: u32,
-        problems: &mut Vec<String>,
-    ) -> (Vec<Peer>, Vec<DynamicPeers>) {
-        let mut peers: BTreeMap<PeerKey, Peer> = BTreeMap::new();
-        let mut dynamic: Vec<DynamicPeers> = Vec::new();
-        for (name, kept) in &self.peers {
-            let peer = match &kept.good {
-                // A peer does not peer with itself when its own node is selected.
-                Some(good) if good.address().is_some_and(|a| own.addresses.contains(&a)) => {
-                    continue;
-                }
-                Some(good) if !good.nodes.includes(&self.node, &own.labels) => continue,
-                Some(good) => match asked(good, configuration, |family| own.address(family)) {
-                    Some(Asked::Peer(peer)) => peer,
-                    Some(Asked::Dynamic(range)) => {
-                        dynamic.push(range);
-                        continue;
-                    }
-                    None => continue,
-                },
-                None => {
-                    let before = self.before.iter().flat_map(|config| &config.peers);
-                    match before.into_iter().find(|peer| peer.name == *name) {
-                        Some(peer) => peer.clone(),
-                        None => continue,
-                    }
-                }
-            };
-            match peers.entry(peer.key.clone()) {
-                std::collections::btree_map::Entry::Vacant(free) => {
-                    free.insert(peer);
-                }
-                std::collections::btree_map::Entry::Occupied(first) => problems.push(format!(
-                    "BGPPeer {name}: {} is the address of BGPPeer {} too, which is used: remove one",
-                    peer.key,
-                    first.get().name
-                )),
-            }
-        }
-        if configuration.mesh == Some(true) {
-            for peer in self.mesh_peers(own, configuration, asn) {
-                // A BGPPeer with that address says more.
-                peers.entry(peer.key.clone()).or_insert(peer);
-            }
-        }
-        (peers.into_values().collect(), dynamic)
-    }
-
-    /// One session with every other node and family that both have.
-    fn mesh_peers(&self, own: &Facts, configuration: &Configuration, asn: u32) -> Vec<Peer> {
-        let mut peers = Vec::new();
-        for (name, kept) in &self.nodes {
-            let Some(other) = kept.good.as_ref().filter(|_| *name != self.node) else {
-                continue;
-            };
-            for family in Family::ALL {
-                let (Some(local), Some(remote)) = (own.address(family), other.address(family))
-                else {
-                    continue;
-                };
-                let remote_asn = match other.asn {
-                    Some(other) => other,
-                    None if own.asn.is_none() => asn,
-                    None => configuration.as_number,
-                };
-                let mut peer = Peer::new(remote, remote_asn);
-                peer.name = format!("mesh-{name}");
-                peer.port = configuration.listen_port;
-                peer.local_address = Some(local);
-                peer.timers.keepalive = configuration
-                    .keepalive
-                    .map(|seconds| crate::Millis::from(seconds) * 1000);
-                peers.push(peer);
-            }
-        }
-        peers
     }
 
     fn make_pools(&self) -> Vec<Pool> {
@@ -401,6 +448,18 @@ fn facts(node: &Node) -> Result<Facts, String> {
             format!("annotation {AS_ANNOTATION}: {text:?} is no AS number: set 1 to 4294967295")
         })?),
     };
+    let text = annotations.and_then(|all| all.get(CLUSTER_ID));
+    let text = text.or_else(|| node.metadata.labels.as_ref()?.get(CLUSTER_ID));
+    let cluster_id = match text {
+        None => None,
+        Some(text) => {
+            let parsed = text.parse().ok();
+            let id = parsed.filter(|id: &Ipv4Addr| !id.is_unspecified());
+            Some(id.ok_or_else(|| {
+                format!("{CLUSTER_ID}: {text:?} is no cluster id: write it as 244.0.0.1")
+            })?)
+        }
+    };
     let status = node.status.as_ref();
     let addresses = status
         .and_then(|status| status.addresses.as_ref())
@@ -414,8 +473,25 @@ fn facts(node: &Node) -> Result<Facts, String> {
     Ok(Facts {
         labels,
         asn,
+        cluster_id,
         addresses,
     })
+}
+
+/// What matters of a pod; None: it has no address of its own, or has ended.
+fn workload(pod: &Pod) -> Option<Workload> {
+    let status = pod.status.as_ref()?;
+    let ended = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let hosts = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+    if ended || hosts {
+        return None;
+    }
+    let mut labels = pod.metadata.labels.clone().unwrap_or_default();
+    let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+    labels.insert(NAMESPACE_LABEL.to_owned(), namespace);
+    let ips = status.pod_ips.iter().flatten();
+    let addresses: Vec<IpAddr> = ips.filter_map(|ip| ip.ip.parse().ok()).collect();
+    (!addresses.is_empty()).then_some(Workload { labels, addresses })
 }
 
 #[cfg(test)]

@@ -1,17 +1,16 @@
-//! Writes the condition Accepted of BGPPeers.
+//! Writes the condition Accepted of the objects of one kind.
 //!
 //! Every node comes to the same verdict, so each waits a while of its own and writes only what nobody else has written.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crds::BGPPeer;
 use crds::condition::{ACCEPTED, Condition, ConditionStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, Resource as _, ResourceExt as _};
+use kube::{Api, Client, Resource, ResourceExt as _};
 use serde_json::json;
 use tokio::time::Instant;
 use tracing::{debug, warn};
@@ -37,35 +36,36 @@ pub(crate) struct Writer {
     wait: Duration,
     seen: BTreeMap<String, Seen>,
     due: BTreeMap<String, (Instant, Verdict)>,
+    kind: String,
     /// Not to repeat the same failure.
     failure: Option<String>,
 }
 
 impl Writer {
-    pub(crate) fn new(client: Client, node: &str) -> Self {
+    pub(crate) fn new<K: Resource<DynamicType = ()>>(client: Client, node: &str) -> Self {
         let spread = node.bytes().fold(0_u64, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(byte.into())
         });
         Self {
-            // Not as BGPPeer: the answer may be one that cannot be read as such.
-            api: Api::all_with(client, &ApiResource::erase::<BGPPeer>(&())),
+            // Not as the kind itself: the answer may be one that cannot be read as such.
+            api: Api::all_with(client, &ApiResource::erase::<K>(&())),
             wait: Duration::from_millis(spread % SPREAD),
             seen: BTreeMap::new(),
             due: BTreeMap::new(),
+            kind: K::kind(&()).into_owned(),
             failure: None,
         }
     }
 
-    /// An object is there or has changed.
-    pub(crate) fn seen(&mut self, name: &str, object: &DeserializeGuard<BGPPeer>) {
-        let conditions = match &object.0 {
-            Ok(peer) => peer
-                .status
-                .iter()
-                .flat_map(|status| status.conditions.clone())
-                .collect(),
-            Err(_) => Vec::new(),
-        };
+    /// An object is there or has changed; `conditions` are those it has, if it can be read.
+    pub(crate) fn seen<K: Resource>(
+        &mut self,
+        name: &str,
+        object: &DeserializeGuard<K>,
+        conditions: impl Fn(&K) -> Option<Vec<Condition>>,
+    ) {
+        let read = object.0.as_ref().ok();
+        let conditions = read.and_then(conditions).unwrap_or_default();
         let (version, generation) = (object.resource_version(), object.meta().generation);
         self.seen.insert(
             name.to_owned(),
@@ -138,17 +138,18 @@ impl Writer {
                 // The watch brings the newer version, and with it another verdict.
                 Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
                     debug!(
-                        name,
-                        "the condition of a BGPPeer was not written: it has changed"
+                        kind = self.kind,
+                        name, "a condition was not written: the object has changed"
                     );
                 }
                 Err(e) => {
                     let text = e.to_string();
                     if self.failure.as_ref() != Some(&text) {
                         warn!(
+                            kind = self.kind,
                             name,
                             error = text,
-                            "cannot write the condition of a BGPPeer"
+                            "cannot write a condition"
                         );
                     }
                     self.failure = Some(text);
@@ -169,8 +170,8 @@ fn wanted(verdict: &Verdict) -> (ConditionStatus, &'static str, String) {
         ),
         Some(problem) => (
             ConditionStatus::False,
-            "Invalid",
-            format!("{problem}; the last good version stays in force"),
+            problem.reason,
+            problem.message.clone(),
         ),
     }
 }
@@ -217,11 +218,15 @@ fn conditions(seen: &Seen, verdict: &Verdict) -> Vec<Condition> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::kubernetes::Problem;
 
     fn verdict(problem: Option<&str>) -> Verdict {
         Verdict {
             name: "tor-a".into(),
-            problem: problem.map(ToOwned::to_owned),
+            problem: problem.map(|message| Problem {
+                reason: "Invalid",
+                message: message.to_owned(),
+            }),
         }
     }
 

@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crds::{BGPConfiguration, BGPPeer, IPPool};
+use crds::{BGPConfiguration, BGPFilter, BGPPeer, IPPool};
 use futures::StreamExt as _;
-use futures::stream::{BoxStream, SelectAll};
-use k8s_openapi::api::core::v1::Node;
+use futures::stream::{AbortHandle, BoxStream, SelectAll, abortable};
+use k8s_openapi::api::core::v1::{Node, Pod, Secret};
 use kube::core::DeserializeGuard;
 use kube::runtime::watcher::{self, Event as Watched};
 use kube::runtime::{WatchStreamExt as _, watcher as watch};
@@ -38,6 +38,10 @@ enum Said {
     Configuration(Watched<DeserializeGuard<BGPConfiguration>>),
     Peer(Watched<DeserializeGuard<BGPPeer>>),
     Pool(Watched<DeserializeGuard<IPPool>>),
+    Filter(Watched<DeserializeGuard<BGPFilter>>),
+    Pod(Box<Watched<Pod>>),
+    /// The Secret of that name.
+    Secret(String, Watched<Secret>),
     Failed(Kind, watcher::Error),
 }
 
@@ -49,10 +53,19 @@ enum Kind {
     Configuration,
     Peer,
     Pool,
+    Filter,
+    Pod,
+    Secret,
 }
 
 /// Kinds that must be listed before there is a configuration.
-const NEEDED: [Kind; 4] = [Kind::OwnNode, Kind::Configuration, Kind::Peer, Kind::Pool];
+const NEEDED: [Kind; 5] = [
+    Kind::OwnNode,
+    Kind::Configuration,
+    Kind::Peer,
+    Kind::Pool,
+    Kind::Filter,
+];
 
 impl Said {
     fn kind(&self) -> Kind {
@@ -62,6 +75,9 @@ impl Said {
             Self::Configuration(_) => Kind::Configuration,
             Self::Peer(_) => Kind::Peer,
             Self::Pool(_) => Kind::Pool,
+            Self::Filter(_) => Kind::Filter,
+            Self::Pod(_) => Kind::Pod,
+            Self::Secret(..) => Kind::Secret,
             Self::Failed(kind, _) => *kind,
         }
     }
@@ -77,7 +93,10 @@ pub(crate) async fn follow(
 ) {
     let mut watches = Watches {
         streams: SelectAll::new(),
-        accepted: accepted::Writer::new(client.clone(), cluster.node()),
+        peers: accepted::Writer::new::<BGPPeer>(client.clone(), cluster.node()),
+        filters: accepted::Writer::new::<BGPFilter>(client.clone(), cluster.node()),
+        configurations: accepted::Writer::new::<BGPConfiguration>(client.clone(), cluster.node()),
+        secrets: BTreeMap::new(),
         client,
         cluster,
         bootstrap,
@@ -102,7 +121,9 @@ pub(crate) async fn follow(
             },
             _ = tick.tick() => {
                 watches.errors.retain(|_, (_, at)| at.elapsed() < ERROR_LIFE);
-                watches.accepted.write_due().await;
+                watches.peers.write_due().await;
+                watches.filters.write_due().await;
+                watches.configurations.write_due().await;
             }
         }
         if watches.tell().await.is_err() {
@@ -120,7 +141,11 @@ struct Watches {
     listing: BTreeMap<Kind, BTreeSet<String>>,
     listed: BTreeSet<Kind>,
     errors: BTreeMap<Kind, (String, Instant)>,
-    accepted: accepted::Writer,
+    peers: accepted::Writer,
+    filters: accepted::Writer,
+    configurations: accepted::Writer,
+    /// Watches of Secrets, by name; and whether a list that has begun had it.
+    secrets: BTreeMap<String, (AbortHandle, bool)>,
     first: Option<oneshot::Sender<First>>,
     /// Something was seen that no configuration was made of yet.
     changed: bool,
@@ -162,12 +187,85 @@ impl Watches {
             Kind::Pool,
             Said::Pool,
         ));
+        self.streams.push(stream(
+            Api::all(client.clone()),
+            all(),
+            Kind::Filter,
+            Said::Filter,
+        ));
+    }
+
+    /// Watches what has become needed, and no longer the Secrets that are not.
+    fn follow_needs(&mut self) {
+        let client = &self.client;
+        if self.cluster.needs_nodes() && !self.listing.contains_key(&Kind::AllNodes) {
+            // Once begun it goes on; when they are not needed its Nodes are not used.
+            self.listing.insert(Kind::AllNodes, BTreeSet::new());
+            let (api, all) = (Api::all(client.clone()), watcher::Config::default());
+            let nodes = stream(api, all, Kind::AllNodes, Said::AllNodes);
+            self.streams.push(nodes);
+        }
+        if self.cluster.needs_pods() && !self.listing.contains_key(&Kind::Pod) {
+            self.listing.insert(Kind::Pod, BTreeSet::new());
+            let here = format!("spec.nodeName={}", self.cluster.node());
+            let here = watcher::Config::default().fields(&here);
+            let said = |event| Said::Pod(Box::new(event));
+            let pods = stream(Api::all(client.clone()), here, Kind::Pod, said);
+            self.streams.push(pods);
+        }
+        let wanted = self.cluster.secrets();
+        self.secrets.retain(|name, (watch, _)| {
+            let stays = wanted.contains(name);
+            if !stays {
+                watch.abort();
+            }
+            stays
+        });
+        for name in wanted {
+            if self.secrets.contains_key(&name) {
+                continue;
+            }
+            let one = watcher::Config::default().fields(&format!("metadata.name={name}"));
+            let said = name.clone();
+            let secret = stream(
+                Api::<Secret>::default_namespaced(client.clone()),
+                one,
+                Kind::Secret,
+                move |event| Said::Secret(said.clone(), event),
+            );
+            let (secret, abort) = abortable(secret);
+            self.secrets.insert(name, (abort, false));
+            self.streams.push(secret.boxed());
+        }
+    }
+
+    /// Takes what the watch of one Secret says.
+    fn take_secret(&mut self, name: &str, event: Watched<Secret>) {
+        let Some((_, found)) = self.secrets.get_mut(name) else {
+            // Its watch was ended.
+            return;
+        };
+        match event {
+            Watched::Init => *found = false,
+            Watched::InitApply(secret) | Watched::Apply(secret) => {
+                *found = true;
+                let data = secret.data.unwrap_or_default();
+                let data = data.into_iter().map(|(key, value)| (key, value.0));
+                self.cluster.secret_is(name, Some(data.collect()));
+            }
+            Watched::InitDone if *found => {}
+            Watched::InitDone | Watched::Delete(_) => self.cluster.secret_is(name, None),
+        }
     }
 
     fn take(&mut self, said: Said) {
         let kind = said.kind();
         match said {
             Said::Failed(_, error) => {
+                let absent = matches!(
+                    &error,
+                    watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404
+                );
                 let error = error.to_string();
                 if self
                     .errors
@@ -177,6 +275,10 @@ impl Watches {
                     warn!(?kind, error, "a watch failed, trying again");
                 }
                 self.errors.insert(kind, (error, Instant::now()));
+                if kind == Kind::Filter && absent {
+                    // A cluster whose definitions are older than this program has none.
+                    self.changed |= self.listed.insert(kind);
+                }
                 return;
             }
             Said::OwnNode(event) => {
@@ -209,7 +311,7 @@ impl Watches {
                 );
             }
             Said::Configuration(event) => {
-                let cluster = &mut self.cluster;
+                let (cluster, accepted) = (&mut self.cluster, &mut self.configurations);
                 list(
                     &mut self.listing,
                     &mut self.listed,
@@ -217,6 +319,9 @@ impl Watches {
                     event,
                     |change| match change {
                         Change::Applied(name, object) if name == crds::SINGLETON => {
+                            accepted.seen(&name, &object, |it| {
+                                Some(it.status.as_ref()?.conditions.clone())
+                            });
                             cluster.configuration_is(Some(read(object)));
                         }
                         Change::Deleted(name) if name == crds::SINGLETON => {
@@ -230,7 +335,7 @@ impl Watches {
                 );
             }
             Said::Peer(event) => {
-                let (cluster, accepted) = (&mut self.cluster, &mut self.accepted);
+                let (cluster, accepted) = (&mut self.cluster, &mut self.peers);
                 list(
                     &mut self.listing,
                     &mut self.listed,
@@ -238,7 +343,9 @@ impl Watches {
                     event,
                     |change| match change {
                         Change::Applied(name, object) => {
-                            accepted.seen(&name, &object);
+                            accepted.seen(&name, &object, |it| {
+                                Some(it.status.as_ref()?.conditions.clone())
+                            });
                             cluster.peer_applied(&name, read(object));
                         }
                         Change::Deleted(name) => {
@@ -266,26 +373,59 @@ impl Watches {
                     },
                 );
             }
+            Said::Filter(event) => {
+                let (cluster, accepted) = (&mut self.cluster, &mut self.filters);
+                list(
+                    &mut self.listing,
+                    &mut self.listed,
+                    kind,
+                    event,
+                    |change| match change {
+                        Change::Applied(name, object) => {
+                            accepted.seen(&name, &object, |it| {
+                                Some(it.status.as_ref()?.conditions.clone())
+                            });
+                            cluster.filter_applied(&name, read(object));
+                        }
+                        Change::Deleted(name) => {
+                            accepted.gone(&name);
+                            cluster.filter_deleted(&name);
+                        }
+                        Change::Only(names) => {
+                            accepted.only(&names);
+                            cluster.filters_are(&names);
+                        }
+                    },
+                );
+            }
+            Said::Pod(event) => {
+                let cluster = &mut self.cluster;
+                list(
+                    &mut self.listing,
+                    &mut self.listed,
+                    kind,
+                    *event,
+                    |change| match change {
+                        Change::Applied(name, pod) => cluster.pod_applied(&name, &pod),
+                        Change::Deleted(name) => cluster.pod_deleted(&name),
+                        Change::Only(names) => cluster.pods_are(&names),
+                    },
+                );
+            }
+            Said::Secret(name, event) => self.take_secret(&name, event),
         }
         self.changed = true;
         self.errors.remove(&kind);
-        if self.cluster.mesh() && !self.listing.contains_key(&Kind::AllNodes) {
-            // Once begun it goes on; without the mesh its Nodes are not used.
-            self.listing.insert(Kind::AllNodes, BTreeSet::new());
-            let all = watcher::Config::default();
-            self.streams.push(stream(
-                Api::all(self.client.clone()),
-                all,
-                Kind::AllNodes,
-                Said::AllNodes,
-            ));
-        }
+        self.follow_needs();
     }
 
     /// Everything that the configuration needs has been listed once.
     fn complete(&self) -> bool {
-        let mesh_known = !self.cluster.mesh() || self.listed.contains(&Kind::AllNodes);
-        mesh_known && NEEDED.iter().all(|kind| self.listed.contains(kind))
+        let known = |needed: bool, kind| !needed || self.listed.contains(&kind);
+        known(self.cluster.needs_nodes(), Kind::AllNodes)
+            // Without the right to see pods everything else goes on.
+            && known(self.cluster.needs_pods() && !self.errors.contains_key(&Kind::Pod), Kind::Pod)
+            && NEEDED.iter().all(|kind| self.listed.contains(kind))
     }
 
     /// Passes on what has changed.
@@ -314,7 +454,11 @@ impl Watches {
                 }
                 Err(problem) => self.problems = vec![problem],
             }
-            self.accepted.judge(self.cluster.verdicts());
+            self.peers.judge(self.cluster.verdicts());
+            self.filters.judge(self.cluster.filter_verdicts());
+            let configuration = self.cluster.configuration_verdict();
+            self.configurations
+                .judge(configuration.into_iter().collect());
         }
         let complaint = self.complaints();
         if self.complaint.as_ref() != Some(&complaint) {
@@ -381,15 +525,23 @@ fn list<K: kube::Resource>(
     match event {
         Watched::Init => names.clear(),
         Watched::InitApply(object) => {
-            names.insert(object.name_any());
-            take(Change::Applied(object.name_any(), object));
+            names.insert(key(&object));
+            take(Change::Applied(key(&object), object));
         }
         Watched::InitDone => {
             take(Change::Only(std::mem::take(names)));
             listed.insert(kind);
         }
-        Watched::Apply(object) => take(Change::Applied(object.name_any(), object)),
-        Watched::Delete(object) => take(Change::Deleted(object.name_any())),
+        Watched::Apply(object) => take(Change::Applied(key(&object), object)),
+        Watched::Delete(object) => take(Change::Deleted(key(&object))),
+    }
+}
+
+/// What tells an object from others of its kind: namespace and name, or the name.
+fn key<K: kube::Resource>(object: &K) -> String {
+    match object.namespace() {
+        Some(namespace) => format!("{namespace}/{}", object.name_any()),
+        None => object.name_any(),
     }
 }
 

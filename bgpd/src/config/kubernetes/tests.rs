@@ -111,7 +111,7 @@ fn a_bad_version_leaves_the_last_good_one_in_force() {
     let [verdict] = &cluster.verdicts()[..] else {
         panic!()
     };
-    assert!(verdict.problem.as_ref().unwrap().contains("banana"));
+    assert!(verdict.problem.as_ref().unwrap().message.contains("banana"));
 
     cluster.peer_deleted("tor-a");
     assert!(
@@ -203,3 +203,5 @@ fn of_two_peers_with_one_address_the_first_is_used_and_a_node_is_not_its_own_pee
         outcome.problems
     );
 }
+
+mod relations;
