@@ -118,6 +118,10 @@ impl Namespace {
         netns::path(&self.name)
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Runs `ip` with these words, inside.
     pub(crate) fn ip(&self, words: &str) -> Result<String> {
         let output = Command::new("ip")

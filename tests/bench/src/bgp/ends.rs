@@ -18,6 +18,10 @@ const HOLD: u16 = 240;
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Before a refused connection is tried again.
 const RETRY: Duration = Duration::from_millis(2);
+/// Connections tried before the others have their turn: some listeners hold no more than eight.
+const AT_ONCE: usize = 8;
+/// A listener that holds no more does not answer; the kernel would ask again after a second.
+const ANSWER: Duration = Duration::from_millis(50);
 /// Read and written at once.
 const CHUNK: usize = 256 << 10;
 const EVENTS: usize = 128;
@@ -43,7 +47,7 @@ impl End {
             .bind(&local.into())
             .with_context(|| format!("bind to {}", self.address))?;
         let remote: SocketAddr = SocketAddrV4::new(self.to, PORT).into();
-        let connected = socket.connect(&remote.into()).is_ok();
+        let connected = socket.connect_timeout(&remote.into(), ANSWER).is_ok();
         Ok(connected.then(|| TcpStream::from(socket)))
     }
 
@@ -203,9 +207,11 @@ impl Ends {
         let now = Instant::now();
         let mut wake = until.min(self.next_keepalive);
         if self.reconnect {
+            let mut tries = 0;
             for index in 0..self.peers.len() {
                 let peer = &self.peers[index];
-                if peer.stream.is_none() && peer.again <= now {
+                if peer.stream.is_none() && peer.again <= now && tries < AT_ONCE {
+                    tries += 1;
                     self.connect(index)?;
                 }
                 let peer = &self.peers[index];

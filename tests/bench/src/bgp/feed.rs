@@ -30,6 +30,7 @@ pub(crate) struct Speaks {
 pub(crate) struct Feed {
     pub(crate) announce: Vec<u8>,
     pub(crate) withdraw: Vec<u8>,
+    pub(crate) prefixes: Vec<Prefix>,
     pub(crate) routes: usize,
     /// UPDATEs in `announce`.
     pub(crate) updates: usize,
@@ -90,6 +91,7 @@ impl Feed {
         let mut feed = Self {
             announce: Vec::new(),
             withdraw: Vec::new(),
+            prefixes: Vec::new(),
             routes: 0,
             updates: 0,
             fewest: 0,
@@ -126,6 +128,7 @@ impl Feed {
             feed.fewest += announce(&mut scratch, &longer, set);
         }
         withdraw(&mut feed.withdraw, &prefixes);
+        feed.prefixes = prefixes;
         feed
     }
 
@@ -136,6 +139,7 @@ impl Feed {
         let mut feed = Self {
             announce: Vec::new(),
             withdraw: Vec::new(),
+            prefixes: Vec::new(),
             routes: 1,
             updates: 1,
             fewest: 1,

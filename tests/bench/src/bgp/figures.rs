@@ -152,7 +152,9 @@ impl Unit {
     const fn of(kind: Kind, part: Part) -> Self {
         match (kind, part) {
             (Kind::Idle, _) => Self::Share,
-            (Kind::Start | Kind::Restart, _) | (_, Part::Ping) => Self::Millis,
+            (Kind::Start | Kind::Restart | Kind::Kernel | Kind::Failover, _) | (_, Part::Ping) => {
+                Self::Millis
+            }
             _ => Self::Seconds,
         }
     }

@@ -17,6 +17,7 @@ mod ends;
 mod feed;
 mod figures;
 pub(crate) mod first;
+mod kernel;
 mod relay;
 mod rows;
 mod run;
@@ -131,7 +132,8 @@ pub(crate) fn run(ground: &Ground, choice: &Choice) -> Result<()> {
         let prepared = Prepared::new(*work);
         for speaker in speakers(work) {
             let runs = results.entry((work.name, speaker)).or_default();
-            runs.failed.extend(speaker.hindrance(ground)?);
+            runs.failed
+                .extend(speaker.hindrance(ground, work.writes())?);
         }
         for number in 1..=choice.runs {
             for speaker in speakers(work) {

@@ -47,6 +47,10 @@ pub(crate) enum Kind {
     Start,
     /// From a start after `kill -9`, with graceful restart, until the receivers have all routes and the End-of-RIB.
     Restart,
+    /// From the first byte until the kernel has all routes.
+    Kernel,
+    /// From an uplink's loss of carrier until nothing is sent to it any more, with the same routes from two peers.
+    Failover,
 }
 
 /// What happens after the load.
@@ -87,7 +91,7 @@ pub(crate) struct Row {
 
 use Speaker::{Bird, Frr, FrrQueue, Gobgp, Margay, Null};
 
-const WORKS: [Work; 11] = [
+const WORKS: [Work; 13] = [
     SINGLE,
     Work {
         name: "single-1m",
@@ -132,6 +136,18 @@ const WORKS: [Work; 11] = [
     Work {
         name: "restart-10k",
         kind: Kind::Restart,
+        routes: 10_000,
+        ..QUIET
+    },
+    Work {
+        name: "kernel-10k",
+        kind: Kind::Kernel,
+        routes: 10_000,
+        ..QUIET
+    },
+    Work {
+        name: "failover-10k",
+        kind: Kind::Failover,
         routes: 10_000,
         ..QUIET
     },
@@ -195,7 +211,7 @@ const MESH: Work = Work {
 };
 
 /// All rows, in the order of the table.
-pub(crate) const ROWS: [Row; 15] = [
+pub(crate) const ROWS: [Row; 17] = [
     row("single-1m", "single-1m", Part::Load, [0.5, 0.5, 0.66]),
     row("single-100k", "single-100k", Part::Load, [0.6, 0.6, 1.0]),
     row("shared-1m", "shared-1m", Part::Load, [0.0; 3]),
@@ -208,6 +224,8 @@ pub(crate) const ROWS: [Row; 15] = [
     row("ping-50", "fanout-100k", Part::Ping, [0.5, 0.0, 0.0]),
     row("withdraw-1m", "single-1m", Part::End, [0.0, 0.5, 0.0]),
     row("flap-100k", "single-100k", Part::End, [0.0, 0.5, 0.0]),
+    row("kernel-10k", "kernel-10k", Part::Load, [0.5, 0.0, 0.0]),
+    row("failover-10k", "failover-10k", Part::Load, [0.5, 0.0, 0.0]),
     row("restart-10k", "restart-10k", Part::Load, [0.5, 0.0, 0.0]),
     row("idle-1000", "idle-1000", Part::Load, [0.0; 3]),
     row("start", "start", Part::Load, [0.0; 3]),
@@ -298,6 +316,7 @@ impl Work {
             peers: ends,
             reflector: self.reflector,
             restart: matches!(self.kind, Kind::Restart),
+            kernel: self.writes(),
             // As it is by default, so that idling costs what it costs; elsewhere it stays out of the way.
             hold: if matches!(self.kind, Kind::Idle) {
                 90
@@ -305,6 +324,11 @@ impl Work {
                 240
             },
         }
+    }
+
+    /// Routes go into the kernel.
+    pub(crate) const fn writes(&self) -> bool {
+        matches!(self.kind, Kind::Kernel | Kind::Failover)
     }
 
     /// How a sender speaks.

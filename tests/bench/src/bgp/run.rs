@@ -20,10 +20,10 @@ use crate::ground::{Ground, Namespace};
 use crate::usage;
 
 /// Longest time for all sessions, and for all routes.
-const SESSIONS: Duration = Duration::from_secs(60);
-const ROUTES: Duration = Duration::from_secs(180);
+pub(super) const SESSIONS: Duration = Duration::from_secs(60);
+pub(super) const ROUTES: Duration = Duration::from_secs(180);
 /// What a speaker may still have to do when the last route has arrived.
-const REST: Duration = Duration::from_millis(300);
+pub(super) const REST: Duration = Duration::from_millis(300);
 /// How long idle sessions are watched: a KEEPALIVE of each is in it.
 const IDLE: Duration = Duration::from_secs(30);
 
@@ -53,10 +53,10 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// Nothing but this.
-    fn only(load: Took, pid: i32) -> Self {
+    pub(crate) fn only(load: Took, pids: &[i32]) -> Self {
         Self {
             load,
-            rss: usage::peak_rss(pid).unwrap_or(f64::NAN),
+            rss: peak(pids),
             excess: f64::NAN,
             ping: None,
             end: None,
@@ -68,8 +68,8 @@ impl Seen {
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) work: Work,
-    feeds: Vec<Feed>,
-    announce: Vec<Arc<[u8]>>,
+    pub(super) feeds: Vec<Feed>,
+    pub(super) announce: Vec<Arc<[u8]>>,
     withdraw: Vec<Arc<[u8]>>,
     total: usize,
     fewest: usize,
@@ -78,7 +78,12 @@ pub(crate) struct Prepared {
 impl Prepared {
     pub(crate) fn new(work: Work) -> Self {
         let ends = work.ends();
-        let feeds: Vec<Feed> = (0..work.senders)
+        // The receiver of a failover is the second uplink.
+        let tables = match work.kind {
+            Kind::Failover => 2,
+            _ => work.senders,
+        };
+        let feeds: Vec<Feed> = (0..tables)
             .zip(&ends)
             .map(|(i, end)| {
                 let first = i * work.routes;
@@ -129,6 +134,8 @@ impl Prepared {
                     Kind::Routes => self.steps(all, speaker, &running),
                     Kind::Idle => idle(all, speaker, &running),
                     Kind::Start => first_open(&ends[0], &running),
+                    Kind::Kernel => self.kernel(all, &running),
+                    Kind::Failover => self.failover(all, &running, &outside, &inside),
                     Kind::Restart => self.restart(all, speaker, running, || start(true)),
                 }
             });
@@ -165,26 +172,26 @@ impl Prepared {
         drop(running);
         ends.rest(Duration::from_millis(100))?;
         let running = start()?;
-        let watch = Watch::start(running.pid)?;
+        let watch = Watch::start(&running.pids)?;
         let done = ends.greet_until(&greetings, ROUTES, all)?;
         let load = Took {
             time: done - running.since,
-            ..watch.stop(running.pid, done)?
+            ..watch.stop(&running.pids, done)?
         };
-        Ok(Seen::only(load, running.pid))
+        Ok(Seen::only(load, &running.pids))
     }
 
     fn steps(&self, mut ends: Ends, speaker: Speaker, running: &Running<'_>) -> Result<Seen> {
         ends.establish(SESSIONS)?;
         ends.rest(settling(speaker, ends.peers.len()))?;
-        let pid = running.pid;
+        let pids = running.pids.as_slice();
 
         let told = |ends: &Ends| -> usize {
             let heard = self.heard(&ends.peers).map(|(_, peer)| peer.count.updates);
             heard.max().unwrap_or(0)
         };
         let before = told(&ends);
-        let watch = Watch::start(pid)?;
+        let watch = Watch::start(pids)?;
         for (sender, bytes) in self.announce.iter().enumerate() {
             ends.send(sender, Arc::clone(bytes))?;
         }
@@ -197,13 +204,13 @@ impl Prepared {
             format!("the slowest has {}", heard.min().unwrap_or(0))
         })?;
         ends.rest(REST)?;
-        let load = watch.stop(pid, done)?;
+        let load = watch.stop(pids, done)?;
         let (fewest, updates) = (self.fewest_heard(), told(&ends) - before);
-        let rss = usage::peak_rss(pid).unwrap_or(f64::NAN);
+        let rss = peak(pids);
 
         let ping = match self.work.pings {
             0 => None,
-            count => Some(self.pings(&mut ends, count, pid)?),
+            count => Some(self.pings(&mut ends, count, pids)?),
         };
         Ok(Seen {
             load,
@@ -213,7 +220,7 @@ impl Prepared {
             end: match speaker {
                 // It has no table to withdraw when a session ends.
                 Speaker::Null => None,
-                _ => self.ending(&mut ends, pid)?,
+                _ => self.ending(&mut ends, pids)?,
             },
         })
     }
@@ -241,12 +248,12 @@ impl Prepared {
     }
 
     /// One route at a time; from the byte sent until every receiver has it.
-    fn pings(&self, ends: &mut Ends, count: u32, pid: i32) -> Result<(Duration, f64)> {
+    fn pings(&self, ends: &mut Ends, count: u32, pids: &[i32]) -> Result<(Duration, f64)> {
         let speaks = self.work.speaks(&ends.peers[0].end);
         let senders = self.feeds.len();
         let mut dice = Dice::new(u64::from(count));
         let mut times = Vec::new();
-        let watch = Watch::start(pid)?;
+        let watch = Watch::start(pids)?;
         for number in 0..count {
             let one = Feed::single(number, speaks);
             let due = times.len() + 1;
@@ -263,14 +270,14 @@ impl Prepared {
             // Not in step with anybody's timer.
             ends.rest(Duration::from_micros(u64::from(dice.between(2000, 12_000))))?;
         }
-        let took = watch.stop(pid, Instant::now())?;
+        let took = watch.stop(pids, Instant::now())?;
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
         Ok((median, took.foreign))
     }
 
-    fn ending(&self, ends: &mut Ends, pid: i32) -> Result<Option<Took>> {
-        let watch = Watch::start(pid)?;
+    fn ending(&self, ends: &mut Ends, pids: &[i32]) -> Result<Option<Took>> {
+        let watch = Watch::start(pids)?;
         let senders = self.feeds.len();
         match self.work.end {
             Ending::Nothing => return Ok(None),
@@ -285,7 +292,7 @@ impl Prepared {
             peers[senders..].iter().all(|p| p.count.present == 0)
         })?;
         ends.rest(REST)?;
-        watch.stop(pid, done).map(Some)
+        watch.stop(pids, done).map(Some)
     }
 }
 
@@ -293,18 +300,18 @@ impl Prepared {
 fn idle(mut ends: Ends, speaker: Speaker, running: &Running<'_>) -> Result<Seen> {
     ends.establish(SESSIONS)?;
     ends.rest(settling(speaker, ends.peers.len()))?;
-    let watch = Watch::start(running.pid)?;
+    let watch = Watch::start(&running.pids)?;
     ends.rest(IDLE)?;
     if let Some(lost) = ends.peers.iter().find(|peer| peer.lost > 0) {
         bail!("lost the session of {}: {}", lost.end.address, lost.why);
     }
-    let load = watch.stop(running.pid, Instant::now())?;
-    Ok(Seen::only(load, running.pid))
+    let load = watch.stop(&running.pids, Instant::now())?;
+    Ok(Seen::only(load, &running.pids))
 }
 
 /// Knocks until it is let in, and waits for the first byte.
 fn first_open(end: &End, running: &Running<'_>) -> Result<Seen> {
-    let watch = Watch::start(running.pid)?;
+    let watch = Watch::start(&running.pids)?;
     let deadline = Instant::now() + SESSIONS;
     let mut byte = [0];
     while Instant::now() < deadline {
@@ -314,9 +321,9 @@ fn first_open(end: &End, running: &Running<'_>) -> Result<Seen> {
                 let done = Instant::now();
                 let load = Took {
                     time: done - running.since,
-                    ..watch.stop(running.pid, done)?
+                    ..watch.stop(&running.pids, done)?
                 };
-                return Ok(Seen::only(load, running.pid));
+                return Ok(Seen::only(load, &running.pids));
             }
         }
         thread::sleep(Duration::from_micros(200));
@@ -357,6 +364,12 @@ fn stay_on_last_core() -> Result<()> {
     set.set(cores - 1)?;
     sched_setaffinity(Pid::from_raw(0), &set)?;
     Ok(())
+}
+
+/// The most memory of all of them, MiB.
+fn peak(pids: &[i32]) -> f64 {
+    let peaks = pids.iter().map(|pid| usage::peak_rss(*pid));
+    peaks.sum::<Option<f64>>().unwrap_or(f64::NAN)
 }
 
 fn ratio(a: usize, b: usize) -> f64 {

@@ -42,14 +42,17 @@ pub(crate) struct Role<'a> {
     pub(crate) restart: bool,
     /// Seconds.
     pub(crate) hold: u16,
+    /// Its best routes go into the kernel, those of equal peers together.
+    pub(crate) kernel: bool,
 }
 
 /// A running one.
 #[derive(Debug)]
 pub(crate) struct Running<'a> {
     ground: &'a Ground,
-    name: &'static str,
-    pub(crate) pid: i32,
+    names: Vec<&'static str>,
+    /// One, or with the program that writes to the kernel two.
+    pub(crate) pids: Vec<i32>,
     /// Just before it was started.
     pub(crate) since: Instant,
 }
@@ -107,7 +110,12 @@ impl Speaker {
     }
 
     /// Why it cannot be measured, although its program is there.
-    pub(crate) fn hindrance(self, ground: &Ground) -> Result<Option<String>> {
+    pub(crate) fn hindrance(self, ground: &Ground, kernel: bool) -> Result<Option<String>> {
+        if self == Self::Margay && kernel && !writer()?.is_file() {
+            return Ok(Some(
+                "margay-fib is not built beside margay-bgpd".to_owned(),
+            ));
+        }
         if self != Self::FrrQueue {
             return Ok(None);
         }
@@ -199,28 +207,48 @@ impl Speaker {
             .to_vec(),
             Self::Null => ["bgp-relay".to_owned(), role.asn.to_string()].to_vec(),
         };
-        let program = self.program()?.display().to_string();
+        let since = Instant::now();
+        let mut running = Running {
+            ground,
+            names: Vec::new(),
+            pids: Vec::new(),
+            since,
+        };
+        running.start(self.name(), &self.program()?, &args, within)?;
+        if self == Self::Margay && role.kernel {
+            let args = ["--run-dir", &at("run"), "--log", "warn"].map(str::to_owned);
+            running.start("margay-fib", &writer()?, &args, within)?;
+        }
+        Ok(running)
+    }
+}
+
+impl Running<'_> {
+    fn start(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        args: &[String],
+        within: &Namespace,
+    ) -> Result<()> {
+        let nice = find("nice").context("no nice(1)")?;
+        let program = program.display().to_string();
         // Before everything else on the machine, as the other ends are.
         let mut words = vec!["-n", "-20", &program];
         words.extend(args.iter().map(String::as_str));
-        let nice = find("nice").context("no nice(1)")?;
-        let name = self.name();
-        let since = Instant::now();
-        let pid = ground.start(name, &nice, &words, within)?;
-        first::let_go(u32::try_from(pid)?)?;
-        Ok(Running {
-            ground,
-            name,
-            pid,
-            since,
-        })
+        let pid = self.ground.start(name, &nice, &words, within)?;
+        self.names.push(name);
+        self.pids.push(pid);
+        first::let_go(u32::try_from(pid)?)
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.ground.stop(self.name) {
-            eprintln!("end {}: {error:#}", self.name);
+        for name in &self.names {
+            if let Err(error) = self.ground.stop(name) {
+                eprintln!("end {name}: {error:#}");
+            }
         }
     }
 }
@@ -250,6 +278,9 @@ fn bird(role: &Role<'_>) -> String {
         role.hold,
         if role.restart { "on" } else { "aware" },
     );
+    if role.kernel {
+        text += "protocol kernel { merge paths on; ipv4 { import none; export all; }; }\n";
+    }
     let client = if role.reflector { " rr client;" } else { "" };
     for (i, end) in role.peers.iter().enumerate() {
         let _ = writeln!(
@@ -319,6 +350,11 @@ fn gobgp(role: &Role<'_>) -> String {
         }
     }
     text
+}
+
+/// What writes our routes where there is no felix.
+fn writer() -> Result<PathBuf> {
+    Ok(lab::bin_dir()?.join("margay-fib"))
 }
 
 /// The full path of a program, also where an ordinary user's PATH does not look.

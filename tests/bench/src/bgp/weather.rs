@@ -23,18 +23,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Now.
-    pub(crate) fn start(pid: i32) -> Result<Self> {
+    pub(crate) fn start(pids: &[i32]) -> Result<Self> {
         Ok(Self {
             busy: busy()?,
             own: cpu(Pid::this())?,
-            speaker: cpu(Pid::from_raw(pid))?,
+            speaker: cpu_of(pids)?,
             start: Instant::now(),
         })
     }
 
     /// What it took until `done`, and the CPU until now.
-    pub(crate) fn stop(&self, pid: i32, done: Instant) -> Result<Took> {
-        let cpu_used = cpu(Pid::from_raw(pid))? - self.speaker;
+    pub(crate) fn stop(&self, pids: &[i32], done: Instant) -> Result<Took> {
+        let cpu_used = cpu_of(pids)? - self.speaker;
         let own = cpu(Pid::this())? - self.own;
         let foreign = (busy()? - self.busy).saturating_sub(own + cpu_used);
         Ok(Took {
@@ -43,6 +43,10 @@ impl Watch {
             foreign: foreign.as_secs_f64() / self.start.elapsed().as_secs_f64(),
         })
     }
+}
+
+fn cpu_of(pids: &[i32]) -> Result<Duration> {
+    pids.iter().map(|pid| cpu(Pid::from_raw(*pid))).sum()
 }
 
 /// User and system time of a process and all its threads, ended ones included. The same as in /proc/PID/stat, which counts
@@ -82,10 +86,10 @@ mod tests {
 
     #[test]
     fn a_watch_sees_this_process_work() {
-        let watch = Watch::start(Pid::this().as_raw()).unwrap();
+        let watch = Watch::start(&[Pid::this().as_raw()]).unwrap();
         let end = Instant::now() + Duration::from_millis(20);
         while Instant::now() < end {}
-        let took = watch.stop(Pid::this().as_raw(), Instant::now()).unwrap();
+        let took = watch.stop(&[Pid::this().as_raw()], Instant::now()).unwrap();
         assert!(took.cpu > Duration::from_millis(2), "{took:?}");
         assert!(took.time >= Duration::from_millis(20));
     }
