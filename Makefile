@@ -4,8 +4,7 @@ CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := target/tools
 BINARIES := lab margayctl margay-felix margay-bgpd margay apiserver
-APT := bird2 conntrack frr iproute2 iputils-ping nftables procps python3-venv
-BGP_APT := gobgpd
+APT := bird2 conntrack frr gobgpd iproute2 iputils-ping nftables openbgpd procps python3-venv
 KUBECTL_VERSION := 1.37.1
 DENY_VERSION := 0.20.2
 
@@ -38,12 +37,12 @@ test: tools ## every test, in namespaces where they need them (root)
 	.ci/test
 
 bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a part
-	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) $(BGP_APT) containernetworking-plugins
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) containernetworking-plugins
 	$(CARGO) build --release --locked --bin bench $(addprefix --bin ,$(BINARIES))
 	@PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" "$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
 
 bench-bgp: ## BGP beside BIRD, FRR, GoBGP (root); BENCH='single-1m -r 3' for a part, BENCH=--help
-	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) $(BGP_APT)
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT)
 	$(CARGO) build --release --locked --bin bench --bin margay-bgpd
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" bgp $(BENCH)
 
