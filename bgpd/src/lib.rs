@@ -12,6 +12,7 @@
 
 pub mod args;
 pub mod bfd;
+pub mod bmp;
 pub mod config;
 pub mod driver;
 pub mod fsm;

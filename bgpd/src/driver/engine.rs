@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use tracing::{error, info, warn};
 
 use super::bfd::{Bfd, Verdict};
+use super::bmp::Stations;
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
 use super::keys::Keys;
@@ -46,6 +47,7 @@ pub(crate) struct Engine {
     /// Started with the first session.
     bfd: Option<Bfd>,
     bfd_events: (mpsc::Sender<Verdict>, mpsc::Receiver<Verdict>),
+    stations: Stations,
     events: mpsc::Sender<Event>,
     keys: Arc<Keys>,
     connections: Connections,
@@ -81,6 +83,7 @@ impl Engine {
             speaker: Speaker::new(config, seed, 0),
             bfd: None,
             bfd_events: mpsc::channel(super::bfd::EVENTS),
+            stations: Stations::default(),
             connections: Connections::new(events.clone(), Arc::clone(&keys)),
             keys,
             events,
@@ -96,6 +99,8 @@ impl Engine {
             keep,
         };
         engine.keep();
+        let stations = engine.speaker.config().bmp.clone();
+        engine.stations.configure(&stations, &engine.events);
         if !wait_for_felix {
             let report = DataplaneReport {
                 boot_id: String::new(),
@@ -189,6 +194,11 @@ impl Engine {
                 }
                 self.facts.complaint = problem;
             }
+            Event::Bmp(station, told) => {
+                if let Some(event) = self.stations.take(&station, told) {
+                    self.input(Input::Bmp { station, event });
+                }
+            }
             Event::Felix(felix) => self.felix(felix),
             Event::Query(query) => self.answer(query),
         }
@@ -209,7 +219,9 @@ impl Engine {
         }
         // A peer that takes the new key at once must find it; the connections follow when those that end have ended.
         self.keys.configure(&config);
+        let stations = config.bmp.clone();
         self.input(Input::Config(config));
+        self.stations.configure(&stations, &self.events);
         for (conn, reason) in self.connections.rekey() {
             warn!(%conn, reason, "connection closed");
             self.lose(conn, reason);
@@ -375,6 +387,7 @@ impl Engine {
                     info!("the best routes are complete");
                     self.fib.complete();
                 }
+                Output::Bmp { station, bytes } => self.stations.send(&station, bytes),
                 Output::BfdStart { peer, settings } => {
                     if let Some(bfd) = self.bfd() {
                         bfd.watch(peer, settings);

@@ -12,6 +12,7 @@
 
 mod accepted;
 mod bfd;
+mod bmp;
 mod engine;
 mod fib;
 mod grpc;
@@ -63,6 +64,8 @@ pub(crate) enum Event {
     Config(Result<Box<Config>, String>),
     /// The configuration is in force, but something of it is not as it was asked for. Empty: all is.
     Complaint(String),
+    /// Of the BMP station of that name.
+    Bmp(String, bmp::Told),
     Felix(grpc::Felix),
     Query(grpc::Query),
 }

@@ -6,7 +6,7 @@ use super::{Jitter, Negotiated, State};
 use crate::Millis;
 use crate::config::Timers;
 use crate::speaker::ConnId;
-use crate::wire::{FrameReader, Open};
+use crate::wire::{Frame, FrameReader, Open};
 
 /// Hold time until the peer's OPEN says another (RFC 4271 section 8.2.2, OpenSent).
 pub(super) const OPEN_HOLD: Millis = 240_000;
@@ -30,6 +30,8 @@ pub(super) struct Connection {
     pub(super) remote: SocketAddr,
     /// The OPEN that was sent.
     pub(super) open: Open,
+    /// The peer's OPEN, once it has come, as it came.
+    pub(super) peer_open: Option<Frame>,
     pub(super) phase: Phase,
     pub(super) reader: FrameReader,
     /// When the peer counts as lost.
@@ -51,6 +53,7 @@ impl Connection {
             local,
             remote,
             open,
+            peer_open: None,
             phase: Phase::OpenSent,
             reader: FrameReader::default(),
             hold_at: Some(now + OPEN_HOLD),

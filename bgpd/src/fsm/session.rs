@@ -119,6 +119,13 @@ impl Session {
         self.established().map(|conn| (conn.local, conn.remote))
     }
 
+    /// Both OPENs of the established connection, whole messages, own one first.
+    pub fn opens(&self) -> Option<(Bytes, Bytes)> {
+        let conn = self.established()?;
+        let theirs = conn.peer_open.as_ref()?;
+        Some((conn.open.encode(), theirs.encode()))
+    }
+
     fn established(&self) -> Option<&Connection> {
         self.connections
             .iter()
@@ -425,7 +432,10 @@ impl Session {
                     self.over(&conn, DownReason::Received(notification), now, out);
                 }
             }
-            Ok(Message::Open(open)) => self.opened(id, &open, now, out),
+            Ok(Message::Open(open)) => {
+                conn.peer_open = Some(frame.clone());
+                self.opened(id, &open, now, out);
+            }
             Ok(message) => {
                 conn.heard(now);
                 match message {

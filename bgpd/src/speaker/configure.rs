@@ -50,6 +50,7 @@ impl Speaker {
         }
         self.assign_ranges();
         self.watch_all();
+        self.configure_stations(out);
         self.reach_again(now, out);
         if old.router_id != self.config.router_id {
             self.rib

@@ -1,6 +1,7 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
 mod bfd;
+mod bmp;
 mod configure;
 mod drain;
 mod dynamic;
@@ -18,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::net::{Cidr, Family};
 
 pub use crate::config::PeerKey;
+pub use bmp::StationEvent;
 pub use drain::DrainRequest;
 pub use learn::REFUSED_KEPT;
 pub use types::{
@@ -71,6 +73,7 @@ pub struct Speaker {
     /// BFD sessions that were asked for, and the peers whose session may have to be another one.
     watched: BTreeMap<PeerKey, bfd::Watched>,
     rewatch: BTreeSet<PeerKey>,
+    stations: bmp::Stations,
 }
 
 /// A connection that has not been closed by either side.
@@ -106,8 +109,10 @@ impl Speaker {
             startup: Startup::new(now),
             watched: BTreeMap::new(),
             rewatch: BTreeSet::new(),
+            stations: bmp::Stations::default(),
             config,
         };
+        speaker.configure_stations(&mut Vec::new());
         // Without sessions nothing is said to anybody.
         speaker.take_origins(now, &mut Vec::new());
         for peer in speaker.config.peers.clone() {
@@ -147,11 +152,13 @@ impl Speaker {
             }
             Input::Kernel(changes) => self.kernel(changes, now, &mut out),
             Input::Bfd { peer, event } => self.bfd(&peer, event, now, &mut out),
+            Input::Bmp { station, event } => self.station(&station, event, now, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
         self.start_sessions(now, &mut out);
         self.watch(now, &mut out);
         self.settle(now, &mut out);
+        self.settle_stations(now, &mut out);
         out
     }
 
@@ -162,6 +169,7 @@ impl Speaker {
             .into_iter()
             .chain(self.startup.next_timeout())
             .chain(self.drains.next_timeout())
+            .chain(self.stations.next_timeout())
             .min()
     }
 
@@ -271,7 +279,10 @@ impl Speaker {
             }
             Action::Established(conn) => self.established(key, conn, out),
             Action::Down(state, reason) => self.down(key, state, reason, out),
-            Action::Update(update) => self.update(key, update, now, out),
+            Action::Update(update) => {
+                self.stations_update(key, &update, out);
+                self.update(key, update, now, out);
+            }
             Action::Refresh(refresh) => self.refresh(key, refresh),
         }
     }
@@ -310,13 +321,14 @@ impl Speaker {
                 hold_time: negotiated.hold_time,
             }));
         }
+        self.stations_up(key, out);
     }
 
     fn down(&mut self, key: &PeerKey, state: State, reason: DownReason, out: &mut Vec<Output>) {
         out.push(Output::Event(SpeakerEvent::Down {
             peer: key.clone(),
             state,
-            reason,
+            reason: reason.clone(),
         }));
         if state != State::Established {
             return;
@@ -327,7 +339,9 @@ impl Speaker {
             self.groups.leave(peer.id, &mut self.rib);
             self.established.remove(&peer.id);
             self.unfinished.remove(&peer.id);
-            self.rib.remove_source(peer.id);
+            let id = peer.id;
+            self.rib.remove_source(id);
+            self.stations_down(id, &reason, out);
         }
     }
 

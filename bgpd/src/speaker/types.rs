@@ -15,7 +15,7 @@ use crate::nexthop;
 use crate::policy::ImportRefusal;
 use crate::rib::WhyNotBest;
 
-use super::DrainRequest;
+use super::{DrainRequest, StationEvent};
 
 /// One TCP connection, for as long as the speaker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -75,6 +75,13 @@ pub enum Input {
         peer: PeerKey,
         /// What.
         event: bfd::Event,
+    },
+    /// Something happened to the connection with a BMP station.
+    Bmp {
+        /// Name of the station.
+        station: String,
+        /// What.
+        event: StationEvent,
     },
     /// Time has passed: [`next_timeout`](super::Speaker::next_timeout) is due.
     Tick,
@@ -179,6 +186,14 @@ pub enum Output {
     BfdStop {
         /// Whom.
         peer: PeerKey,
+    },
+    /// Send bytes to a BMP station that is connected.
+    Bmp {
+        /// Name of the station.
+        station: String,
+        /// Whole messages.
+        #[serde(with = "hex_bytes")]
+        bytes: Bytes,
     },
     /// For the log.
     Event(SpeakerEvent),

@@ -55,6 +55,13 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+impl Frame {
+    /// The whole message again.
+    pub fn encode(&self) -> Bytes {
+        message(self.kind, &self.body)
+    }
+}
+
 /// Collects bytes and gives whole messages.
 #[derive(Debug)]
 pub struct FrameReader {

@@ -253,7 +253,7 @@ impl Net {
             }
             Output::Event(event) => self.nodes[node].events.push(event),
             // What BFD would say is given as an input.
-            Output::BfdStart { .. } | Output::BfdStop { .. } => {}
+            Output::BfdStart { .. } | Output::BfdStop { .. } | Output::Bmp { .. } => {}
         }
     }
 

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail anywhere")]
 
 mod bench;
+mod bfd;
+mod bmp;
 mod dynamic;
 mod felix;
 mod orders;
