@@ -183,6 +183,9 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
 }
 
 #[cfg(test)]
+mod costs;
+
+#[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr};
 

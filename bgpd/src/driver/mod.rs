@@ -97,13 +97,14 @@ pub struct Options {
     pub record: Option<PathBuf>,
 }
 
-/// Checks a configuration file; the number of its peers.
+/// Checks a configuration file; the number of its peers and ranges of peers.
 ///
 /// # Errors
 ///
 /// Says what is wrong with it.
 pub fn check(path: &Path) -> anyhow::Result<usize> {
-    Ok(source::read(path)?.config.peers.len())
+    let config = source::read(path)?.config;
+    Ok(config.peers.len() + config.dynamic.len())
 }
 
 /// Runs the speaker until SIGTERM or SIGINT.

@@ -346,3 +346,64 @@ peers:
         assert!(error.starts_with(want), "{error}");
     }
 }
+
+/// Files of docs/examples, by name.
+fn examples() -> Vec<(String, String)> {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples");
+    let entries = std::fs::read_dir(dir).unwrap();
+    let mut files: Vec<(String, String)> = entries
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let text = std::fs::read_to_string(entry.path()).unwrap();
+            (entry.file_name().into_string().unwrap(), text)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_examples_are_right() {
+    let mut files = 0;
+    for (name, text) in examples() {
+        if name.starts_with("kubernetes") {
+            continue;
+        }
+        files += 1;
+        let file = parse(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let peers = file.config.peers.len() + file.config.dynamic.len();
+        assert!(peers > 0, "{name} has no peer");
+    }
+    assert!(files >= 6, "only {files}");
+}
+
+#[test]
+fn the_examples_of_objects_are_right() {
+    let mut objects = 0;
+    for (name, text) in examples() {
+        if !name.starts_with("kubernetes") {
+            continue;
+        }
+        for part in text.split("\n---\n") {
+            let object: Value = serde_saphyr::from_str(part).unwrap();
+            objects += 1;
+            let said = match object["kind"].as_str().unwrap() {
+                "BGPConfiguration" => {
+                    let object: BGPConfiguration = serde_json::from_value(object).unwrap();
+                    Configuration::try_from(&object).map(|_| ())
+                }
+                "BGPPeer" => {
+                    let object: BGPPeer = serde_json::from_value(object).unwrap();
+                    bgp_peer::Peer::try_from(&object).map(|_| ())
+                }
+                "BGPFilter" => {
+                    let object: crds::BGPFilter = serde_json::from_value(object).unwrap();
+                    Filter::try_from(&object.spec).map(|_| ())
+                }
+                kind => panic!("{name}: {kind}"),
+            };
+            said.unwrap_or_else(|e| panic!("{name}: {part}: {e}"));
+        }
+    }
+    assert!(objects >= 6, "only {objects}");
+}
