@@ -180,8 +180,13 @@ impl Speaker {
 
     fn tick(&mut self, now: Millis, out: &mut Vec<Output>) {
         let due = self.timers.iter().take_while(|(at, _)| *at <= now);
-        let keys: Vec<PeerKey> = due.map(|(_, key)| key.clone()).collect();
-        for key in keys {
+        let due: Vec<(Millis, PeerKey)> = due.cloned().collect();
+        for (at, key) in due {
+            // A peer that is gone, or has come again since, leaves its timer behind.
+            if self.peers.get(&key).is_none_or(|it| it.due != Some(at)) {
+                self.timers.remove(&(at, key));
+                continue;
+            }
             self.with_session(&key, now, out, |session, actions| {
                 session.tick(now, actions)
             });
