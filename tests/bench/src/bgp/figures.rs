@@ -214,7 +214,12 @@ impl<'a> Line<'a> {
             .cells
             .iter()
             .filter(|(speaker, _)| !matches!(speaker, Speaker::Margay | Speaker::Null));
-        match self.work.rival {
+        let rival = match self.row.part {
+            // The others batch on purpose: nobody is near it with single routes.
+            Part::Ping => Rival::Named(Speaker::Bird),
+            _ => self.work.rival,
+        };
+        match rival {
             Rival::Named(named) => {
                 let mut others = others;
                 others.find(|(speaker, _)| *speaker == named)
@@ -230,7 +235,7 @@ impl<'a> Line<'a> {
 /// The table.
 pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
     let mut text = format!(
-        "{:<13}{:<12}{:>5}  {:<22}{:<18}{:<17}{:>6}{:>6}  {:<18}\n",
+        "{:<13}{:<12}{:>5}  {:<22}{:<18}{:<17}{:>6}{:>6}  {}\n",
         "row",
         "speaker",
         "runs",
@@ -239,7 +244,7 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
         "RSS, MiB",
         "extra%",
         "busy%",
-        "time CPU RSS:rival"
+        "ratios to rival"
     );
     for line in Line::all(rows, works, results) {
         text += &"-".repeat(119);
@@ -289,7 +294,7 @@ pub(crate) fn table(rows: &[Row], works: &[Work], results: &Results) -> String {
             text.push('\n');
             if *speaker == Speaker::Margay && line.row.target.iter().any(Option::is_some) {
                 let aimed = line.row.target.map(times).join(" ");
-                text += &format!("{:>103}{aimed} aimed at\n", "");
+                text += &format!("{:>103}{aimed}\n", "aimed at  ");
             }
             if cell.failed > 0 {
                 let why = cell.why.as_deref().unwrap_or_default();
@@ -356,5 +361,81 @@ fn digits(value: f64) -> String {
         1.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
         _ => format!("{value:.0}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::rows;
+    use super::*;
+
+    fn seen(load: f64, foreign: f64, ping: f64) -> Seen {
+        Seen {
+            load: Took {
+                time: Duration::from_secs_f64(load),
+                cpu: Duration::from_secs_f64(load),
+                foreign,
+            },
+            rss: 1234.5,
+            excess: 0.0,
+            ping: Some((Duration::from_secs_f64(ping / 1e3), foreign)),
+            end: None,
+        }
+    }
+
+    /// Ours took 1, 2 and 3 s, BIRD 4 s; the relay is the floor of single routes.
+    fn results() -> Results {
+        let runs = |seen: &[Seen]| Runs {
+            seen: seen.to_vec(),
+            failed: Vec::new(),
+        };
+        let ours = [
+            seen(1.0, 0.1, 0.15),
+            seen(2.0, 0.1, 0.15),
+            seen(3.0, 0.1, 0.15),
+            seen(99.0, 0.9, 99.0),
+        ];
+        let failed = Runs {
+            seen: Vec::new(),
+            failed: vec!["no such program\nand more".to_owned()],
+        };
+        Results::from([
+            (("single-100k", Speaker::Margay), runs(&ours)),
+            (("single-100k", Speaker::Bird), runs(&[seen(4.0, 0.9, 0.3)])),
+            (("single-100k", Speaker::Frr), failed),
+            (("single-100k", Speaker::Null), runs(&[seen(0.1, 0.0, 0.1)])),
+        ])
+    }
+
+    #[test]
+    fn quiet_runs_count_and_ratios_are_to_the_rival() {
+        let names = ["single-100k".to_owned(), "ping-1".to_owned()];
+        let rows = rows::chosen(&names).unwrap();
+        let works = rows::works(&rows, None);
+        let results = results();
+        let lines = Line::all(&rows, &works, &results);
+        let (speaker, ours) = &lines[0].cells[0];
+        assert_eq!((*speaker, ours.used, ours.runs), (Speaker::Margay, 3, 4));
+        assert_eq!(ours.time.unwrap().median, 2.0);
+        assert_eq!(lines[0].ratios(ours)[..2], [Some(0.5), Some(0.5)]);
+        let single = lines[1].ratios(&lines[1].cells[0].1)[0].unwrap();
+        assert!((single - 0.25).abs() < 1e-9, "{single}");
+        assert_eq!(json(&rows, &works, &results)[0]["rival"], "bird");
+
+        let text = table(&rows, &works, &results);
+        assert!(text.contains("not measured: no such program"), "{text}");
+        assert!(text.contains("3/4"), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 120, "{line}");
+        }
+    }
+
+    #[test]
+    fn medians_are_between_where_there_are_two() {
+        let figure = Figure::of([3.0, 1.0]).unwrap();
+        assert_eq!(figure.text(), "2.00 (1.00-3.00)");
+        assert_eq!(Figure::of([f64::NAN]), None);
     }
 }

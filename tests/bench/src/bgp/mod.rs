@@ -159,7 +159,7 @@ pub(crate) fn run(ground: &Ground, choice: &Choice) -> Result<()> {
 const LEGEND: &str = "\
 time: first byte sent until the slowest receiver had all. CPU: the speaker's, user and system. extra: UPDATEs beyond the
 fewest possible. busy: what all else used, in percent of a core; * more than 15 in the median run. Medians (min-max), of
-the quiet runs where at least 3 were. Ratios of single routes (ms) are of what is above the relay without a table (null).";
+the quiet runs where at least 3 were. Ratios: time, CPU, RSS; of single routes (ms) what is above the table-less null.";
 
 fn once(
     ground: &Ground,
