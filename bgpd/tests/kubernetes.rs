@@ -293,3 +293,68 @@ fn objects_are_followed_and_an_absent_api_changes_nothing() {
         peers_become(dir, &[("mesh-n2", 4_200_000_002)]).await;
     });
 }
+
+/// The condition Accepted of any object.
+async fn condition<K>(client: &Client, name: &str, status: &str, word: &str)
+where
+    K: kube::Resource<Scope = kube::core::ClusterResourceScope, DynamicType = ()>,
+    K: Clone + Debug + Serialize + DeserializeOwned,
+{
+    let api = Api::<K>::all(client.clone());
+    eventually(&format!("{status} with {word} at {name}"), || async {
+        let object = serde_json::to_value(api.get(name).await.ok()?).unwrap();
+        let conditions = object["status"]["conditions"].as_array()?.clone();
+        let holds = |c: &Value| {
+            c["status"] == status && c["message"].as_str().is_some_and(|m| m.contains(word))
+        };
+        conditions.iter().any(holds).then_some(())
+    })
+    .await;
+}
+
+#[test]
+fn passwords_and_filters_are_waited_for_and_missed_aloud() {
+    in_namespace(|| async {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let server = serve(dir, None).await;
+        let api = client(&server.kubeconfig).await;
+        populate(&api).await;
+        let spec = json!({
+            "password": {"secretKeyRef": {"name": "bgp", "key": "tor-a"}}, "filters": ["from-tors"],
+        });
+        patch(&api, "tor-a", spec).await;
+        let _bgpd = start_bgpd(dir, &server.kubeconfig);
+
+        // Without its password the peer is not there, and says so.
+        condition::<crds::BGPPeer>(&api, "tor-a", "False", "Secret bgp does not exist").await;
+        assert_eq!(peers(dir).await.unwrap(), []);
+        let secrets = Api::<k8s_openapi::api::core::v1::Secret>::default_namespaced(api.clone());
+        let secret = json!({"metadata": {"name": "bgp"}, "stringData": {"tor-a": "secret"}});
+        let secret = serde_json::from_value(secret).unwrap();
+        secrets
+            .create(&PostParams::default(), &secret)
+            .await
+            .unwrap();
+        peers_become(dir, &[("tor-a", 64601)]).await;
+
+        // Its filter is missing still.
+        condition::<crds::BGPPeer>(&api, "tor-a", "False", "BGPFilter from-tors does not exist")
+            .await;
+        let spec = json!({"importV4": [{"cidr": "10.0.0.0/8", "action": "Accept"}]});
+        create::<crds::BGPFilter>(&api, custom("BGPFilter", "from-tors", spec)).await;
+        condition::<crds::BGPFilter>(&api, "from-tors", "True", "").await;
+        condition::<crds::BGPPeer>(&api, "tor-a", "True", "").await;
+
+        // A lost Secret ends nothing.
+        secrets
+            .delete("bgp", &DeleteParams::default())
+            .await
+            .unwrap();
+        condition::<crds::BGPPeer>(&api, "tor-a", "False", "go on with it").await;
+        peers_become(dir, &[("tor-a", 64601)]).await;
+        let spec = json!({"localASNumber": 65009});
+        patch(&api, "tor-a", spec).await;
+        peers_become(dir, &[("tor-a", 64601)]).await;
+    });
+}
