@@ -74,9 +74,10 @@ impl Fib {
         }
         if state.open {
             state.untold.insert(prefix);
+            drop(state);
+            // Without a stream there is nobody to wake, and a table of a million routes would wake nobody a million times.
+            self.changed.send_replace(());
         }
-        drop(state);
-        self.changed.send_replace(());
     }
 
     /// The speaker has said all it knew after its start.
