@@ -76,6 +76,44 @@ impl BgpStatus for Speaker {
             }],
         }))
     }
+
+    async fn list_advertised(
+        &self,
+        request: Request<v1::ListAdvertisedRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        Ok(Response::new(v1::ListRoutesResponse {
+            routes: vec![v1::Route {
+                prefix: "10.0.0.0/26".into(),
+                neighbor: request.into_inner().neighbor,
+                ..Default::default()
+            }],
+        }))
+    }
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        Ok(Response::new(v1::ExplainResponse {
+            prefix: request.into_inner().prefix,
+            ..Default::default()
+        }))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let request = request.into_inner();
+        if request.undo {
+            return Err(Status::failed_precondition("an annotation drains it"));
+        }
+        let what = match (request.everything, request.force) {
+            (false, false) => format!("services {}", request.neighbor),
+            (everything, force) => format!("everything {everything}, force {force}"),
+        };
+        Ok(Response::new(v1::DrainResponse { drains: vec![what] }))
+    }
 }
 
 struct Node;
@@ -198,6 +236,11 @@ fn prints_tables_and_documents() {
     assert_eq!(route["local_pref"], 100);
     assert!(route["med"].is_null());
 
+    let told = margayctl(tmp.path(), &["bgp", "advertised", "192.0.2.1"]);
+    assert!(stdout(&told).contains("10.0.0.0/26"), "{}", stdout(&told));
+    let why = margayctl(tmp.path(), &["bgp", "explain", "10.0.0.7"]);
+    assert_eq!(stdout(&why), "10.0.0.7\n");
+
     let yaml = margayctl(tmp.path(), &["endpoints", "-o", "yaml"]);
     let document: serde_json::Value = serde_saphyr::from_str(stdout(&yaml)).unwrap();
     assert_eq!(document["endpoints"][0]["pod"], "web/frontend-0");
@@ -268,11 +311,40 @@ fn errors_of_a_call_are_told_in_words() {
 }
 
 #[test]
+fn a_drain_says_what_leaves() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+    let said = |args: &[&str]| {
+        let all: Vec<&str> = ["bgp", "drain"].iter().chain(args).copied().collect();
+        margayctl(tmp.path(), &all)
+    };
+    assert_eq!(stdout(&said(&[])), "services \n");
+    assert_eq!(
+        stdout(&said(&["--peer", "192.0.2.1"])),
+        "services 192.0.2.1\n"
+    );
+    assert_eq!(
+        stdout(&said(&["--force"])),
+        "everything false, force true\n"
+    );
+    let undone = said(&["--undo"]);
+    assert_eq!(undone.status.code(), Some(1));
+    assert!(
+        stderr(&undone).contains("annotation"),
+        "{}",
+        stderr(&undone)
+    );
+}
+
+#[test]
 fn wrong_usage_is_exit_code_2_and_help_has_examples() {
     let tmp = tempfile::tempdir().unwrap();
     for wrong in [
         &["bgp"][..],
         &["bgp", "routes", "10.1.2.3/8"],
+        &["bgp", "routes", "--longer"],
+        &["bgp", "explain"],
+        &["bgp", "drain", "--force", "--peer", "192.0.2.1"],
         &["status", "-o", "xml"],
         &["policy", "list", "--timeout", "0"],
     ] {

@@ -16,7 +16,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 
 use self::peers::Secret;
 use super::objects::general;
-use super::{Config, Filter, Pool};
+use super::{Config, Drain, Filter, Pool};
 
 /// Annotation of a Node with its own AS.
 pub const AS_ANNOTATION: &str = "margay.io/as-number";
@@ -26,6 +26,9 @@ pub const CLUSTER_ID: &str = "margay.io/route-reflector-cluster-id";
 
 /// What stands for the namespace among the labels of a pod.
 pub const NAMESPACE_LABEL: &str = "margay.io/namespace";
+
+/// Annotation of a Node that takes it out of use: `services` or `everything`; see [`Drain`].
+pub const DRAIN_ANNOTATION: &str = "margay.io/drain";
 
 /// An object as it came, or why it could not even be read.
 pub type Read<K> = Result<K, String>;
@@ -63,6 +66,7 @@ struct Facts {
     asn: Option<u32>,
     /// Cluster id of a route reflector.
     cluster_id: Option<Ipv4Addr>,
+    drain: Drain,
     /// InternalIPs, in the order of the Node.
     addresses: Vec<IpAddr>,
 }
@@ -339,6 +343,7 @@ impl Cluster {
         };
         let asn = own.asn.unwrap_or(configuration.as_number);
         let mut config = Config::new(asn, router_id(own, &self.node));
+        config.drain = own.drain;
         general(&mut config, &configuration);
         config.cluster_id = own.cluster_id;
         config.filters = self.make_filters();
@@ -460,6 +465,19 @@ fn facts(node: &Node) -> Result<Facts, String> {
             })?)
         }
     };
+    let drain = match annotations
+        .and_then(|all| all.get(DRAIN_ANNOTATION))
+        .map(String::as_str)
+    {
+        None => Drain::No,
+        Some("services") => Drain::Services,
+        Some("everything") => Drain::Everything,
+        Some(text) => {
+            return Err(format!(
+                "annotation {DRAIN_ANNOTATION}: {text:?} is neither services nor everything"
+            ));
+        }
+    };
     let status = node.status.as_ref();
     let addresses = status
         .and_then(|status| status.addresses.as_ref())
@@ -474,6 +492,7 @@ fn facts(node: &Node) -> Result<Facts, String> {
         labels,
         asn,
         cluster_id,
+        drain,
         addresses,
     })
 }

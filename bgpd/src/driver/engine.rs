@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::v1;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
 
+use super::ask::{self, DrainOrder};
 use super::bfd::{Bfd, Verdict};
 use super::bmp::Stations;
 use super::fib::Fib;
@@ -57,6 +59,8 @@ pub(crate) struct Engine {
     facts: status::Facts,
     recording: Recording,
     keep: Option<PathBuf>,
+    /// Where to keep what is drained.
+    drain: Option<PathBuf>,
 }
 
 impl Engine {
@@ -97,6 +101,7 @@ impl Engine {
             },
             recording,
             keep,
+            drain: None,
         };
         engine.keep();
         let stations = engine.speaker.config().bmp.clone();
@@ -253,12 +258,14 @@ impl Engine {
                 prefix,
                 kind,
                 withdrawn,
+                idle,
             } => {
                 self.input(Input::Origin {
                     prefix,
                     kind,
                     withdrawn,
                 });
+                self.input(Input::OriginIdle { prefix, idle });
                 self.fib.ack(stream, generation, String::new());
             }
             Said::OriginsComplete { generation } => {
@@ -284,7 +291,41 @@ impl Engine {
         }
     }
 
-    fn answer(&self, query: Query) {
+    /// Drains what was being drained on somebody's request when the program ended.
+    pub(crate) fn drain_as_before(&mut self, path: PathBuf) {
+        match state::load_drain(&path) {
+            Ok(request) if request != *self.speaker.drain_request() => {
+                info!(?request, "drained as before");
+                self.input(Input::Drain(request));
+            }
+            Ok(_) => {}
+            Err(e) => {
+                warn!(path = %path.display(), error = format!("{e:#}"), "cannot read what was drained");
+            }
+        }
+        self.drain = Some(path);
+    }
+
+    fn drain(&mut self, order: &DrainOrder) -> Result<v1::DrainResponse, String> {
+        if !order.show {
+            let request = ask::drain(&self.speaker, order)?;
+            if request != *self.speaker.drain_request() {
+                info!(?request, "drain");
+            }
+            self.input(Input::Drain(request));
+            if let Some(path) = &self.drain
+                && let Err(e) = state::save_drain(path, self.speaker.drain_request())
+            {
+                return Err(format!(
+                    "drained, but not after a restart: cannot write {}: {e:#}",
+                    path.display()
+                ));
+            }
+        }
+        Ok(ask::drains(&self.speaker, self.now()))
+    }
+
+    fn answer(&mut self, query: Query) {
         let now = self.now();
         // Whoever asked may be gone.
         match query {
@@ -298,8 +339,17 @@ impl Engine {
                 Some(bfd) => bfd.list(answer),
                 None => drop(answer.send(super::bfd::Listing::default())),
             },
-            Query::Routes(query, answer) => {
-                let _ = answer.send(status::routes(&self.speaker, &query, now));
+            Query::Routes(filter, answer) => {
+                let _ = answer.send(status::routes(&self.speaker, &filter, now));
+            }
+            Query::Advertised(peer, answer) => {
+                let _ = answer.send(ask::advertised(&self.speaker, &peer));
+            }
+            Query::Explain(query, answer) => {
+                let _ = answer.send(ask::explain(&self.speaker, &query, now));
+            }
+            Query::Drain(order, answer) => {
+                let _ = answer.send(self.drain(&order));
             }
         }
     }

@@ -16,11 +16,12 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::Event;
+use super::ask::{self, DrainOrder, ExplainQuery};
 use super::bfd::Listing;
 use super::fib::{Fib, Step};
 use super::status;
-use crate::config::OriginKind;
-use crate::speaker::{DataplaneReport, Leg};
+use crate::config::{OriginKind, PeerKey};
+use crate::speaker::{DataplaneReport, Leg, RouteFilter};
 
 /// Version of the contract with felix; one up and one down are understood.
 const CONTRACT: u32 = 1;
@@ -45,6 +46,7 @@ pub(crate) enum Said {
         prefix: Cidr,
         kind: OriginKind,
         withdrawn: bool,
+        idle: bool,
     },
     OriginsComplete {
         generation: u64,
@@ -67,22 +69,13 @@ pub(crate) enum Query {
     Speaker(oneshot::Sender<v1::Speaker>),
     Neighbors(oneshot::Sender<Vec<v1::Neighbor>>),
     Bfd(oneshot::Sender<Listing>),
-    Routes(RouteQuery, oneshot::Sender<Vec<v1::Route>>),
-}
-
-/// Which routes are asked for.
-#[derive(Debug, Default)]
-pub(crate) struct RouteQuery {
-    pub(crate) prefix: Option<Cidr>,
-    /// Prefixes that contain it.
-    pub(crate) containing: Option<std::net::IpAddr>,
-    pub(crate) neighbor: Option<NeighborQuery>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NeighborQuery {
-    Local,
-    Address(std::net::IpAddr),
+    Routes(RouteFilter, oneshot::Sender<Vec<v1::Route>>),
+    Advertised(PeerKey, oneshot::Sender<Option<Vec<v1::Route>>>),
+    Explain(ExplainQuery, oneshot::Sender<v1::ExplainResponse>),
+    Drain(
+        DrainOrder,
+        oneshot::Sender<Result<v1::DrainResponse, String>>,
+    ),
 }
 
 /// What the calls are answered with.
@@ -341,6 +334,7 @@ fn understand_origin(origin: &v1::OriginUpdate) -> Said {
         prefix,
         kind,
         withdrawn: origin.withdrawn,
+        idle: origin.idle,
     }
 }
 
@@ -373,28 +367,42 @@ impl BgpStatus for Service {
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
-        let query = route_query(request.get_ref()).map_err(Status::invalid_argument)?;
+        let query = ask::route_filter(request.get_ref()).map_err(Status::invalid_argument)?;
         let routes = self.ask(|answer| Query::Routes(query, answer)).await?;
         Ok(Response::new(v1::ListRoutesResponse { routes }))
     }
-}
 
-fn route_query(request: &v1::ListRoutesRequest) -> Result<RouteQuery, String> {
-    let mut query = RouteQuery::default();
-    if let Ok(address) = request.prefix.parse() {
-        query.containing = Some(address);
-    } else if !request.prefix.is_empty() {
-        query.prefix = Some(request.prefix.parse().map_err(|e| format!("prefix: {e}"))?);
+    async fn list_advertised(
+        &self,
+        request: Request<v1::ListAdvertisedRequest>,
+    ) -> Result<Response<v1::ListRoutesResponse>, Status> {
+        let missing = || Status::invalid_argument("neighbor: which one is not said");
+        let peer = ask::peer(&request.get_ref().neighbor).ok_or_else(missing)?;
+        let unknown = Status::not_found(format!("{peer} is not a neighbour"));
+        let routes = self.ask(|answer| Query::Advertised(peer, answer)).await?;
+        let routes = routes.ok_or(unknown)?;
+        Ok(Response::new(v1::ListRoutesResponse { routes }))
     }
-    query.neighbor = match request.neighbor.as_str() {
-        "" => None,
-        "local" => Some(NeighborQuery::Local),
-        text => {
-            let wrong = |_| format!("neighbor: {text:?} is neither an address nor `local`");
-            Some(NeighborQuery::Address(text.parse().map_err(wrong)?))
-        }
-    };
-    Ok(query)
+
+    async fn explain(
+        &self,
+        request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        let query = ask::explain_query(request.get_ref()).map_err(Status::invalid_argument)?;
+        let answer = self.ask(|answer| Query::Explain(query, answer)).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn drain(
+        &self,
+        request: Request<v1::DrainRequest>,
+    ) -> Result<Response<v1::DrainResponse>, Status> {
+        let order = ask::drain_order(request.get_ref()).map_err(Status::invalid_argument)?;
+        let answer = self.ask(|answer| Query::Drain(order, answer)).await?;
+        answer
+            .map(Response::new)
+            .map_err(Status::failed_precondition)
+    }
 }
 
 #[cfg(test)]
@@ -408,6 +416,7 @@ mod tests {
             prefix: prefix.into(),
             kind: kind.into(),
             withdrawn,
+            idle: false,
         };
         let said = understand_origin(&update("10.244.0.0/26", v1::OriginKind::Block, false));
         assert!(
@@ -442,23 +451,5 @@ mod tests {
             ),
             "{said:?}"
         );
-    }
-
-    #[test]
-    fn routes_are_asked_for_by_prefix_address_or_neighbour() {
-        let query = |prefix: &str, neighbor: &str| {
-            route_query(&v1::ListRoutesRequest {
-                prefix: prefix.into(),
-                neighbor: neighbor.into(),
-            })
-        };
-        assert!(query("10.0.0.0/8", "").unwrap().prefix.is_some());
-        assert!(query("10.0.0.7", "").unwrap().containing.is_some());
-        assert_eq!(
-            query("", "local").unwrap().neighbor,
-            Some(NeighborQuery::Local)
-        );
-        assert!(query("banana", "").unwrap_err().starts_with("prefix"));
-        assert!(query("", "banana").unwrap_err().starts_with("neighbor"));
     }
 }

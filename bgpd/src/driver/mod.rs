@@ -11,6 +11,7 @@
 //! One task, the engine, owns the speaker; the others turn what happens into events for it.
 
 mod accepted;
+mod ask;
 mod bfd;
 mod bmp;
 mod engine;
@@ -146,7 +147,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     ready.send_replace(true);
     tokio::spawn(netlink::follow(events.clone()));
-    let engine = engine::Engine::new(start, events, fib);
+    let mut engine = engine::Engine::new(start, events, fib);
+    engine.drain_as_before(state::drain_path(&options.state_dir));
     let mut running = tokio::spawn(engine.run(inbox));
     loop {
         tokio::select! {

@@ -1,4 +1,4 @@
-//! The last good configuration, kept for a start without the API.
+//! What outlives a restart: the last good configuration, for a start without the API, and what is drained.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write as _};
@@ -9,17 +9,27 @@ use anyhow::Context as _;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
+use crate::speaker::DrainRequest;
 
 /// Name of the file in the state directory.
 const NAME: &str = "bgpd.json";
 
-/// Version of the file's format; one up and one down are understood.
+/// Name of the file with what is drained.
+const DRAIN_NAME: &str = "bgpd-drain.json";
+
+/// Version of the files' formats; one up and one down are understood.
 const VERSION: u32 = 1;
 
 #[derive(Serialize)]
 struct Kept<'a> {
     version: u32,
     config: &'a Config,
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptDrain {
+    version: u32,
+    drain: DrainRequest,
 }
 
 #[derive(Deserialize)]
@@ -40,6 +50,41 @@ pub(crate) fn save(path: &Path, config: &Config) -> anyhow::Result<()> {
         config,
     })
     .context("cannot be written as JSON")?;
+    replace(path, &text)
+}
+
+/// Where what is drained is kept.
+pub(crate) fn drain_path(state_dir: &Path) -> PathBuf {
+    state_dir.join(DRAIN_NAME)
+}
+
+/// Keeps what is drained on somebody's request.
+pub(crate) fn save_drain(path: &Path, request: &DrainRequest) -> anyhow::Result<()> {
+    if *request == DrainRequest::default() && !path.exists() {
+        return Ok(());
+    }
+    let text = serde_json::to_vec(&KeptDrain {
+        version: VERSION,
+        drain: request.clone(),
+    })
+    .context("cannot be written as JSON")?;
+    replace(path, &text)
+}
+
+/// What was drained on somebody's request.
+pub(crate) fn load_drain(path: &Path) -> anyhow::Result<DrainRequest> {
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(DrainRequest::default()),
+        Err(e) => return Err(e.into()),
+    };
+    let found: KeptDrain = serde_json::from_slice(&text)?;
+    understood(found.version)?;
+    Ok(found.drain)
+}
+
+/// Replaces a file, whole or not at all.
+fn replace(path: &Path, text: &[u8]) -> anyhow::Result<()> {
     if std::fs::read(path).is_ok_and(|kept| kept == text) {
         return Ok(());
     }
@@ -56,7 +101,7 @@ pub(crate) fn save(path: &Path, config: &Config) -> anyhow::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(&new)?;
-    file.write_all(&text)?;
+    file.write_all(text)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
     // The name is in the directory, which is written on its own.
@@ -72,12 +117,16 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Option<Config>> {
         Err(e) => return Err(e.into()),
     };
     let found: Found = serde_json::from_slice(&text)?;
-    anyhow::ensure!(
-        found.version.abs_diff(VERSION) <= 1,
-        "it has version {} and this program writes {VERSION}",
-        found.version
-    );
+    understood(found.version)?;
     Ok(Some(found.config))
+}
+
+fn understood(version: u32) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        version.abs_diff(VERSION) <= 1,
+        "it has version {version} and this program writes {VERSION}"
+    );
+    Ok(())
 }
 
 #[cfg(test)]
@@ -112,6 +161,26 @@ mod tests {
                 .count(),
             1
         );
+    }
+
+    #[test]
+    fn what_is_drained_is_remembered() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = drain_path(tmp.path());
+        let nothing = DrainRequest::default();
+        assert_eq!(load_drain(&path).unwrap(), nothing);
+        save_drain(&path, &nothing).unwrap();
+        assert!(!path.exists(), "nothing to remember");
+        let peer = crate::config::PeerKey::Address([192, 0, 2, 1].into());
+        let request = DrainRequest {
+            node: crate::config::Drain::Everything,
+            force: true,
+            peers: [peer].into(),
+        };
+        save_drain(&path, &request).unwrap();
+        assert_eq!(load_drain(&path).unwrap(), request);
+        save_drain(&path, &nothing).unwrap();
+        assert_eq!(load_drain(&path).unwrap(), nothing);
     }
 
     #[test]

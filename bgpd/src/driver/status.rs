@@ -6,10 +6,9 @@ use api::v1;
 use crds::net::{Cidr, Family};
 
 use super::bfd::Listing;
-use super::grpc::{NeighborQuery, RouteQuery};
 use crate::Millis;
 use crate::bfd;
-use crate::speaker::{FamilyCount, NeighborInfo, PeerKey, RouteFilter, RouteInfo, Speaker};
+use crate::speaker::{FamilyCount, NeighborInfo, RouteFilter, RouteInfo, Speaker};
 
 /// What the driver knows beside the speaker.
 #[derive(Debug)]
@@ -132,33 +131,15 @@ fn family(counts: &FamilyCount) -> v1::FamilyCount {
         accepted: count(counts.accepted),
         advertised: count(counts.advertised),
         end_of_rib: counts.end_of_rib,
+        not_kept: counts.not_kept,
     }
 }
 
-pub(crate) fn routes(speaker: &Speaker, query: &RouteQuery, now: Millis) -> Vec<v1::Route> {
-    let neighbor = match query.neighbor {
-        Some(NeighborQuery::Address(address)) => Some(PeerKey::Address(address)),
-        _ => None,
-    };
-    let filter = RouteFilter {
-        prefix: query.prefix,
-        neighbor,
-    };
-    let local_only = query.neighbor == Some(NeighborQuery::Local);
-    let contains = |prefix: Cidr| {
-        query
-            .containing
-            .is_none_or(|address| prefix.contains(address))
-    };
-    speaker
-        .routes(&filter, now)
-        .into_iter()
-        .filter(|route| contains(route.prefix) && (!local_only || route.neighbor.is_none()))
-        .map(route)
-        .collect()
+pub(crate) fn routes(speaker: &Speaker, filter: &RouteFilter, now: Millis) -> Vec<v1::Route> {
+    speaker.routes(filter, now).into_iter().map(route).collect()
 }
 
-fn route(info: RouteInfo) -> v1::Route {
+pub(crate) fn route(info: RouteInfo) -> v1::Route {
     v1::Route {
         reason: info.reason(),
         prefix: info.prefix.to_string(),

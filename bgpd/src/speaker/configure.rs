@@ -69,10 +69,11 @@ impl Speaker {
         // A peer's own import policy may have changed as well, which the peers' part does not judge.
         let after = judging(&self.peers);
         if import_changed || before != after {
-            self.judge_again(None);
+            // Before more is refused: what is refused now need not come again.
             self.ask_again(out, |key, _| {
                 import_changed || before.get(key) != after.get(key)
             });
+            self.judge_again(None);
         }
         if old.multipath != self.config.multipath {
             self.rib.decide_again();

@@ -118,9 +118,27 @@ impl Speaker {
         self.drains.request()
     }
 
-    /// How far routes to a peer have left.
-    pub fn drained(&self, peer: &PeerKey) -> Drained {
-        self.drains.of(peer)
+    /// What is being drained, in words, and how long until it is withdrawn; None: it is.
+    pub fn drains(&self, now: Millis) -> Vec<(String, Option<Millis>)> {
+        let of = |(what, progress): (&What, &Progress)| {
+            let name = match what {
+                What::Services => "addresses of services".to_owned(),
+                What::Idle => "blocks without pods, routes passed on".to_owned(),
+                What::Busy => "blocks with pods".to_owned(),
+                What::Peer(key) => format!("everything over {key}"),
+            };
+            let left = match progress {
+                Progress::Until(at) => Some(at.saturating_sub(now)),
+                Progress::Gone => None,
+            };
+            (name, left)
+        };
+        self.drains.progress.iter().map(of).collect()
+    }
+
+    /// Whether the configuration, rather than an operator, drains the node.
+    pub fn drained_by_configuration(&self) -> bool {
+        self.config.drain != Drain::No
     }
 
     /// An operator asks for something else.

@@ -5,6 +5,7 @@ mod bmp;
 mod configure;
 mod drain;
 mod dynamic;
+mod explain;
 mod learn;
 mod origins;
 mod peer;
@@ -21,6 +22,7 @@ use crds::net::{Cidr, Family};
 pub use crate::config::PeerKey;
 pub use bmp::StationEvent;
 pub use drain::DrainRequest;
+pub use explain::{ExplainedExport, ExplainedPath, Explanation};
 pub use learn::REFUSED_KEPT;
 pub use types::{
     BfdInfo, ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo,
@@ -463,8 +465,8 @@ impl Speaker {
         self.reach_again(now, out);
         // An own address may have become a next hop of somebody, or ceased to be one.
         if own {
-            self.judge_again(None);
             self.ask_again(out, |_, unkept| unkept.passing);
+            self.judge_again(None);
         }
     }
 

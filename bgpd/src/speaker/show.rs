@@ -8,6 +8,7 @@ use crate::Millis;
 use crate::config::PeerKey;
 use crate::fsm::State;
 use crate::rib::{Groups, PrefixId, Rib, SourceId};
+use crate::wire::Attributes;
 
 use super::peer::PeerState;
 use super::{FamilyCount, Leg, NeighborInfo, RouteFilter, RouteInfo, Speaker, Summary};
@@ -45,11 +46,12 @@ impl Speaker {
             Some(prefix) => self.rib.find(prefix).into_iter().collect(),
             None => self.rib.ids().collect(),
         };
+        ids.retain(|id| filter.asks_for(self.rib.prefix(*id)));
         ids.sort_by_cached_key(|id| self.rib.prefix(*id));
         let mut routes = Vec::new();
         for id in ids {
             let mut paths = self.paths(id, &neighbors, now);
-            paths.retain(|it| filter.neighbor.is_none() || it.neighbor == filter.neighbor);
+            paths.retain(|it| filter.takes(it));
             paths.sort_by_key(|it| {
                 (
                     !it.best,
@@ -79,7 +81,7 @@ impl Speaker {
         self.startup.is_complete()
     }
 
-    fn paths(
+    pub(super) fn paths(
         &self,
         id: PrefixId,
         neighbors: &BTreeMap<SourceId, &PeerKey>,
@@ -91,25 +93,44 @@ impl Speaker {
         let prefix = self.rib.prefix(id);
         paths
             .map(|(index, path)| {
-                let attributes = &path.attributes;
                 let multipath = several && decision.multipath.contains(&index);
+                let neighbor = neighbors.get(&path.from).map(|key| (*key).clone());
+                let filters = neighbor.as_ref().and_then(|key| self.peers.get(key));
                 RouteInfo {
-                    prefix,
-                    neighbor: neighbors.get(&path.from).map(|key| (*key).clone()),
-                    next_hop: (path.from != SourceId::LOCAL).then_some(attributes.next_hop.address),
-                    as_path: attributes.as_path.asns().collect(),
-                    origin: attributes.origin.name(),
-                    local_pref: attributes.local_pref,
-                    med: attributes.med,
                     best: decision.best == Some(index) || multipath,
                     multipath,
                     refused: path.refused,
+                    refusal: path.refused.map(|it| match filters {
+                        Some(peer) => it.words(&peer.policy.import),
+                        None => it.to_string(),
+                    }),
                     why_not_best: decision.reasons[index],
-                    communities: attributes.communities_text(),
                     age_millis: now.saturating_sub(path.since),
+                    ..route(prefix, neighbor, &path.attributes)
                 }
             })
             .collect()
+    }
+}
+
+/// A route with these attributes, of which nothing else is known.
+pub(super) fn route(prefix: Cidr, neighbor: Option<PeerKey>, attributes: &Attributes) -> RouteInfo {
+    let next_hop = attributes.next_hop.address;
+    RouteInfo {
+        prefix,
+        neighbor,
+        next_hop: (!next_hop.is_unspecified()).then_some(next_hop),
+        as_path: attributes.as_path.asns().collect(),
+        origin: attributes.origin.name(),
+        local_pref: attributes.local_pref,
+        med: attributes.med,
+        best: false,
+        multipath: false,
+        refused: None,
+        refusal: None,
+        why_not_best: None,
+        communities: attributes.communities_text(),
+        age_millis: 0,
     }
 }
 

@@ -424,8 +424,40 @@ pub struct FamilyCount {
 pub struct RouteFilter {
     /// Only of exactly that prefix.
     pub prefix: Option<Cidr>,
+    /// Only of prefixes inside that one, itself among them.
+    pub inside: Option<Cidr>,
+    /// Only of prefixes that hold that one, itself among them.
+    pub around: Option<Cidr>,
     /// Only of that peer.
     pub neighbor: Option<PeerKey>,
+    /// Only own ones.
+    pub local: bool,
+    /// Only those that originate in that AS.
+    pub origin_as: Option<u32>,
+    /// Only those that carry that community, as text.
+    pub community: Option<String>,
+}
+
+impl RouteFilter {
+    /// Whether paths to the prefix are asked for.
+    pub(super) fn asks_for(&self, prefix: Cidr) -> bool {
+        self.prefix.is_none_or(|it| it == prefix)
+            && self.inside.is_none_or(|it| it.covers(prefix))
+            && self.around.is_none_or(|it| prefix.covers(it))
+    }
+
+    /// Whether the path is asked for.
+    pub(super) fn takes(&self, route: &RouteInfo) -> bool {
+        (self.neighbor.is_none() || self.neighbor == route.neighbor)
+            && (!self.local || route.neighbor.is_none())
+            && self
+                .origin_as
+                .is_none_or(|asn| route.as_path.last() == Some(&asn))
+            && self
+                .community
+                .as_ref()
+                .is_none_or(|it| route.communities.contains(it))
+    }
 }
 
 /// One path to a prefix.
@@ -451,6 +483,8 @@ pub struct RouteInfo {
     pub multipath: bool,
     /// Why import refused it.
     pub refused: Option<ImportRefusal>,
+    /// The same in words, with the rule of the filter that did.
+    pub refusal: Option<String>,
     /// Why another one is best.
     pub why_not_best: Option<WhyNotBest>,
     /// Communities, all kinds, as text.
@@ -465,8 +499,8 @@ impl RouteInfo {
         if self.best {
             return String::new();
         }
-        match (&self.refused, &self.why_not_best) {
-            (Some(refused), _) => refused.to_string(),
+        match (&self.refusal, &self.why_not_best) {
+            (Some(refusal), _) => refusal.clone(),
             (None, Some(why)) => why.to_string(),
             (None, None) => String::new(),
         }

@@ -130,6 +130,7 @@ impl Bench {
         let filter = RouteFilter {
             prefix: Some(cidr(prefix)),
             neighbor: Some(PeerKey::Address(ip("192.0.2.2"))),
+            ..RouteFilter::default()
         };
         let routes = self.speaker.routes(&filter, self.now);
         assert_eq!(routes.len(), 1, "{prefix}");

@@ -10,5 +10,14 @@ mod orders;
 mod peers;
 mod policy;
 mod reach;
+mod refused;
+mod rfc1997;
+mod rfc4360;
+mod rfc4456;
+mod rfc7999;
+mod rfc8212;
+mod rfc8326;
+mod routes;
 #[path = "../sim/mod.rs"]
 mod sim;
+mod transit;

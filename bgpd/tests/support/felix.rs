@@ -86,6 +86,7 @@ impl Felix {
             prefix: prefix.into(),
             kind: v1::OriginKind::Block.into(),
             withdrawn: false,
+            idle: false,
         };
         self.say(Say::Origin(origin)).await;
     }

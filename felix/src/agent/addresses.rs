@@ -214,9 +214,10 @@ impl Agent {
             .map(|(cidr, _)| *cidr)
             .collect();
         for cidr in ready {
+            let idle = self.ipam.is_idle(cidr);
             self.outputs.extend(
                 self.bgp
-                    .announce(cidr, OriginKind::Block)
+                    .announce(cidr, OriginKind::Block, idle)
                     .map(Output::ToBgpd),
             );
         }

@@ -28,7 +28,8 @@ pub struct Bgp {
     taken: u64,
     /// The newest of those that we said is in the kernel.
     acked: u64,
-    origins: BTreeMap<Cidr, OriginKind>,
+    /// Why each is originated, and whether no pod has an address of it.
+    origins: BTreeMap<Cidr, (OriginKind, bool)>,
     /// Withdrawn prefixes and the generation whose ack says that bgpd has told its peers.
     withdrawn: BTreeMap<Cidr, u64>,
     best: BTreeMap<Cidr, Vec<BgpLeg>>,
@@ -164,11 +165,11 @@ impl Bgp {
         Change::Withdrawn(std::mem::take(&mut self.withdrawn).into_keys().collect())
     }
 
-    /// Announces a prefix, from now on and on every stream to come.
-    pub fn announce(&mut self, prefix: Cidr, kind: OriginKind) -> Option<FelixMessage> {
+    /// Announces a prefix, from now on and on every stream to come. `idle`: no pod has an address of it.
+    pub fn announce(&mut self, prefix: Cidr, kind: OriginKind, idle: bool) -> Option<FelixMessage> {
         self.withdrawn.remove(&prefix);
-        let known = self.origins.insert(prefix, kind) == Some(kind);
-        (self.connected && !known).then(|| self.origin(prefix, kind, false))
+        let known = self.origins.insert(prefix, (kind, idle)) == Some((kind, idle));
+        (self.connected && !known).then(|| self.origin(prefix, (kind, idle), false))
     }
 
     /// Withdraws a prefix. It is [`Change::Withdrawn`] once bgpd has told its peers; at once when it never was announced.
@@ -262,13 +263,19 @@ impl Bgp {
         }
     }
 
-    fn origin(&mut self, prefix: Cidr, kind: OriginKind, withdrawn: bool) -> FelixMessage {
+    fn origin(
+        &mut self,
+        prefix: Cidr,
+        (kind, idle): (OriginKind, bool),
+        withdrawn: bool,
+    ) -> FelixMessage {
         self.sent += 1;
         let update = OriginUpdate {
             generation: self.sent,
             prefix: prefix.to_string(),
             kind: kind.into(),
             withdrawn,
+            idle,
         };
         message(felix_message::Body::Origin(update))
     }
@@ -337,7 +344,7 @@ mod tests {
     fn a_stream_opens_with_hello_report_origins_and_the_end() {
         let mut bgp = bgp();
         assert_eq!(
-            bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block),
+            bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block, false),
             None,
             "no stream, nothing to send"
         );
@@ -378,7 +385,7 @@ mod tests {
     #[test]
     fn a_withdrawal_is_done_when_bgpd_says_so() {
         let mut bgp = bgp();
-        bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block);
+        bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block, false);
         bgp.connect();
         let (message, change) = bgp.withdraw(cidr("10.0.0.0/26"));
         assert!(message.is_some());
@@ -399,8 +406,8 @@ mod tests {
     fn a_withdrawal_outlives_the_stream() {
         let (kept, gone) = (cidr("10.0.0.0/26"), cidr("10.0.1.0/26"));
         let mut bgp = bgp();
-        bgp.announce(kept, OriginKind::Block);
-        bgp.announce(gone, OriginKind::Block);
+        bgp.announce(kept, OriginKind::Block, false);
+        bgp.announce(gone, OriginKind::Block, false);
         bgp.connect();
         bgp.disconnect();
         assert_eq!(bgp.withdraw(gone), (None, Change::Nothing));
@@ -429,11 +436,11 @@ mod tests {
     #[test]
     fn a_prefix_announced_again_is_not_withdrawn_by_a_late_ack() {
         let mut bgp = bgp();
-        bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block);
+        bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block, false);
         bgp.connect();
         bgp.withdraw(cidr("10.0.0.0/26"));
         assert!(
-            bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block)
+            bgp.announce(cidr("10.0.0.0/26"), OriginKind::Block, false)
                 .is_some()
         );
         assert_eq!(bgp.take(ack(9)), Change::Nothing);

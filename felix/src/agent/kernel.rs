@@ -81,7 +81,9 @@ impl Agent {
             self.outputs.extend(message.map(Output::ToBgpd));
         }
         for address in &wanted {
-            let message = self.bgp.announce(Cidr::host(*address), OriginKind::Node);
+            let message = self
+                .bgp
+                .announce(Cidr::host(*address), OriginKind::Node, false);
             self.outputs.extend(message.map(Output::ToBgpd));
         }
         self.told_addresses = wanted;

@@ -413,6 +413,13 @@ impl Ipam {
         self.held.len()
     }
 
+    /// Whether no address of a block is in use or held back.
+    pub fn is_idle(&self, block: Cidr) -> bool {
+        self.entries
+            .get(&block)
+            .is_some_and(|entry| entry.block.used() == 0)
+    }
+
     /// The blocks, by prefix.
     pub fn blocks(&self) -> impl Iterator<Item = BlockStatus> {
         self.entries.iter().map(|(cidr, entry)| BlockStatus {

@@ -14,6 +14,9 @@ Examples:
   margayctl bgp routes 10.244.0.0/26        every path to a prefix, and why it is (not) the best
   margayctl bgp routes 10.244.0.7           the same for the prefixes that contain an address
   margayctl bgp routes --neighbor 192.0.2.1 what one neighbour sent
+  margayctl bgp advertised 192.0.2.1        what it is told
+  margayctl bgp explain 10.244.0.0/26       why a prefix is (not) taken, used and told: every step
+  margayctl bgp drain                       move service addresses away from this node
   margayctl endpoints -o wide               the node's pods, with the policies that select them
   margayctl ipam show -o json | jq .        blocks and every address in use
 
@@ -90,8 +93,55 @@ pub(crate) enum Bgp {
         #[arg(value_parser = prefix)]
         prefix: Option<String>,
         /// Only paths from this neighbour's address, or `local`
-        #[arg(long, value_name = "ADDRESS", value_parser = neighbor)]
+        #[arg(long, value_name = "ADDRESS", visible_alias = "peer", value_parser = neighbor)]
         neighbor: Option<String>,
+        /// Prefixes inside PREFIX as well
+        #[arg(long, requires = "prefix", conflicts_with = "shorter")]
+        longer: bool,
+        /// Prefixes that PREFIX is inside of as well
+        #[arg(long, requires = "prefix")]
+        shorter: bool,
+        /// Only paths that originate in this AS
+        #[arg(long, value_name = "AS")]
+        origin_as: Option<u32>,
+        /// Only paths with this community: 64512:100, 64512:1:2 or a name as no-export
+        #[arg(long)]
+        community: Option<String>,
+    },
+    /// Routes a neighbour is told, with the attributes it is told
+    Advertised {
+        /// The neighbour's address
+        #[arg(value_name = "ADDRESS", value_parser = neighbor)]
+        neighbor: String,
+    },
+    /// Why a prefix is used as it is: import, decision and export, step by step
+    Explain {
+        /// Prefix, or address (the longest prefix that contains it)
+        #[arg(value_parser = prefix)]
+        prefix: String,
+        /// Only what concerns this neighbour's address
+        #[arg(long, value_name = "ADDRESS", visible_alias = "neighbor", value_parser = neighbor)]
+        peer: Option<String>,
+    },
+    /// Take this node out of use: told as the last to be used for 30 s, then withdrawn
+    ///
+    /// Without options the addresses of services leave. It stays so when bgpd restarts, until --undo.
+    Drain {
+        /// Blocks without pods, and routes passed on, leave too
+        #[arg(long)]
+        everything: bool,
+        /// Blocks with pods leave too: their pods are cut off
+        #[arg(long)]
+        force: bool,
+        /// Only the way over this neighbour: everything told to it leaves, what it says is the last to be used
+        #[arg(long, value_name = "ADDRESS", value_parser = neighbor, conflicts_with_all = ["everything", "force"])]
+        peer: Option<String>,
+        /// Back into use
+        #[arg(long, conflicts_with_all = ["everything", "force"])]
+        undo: bool,
+        /// Only say what is drained
+        #[arg(long, conflicts_with_all = ["everything", "force", "peer", "undo"])]
+        show: bool,
     },
 }
 
@@ -125,10 +175,18 @@ fn prefix(text: &str) -> Result<String, String> {
 }
 
 fn neighbor(text: &str) -> Result<String, String> {
-    if text == "local" || text.parse::<std::net::IpAddr>().is_ok() {
+    // IFNAMSIZ leaves 15 bytes for an interface's name.
+    let interface = |text: &str| {
+        (1..=15).contains(&text.len())
+            && !text.contains(['/', ':', ' '])
+            && text.contains(char::is_alphabetic)
+    };
+    if text == "local" || text.parse::<std::net::IpAddr>().is_ok() || interface(text) {
         Ok(text.to_owned())
     } else {
-        Err(format!("`{text}` is neither an address nor `local`"))
+        Err(format!(
+            "`{text}` is neither an address, nor an interface, nor `local`"
+        ))
     }
 }
 

@@ -1,6 +1,7 @@
 //! `margayctl`: shows what the daemons of this node know.
 
 mod args;
+mod bgp;
 mod query;
 mod table;
 mod view;

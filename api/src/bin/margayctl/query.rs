@@ -7,6 +7,7 @@ use api::v1;
 use serde::Serialize;
 
 use crate::args::{Bgp, Cli, Command, Global, Ipam, Output, Policy};
+use crate::bgp;
 use crate::table::Screen;
 use crate::view;
 
@@ -61,10 +62,25 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
                 .into_inner();
             print(global, &answer, || view::bfd(&answer, wide, screen))
         }
-        Command::Bgp(Bgp::Routes { prefix, neighbor }) => {
+        Command::Bgp(Bgp::Routes {
+            prefix,
+            neighbor,
+            longer,
+            shorter,
+            origin_as,
+            community,
+        }) => {
+            let matching = match (longer, shorter) {
+                (true, _) => v1::PrefixMatch::Longer,
+                (false, true) => v1::PrefixMatch::Shorter,
+                (false, false) => v1::PrefixMatch::Exact,
+            };
             let request = v1::ListRoutesRequest {
                 prefix: prefix.clone().unwrap_or_default(),
                 neighbor: neighbor.clone().unwrap_or_default(),
+                r#match: matching.into(),
+                origin_as: origin_as.unwrap_or_default(),
+                community: community.clone().unwrap_or_default(),
             };
             let answer = bgpd(global)
                 .await?
@@ -75,6 +91,55 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
             print(global, &answer, || {
                 view::routes(&answer.routes, wide, screen)
             })
+        }
+        Command::Bgp(Bgp::Advertised { neighbor }) => {
+            let request = v1::ListAdvertisedRequest {
+                neighbor: neighbor.clone(),
+            };
+            let answer = bgpd(global)
+                .await?
+                .list_advertised(request)
+                .await
+                .map_err(Error::call(Daemon::Bgpd))?
+                .into_inner();
+            print(global, &answer, || {
+                bgp::advertised(&answer.routes, neighbor, screen)
+            })
+        }
+        Command::Bgp(Bgp::Explain { prefix, peer }) => {
+            let request = v1::ExplainRequest {
+                prefix: prefix.clone(),
+                neighbor: peer.clone().unwrap_or_default(),
+            };
+            let answer = bgpd(global)
+                .await?
+                .explain(request)
+                .await
+                .map_err(Error::call(Daemon::Bgpd))?
+                .into_inner();
+            print(global, &answer, || bgp::explanation(&answer, screen))
+        }
+        Command::Bgp(Bgp::Drain {
+            everything,
+            force,
+            peer,
+            undo,
+            show,
+        }) => {
+            let request = v1::DrainRequest {
+                neighbor: peer.clone().unwrap_or_default(),
+                everything: *everything,
+                force: *force,
+                undo: *undo,
+                show: *show,
+            };
+            let answer = bgpd(global)
+                .await?
+                .drain(request)
+                .await
+                .map_err(Error::call(Daemon::Bgpd))?
+                .into_inner();
+            print(global, &answer, || bgp::drains(&answer.drains))
         }
         Command::Ipam(Ipam::Show) => {
             let answer = felix(global)
