@@ -60,6 +60,9 @@ enum Verb {
         /// One ToR for each rack, or two of them and a spine, with a link from every node to both
         #[arg(long, value_enum, default_value = "single-tor")]
         fabric: Fabric,
+        /// With two ToRs for each rack: BFD on every session, 100 ms x 3
+        #[arg(long)]
+        bfd: bool,
         /// Only namespaces, links and ToRs; nothing runs on the nodes
         #[arg(long)]
         fabric_only: bool,
@@ -136,6 +139,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
         Verb::Up {
             nodes,
             fabric,
+            bfd,
             fabric_only,
         } => {
             let parts = if fabric_only {
@@ -147,6 +151,7 @@ pub fn run(args: Args) -> Result<ExitCode> {
                 dir: args.dir,
                 nodes,
                 fabric,
+                bfd,
                 parts,
                 ..Options::default()
             };

@@ -5,13 +5,15 @@ use std::fs;
 use anyhow::{Context, Result};
 use serde_json::json;
 
+use crate::objects;
 use crate::plan::{FABRIC_SPACE, Fabric, Node, Plan};
 
 /// Writes what is there before the first boot.
 pub(crate) fn install(plan: &Plan, node: &Node) -> Result<()> {
     if plan.fabric == Fabric::DualTor {
         let file = plan.bootstrap_file(&node.name);
-        fs::write(&file, file_of(node)).with_context(|| format!("write {}", file.display()))?;
+        fs::write(&file, file_of(plan, node))
+            .with_context(|| format!("write {}", file.display()))?;
     }
     boot(plan, node)
 }
@@ -37,14 +39,19 @@ pub(crate) fn kubeconfig(plan: &Plan, port: u16) -> Result<()> {
 }
 
 /// Its ToRs, its addresses, and where everything else is. JSON is YAML too.
-fn file_of(node: &Node) -> String {
+fn file_of(plan: &Plan, node: &Node) -> String {
     let peers: Vec<_> = node
         .uplinks
         .iter()
         .flat_map(|link| {
-            link.far.both().map(
-                |address| json!({ "name": link.tor, "peerIP": address, "asNumber": link.tor_asn }),
-            )
+            link.far.both().map(|address| {
+                let mut peer =
+                    json!({ "name": link.tor, "peerIP": address, "asNumber": link.tor_asn });
+                if plan.bfd {
+                    peer["bfd"] = objects::bfd();
+                }
+                peer
+            })
         })
         .collect();
     let origins = node.address.both().map(|address| {
@@ -71,7 +78,7 @@ mod tests {
     fn a_node_finds_its_addresses_in_its_bootstrap_file() {
         let plan = Plan::with_fabric(Path::new("/x"), 3, Fabric::DualTor);
         let node = &plan.nodes[2];
-        let addresses = crds::bootstrap::node_addresses(&file_of(node)).unwrap();
+        let addresses = crds::bootstrap::node_addresses(&file_of(&plan, node)).unwrap();
         assert_eq!(addresses, node.address.both());
     }
 }

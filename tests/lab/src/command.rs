@@ -47,7 +47,7 @@ impl Lab {
     }
 
     pub(crate) fn of(dir: &Path, state: State, owned: bool) -> Self {
-        let plan = Plan::with_fabric(dir, state.nodes, state.fabric);
+        let plan = state.plan(dir);
         let processes = Processes::new(plan.processes(), plan.logs(), &plan.name);
         Self {
             plan,

@@ -3,7 +3,7 @@
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::{Value, json};
 
-use crate::plan::{Dual, FABRIC_SPACE, Fabric, Node, POOL_V4, POOL_V6, Plan};
+use crate::plan::{BFD, Dual, FABRIC_SPACE, Fabric, Node, POOL_V4, POOL_V6, Plan};
 
 /// The label that says which rack a node is in.
 pub const RACK_LABEL: &str = "margay.io/rack";
@@ -76,13 +76,22 @@ pub fn margay(plan: &Plan) -> Vec<Value> {
             for node in &plan.nodes {
                 for link in &node.uplinks {
                     let name = format!("{}-{}", node.name, link.tor);
-                    let nodes = json!({ "node": node.name });
+                    let mut nodes = json!({ "node": node.name });
+                    if plan.bfd {
+                        nodes["bfd"] = bfd();
+                    }
                     objects.extend(peers(&name, &nodes, link.far, link.tor_asn));
                 }
             }
         }
     }
     objects
+}
+
+/// BFD of a node's session.
+pub fn bfd() -> Value {
+    let (interval, multiplier) = BFD;
+    json!({ "transmitMillis": interval, "receiveMillis": interval, "multiplier": multiplier })
 }
 
 /// The session of each family that some nodes have with a ToR.

@@ -29,6 +29,8 @@ pub struct Options {
     pub nodes: u8,
     /// How they are connected.
     pub fabric: Fabric,
+    /// BFD on every session of [`Fabric::DualTor`], 100 ms × 3.
+    pub bfd: bool,
     /// How much is started.
     pub parts: Parts,
     /// Where the binaries are; `None`: see [`bin_dir`].
@@ -43,6 +45,7 @@ impl Default for Options {
             dir: DEFAULT_DIR.into(),
             nodes: 3,
             fabric: Fabric::SingleTor,
+            bfd: false,
             parts: Parts::Everything,
             bin_dir: None,
             report: |line| println!("{line}"),
@@ -56,6 +59,8 @@ pub(crate) struct State {
     pub(crate) nodes: u8,
     #[serde(default)]
     pub(crate) fabric: Fabric,
+    #[serde(default)]
+    pub(crate) bfd: bool,
     pub(crate) parts: Parts,
     pub(crate) bin_dir: PathBuf,
     /// Which kubectl `lab kubectl` runs: the one found when the lab was made.
@@ -65,6 +70,13 @@ pub(crate) struct State {
 }
 
 impl State {
+    pub(crate) fn plan(&self, dir: &Path) -> Plan {
+        Plan {
+            bfd: self.bfd,
+            ..Plan::with_fabric(dir, self.nodes, self.fabric)
+        }
+    }
+
     pub(crate) fn load(dir: &Path) -> Result<Option<Self>> {
         let file = Plan::new(dir, 0).state_file();
         match fs::read(&file) {

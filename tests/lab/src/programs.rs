@@ -152,6 +152,7 @@ mod tests {
         let state = State {
             nodes: 3,
             fabric: crate::plan::Fabric::SingleTor,
+            bfd: false,
             parts: Parts::Everything,
             bin_dir: "/bins".into(),
             kubectl: None,

@@ -29,6 +29,7 @@ pub(crate) fn up(options: &Options, keep: bool) -> Result<Lab> {
     let state = State {
         nodes: options.nodes,
         fabric: options.fabric,
+        bfd: options.bfd,
         parts: options.parts,
         bin_dir,
         kubectl: checks::find("kubectl"),

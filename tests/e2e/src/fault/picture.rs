@@ -141,6 +141,10 @@ fn routes(rig: &Rig, node: &str) -> Result<BTreeSet<String>> {
             for route in list.as_array().into_iter().flatten() {
                 let mut kept = route.clone();
                 strip(&mut kept, &["nhid", "nh_info", "id", "protocol", "flags"]);
+                // The members of a group come by their numbers.
+                if let Some(legs) = kept["nexthops"].as_array_mut() {
+                    legs.sort_by_key(ToString::to_string);
+                }
                 routes.insert(format!("{protocol} {kept}"));
             }
         }

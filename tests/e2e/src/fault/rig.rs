@@ -47,25 +47,29 @@ impl Deref for Rig {
 impl Rig {
     /// A lab of three nodes, when its turn has come. `what` names the test.
     pub fn up(what: &str) -> Result<Self> {
-        Self::make(what, Fabric::SingleTor, Some(turn()))
+        Self::make(what, Options::default(), Some(turn()))
     }
 
     /// A lab of three nodes beside those of other tests: for one that counts no losses and measures no times.
     pub fn beside(what: &str) -> Result<Self> {
-        Self::make(what, Fabric::SingleTor, None)
+        Self::make(what, Options::default(), None)
     }
 
-    /// A lab of three nodes with two ToRs for each rack, when its turn has come.
-    pub fn dual(what: &str) -> Result<Self> {
-        Self::make(what, Fabric::DualTor, Some(turn()))
-    }
-
-    fn make(what: &str, fabric: Fabric, turn: Option<MutexGuard<'static, ()>>) -> Result<Self> {
+    /// A lab of three nodes with two ToRs for each rack, with or without BFD, when its turn has come.
+    pub fn dual(what: &str, bfd: bool) -> Result<Self> {
         let options = Options {
-            fabric,
+            fabric: Fabric::DualTor,
+            bfd,
+            ..Options::default()
+        };
+        Self::make(what, options, Some(turn()))
+    }
+
+    fn make(what: &str, options: Options, turn: Option<MutexGuard<'static, ()>>) -> Result<Self> {
+        let options = Options {
             dir: PathBuf::from(format!("/tmp/e2e-{}-{what}", std::process::id())),
             report: |_| (),
-            ..Options::default()
+            ..options
         };
         let start = Instant::now();
         let lab = Lab::up(&options).context("bring the lab up")?;

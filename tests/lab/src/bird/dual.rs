@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::config::session;
 use crate::fabric::dual::{API, SPINE_LINK};
-use crate::plan::{CLUSTER_SPACE, Dual, FABRIC_SPACE, Plan, Spine, Tor, spine_end};
+use crate::plan::{BFD, CLUSTER_SPACE, Dual, FABRIC_SPACE, Plan, Spine, Tor, spine_end};
 
 /// What the links between machines are numbered from: nobody needs to reach them from afar.
 const LINKS: [&str; 2] = ["172.30.64.0/18", "fd00:30:64::/48"];
@@ -32,7 +32,7 @@ pub fn tor(plan: &Plan, place: usize, tor: &Tor) -> String {
         text += &kernel(tor.address, family);
         text += &tor_filters(tor, family, index);
     }
-    text += TEMPLATES;
+    text += &templates(plan);
     if let Some(spine) = &plan.spine {
         text += &sessions(&Session {
             peer: &spine.name,
@@ -79,7 +79,7 @@ filter both_ways_v{family} {{
 "
         );
     }
-    text += TEMPLATES;
+    text += &templates(plan);
     for (place, tor) in plan.tors.iter().enumerate() {
         text += &sessions(&Session {
             peer: &tor.name,
@@ -96,24 +96,38 @@ filter both_ways_v{family} {{
 }
 
 /// A link that has no carrier ends its sessions at once; a peer that restarts is given time, so are we.
-const TEMPLATES: &str = "
-template bgp core {
+/// A host's BFD ends when its daemon does, which is no failure of the link: the routes stay as for a restart.
+fn templates(plan: &Plan) -> String {
+    let (interval, multiplier) = BFD;
+    let (protocol, core, host) = if plan.bfd {
+        let protocol = format!(
+            "
+protocol bfd {{
+  interface \"*\" {{ interval {interval} ms; multiplier {multiplier}; }};
+}}
+"
+        );
+        (protocol, "\n  bfd on;", "\n  bfd graceful;")
+    } else {
+        (String::new(), "", "")
+    };
+    let common = "
   graceful restart on;
   check link on;
   connect delay time 1;
   connect retry time 2;
-  error wait time 1, 3;
-}
+  error wait time 1, 3;";
+    format!(
+        "{protocol}
+template bgp core {{{common}{core}
+}}
 
-template bgp host {
-  graceful restart on;
-  check link on;
+template bgp host {{{common}{host}
   enforce first as on;
-  connect delay time 1;
-  connect retry time 2;
-  error wait time 1, 3;
+}}
+"
+    )
 }
-";
 
 fn head(name: &str, what: &str, address: Dual, direct: &[&str]) -> String {
     let direct: Vec<String> = direct.iter().map(|name| format!("\"{name}\"")).collect();

@@ -38,6 +38,9 @@ pub enum Fabric {
     DualTor,
 }
 
+/// BFD's interval between packets, milliseconds, and how many may be missed.
+pub const BFD: (u32, u32) = (100, 3);
+
 /// A rack: its ToRs and nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -163,6 +166,8 @@ pub struct Plan {
     pub dir: PathBuf,
     /// How nodes are connected.
     pub fabric: Fabric,
+    /// BFD on every session of [`Fabric::DualTor`].
+    pub bfd: bool,
     /// The ToRs, rack by rack.
     pub tors: Vec<Tor>,
     /// The spine, if the fabric has one.
@@ -188,6 +193,7 @@ impl Plan {
             name: name_of(dir),
             dir: dir.to_owned(),
             fabric,
+            bfd: false,
             tors,
             spine,
             nodes,
