@@ -1,5 +1,6 @@
 //! Command line.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
@@ -66,6 +67,48 @@ pub enum Verb {
         force: bool,
     },
 }
+
+/// Writes the best routes of a margay-bgpd into the kernel where there is no felix. Needs NET_ADMIN; NET_RAW too where
+/// bgpd has peers on interfaces.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "margay-fib", version, after_help = FIB_EXAMPLES)]
+pub struct FibArgs {
+    /// Directory of bgpd's socket, and of the lock that only one writer of routes holds.
+    #[arg(long, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
+    pub run_dir: PathBuf,
+
+    /// Own address that packets to learnt prefixes carry; at most one of each family.
+    #[arg(long, value_name = "ADDRESS")]
+    pub source: Vec<IpAddr>,
+
+    /// Where the kernel tells boots apart.
+    #[arg(
+        long,
+        env = "MARGAY_BOOT_ID_FILE",
+        hide = true,
+        default_value = "/proc/sys/kernel/random/boot_id"
+    )]
+    pub boot_id_file: PathBuf,
+
+    /// What to log, in tracing's notation.
+    #[arg(long, env = "MARGAY_LOG", default_value = "info")]
+    pub log: String,
+
+    /// Log as JSON, one object a line.
+    #[arg(long, env = "MARGAY_LOG_JSON")]
+    pub log_json: bool,
+}
+
+const FIB_EXAMPLES: &str = "\
+Examples:
+  margay-bgpd --config bgpd.yaml & margay-fib
+      a BGP router: what the one learns, the other enters
+  margay-fib --source 192.0.2.1 --source 2001:db8::1
+      packets of this machine carry these addresses, whichever link they take
+
+Routes have protocol 78 and metric 128; routes of others are never touched. They stay when margay-fib or bgpd ends, and are
+taken up by the next life: nothing is removed before bgpd has said all it knows. With waitForFelix: true in bgpd's file its
+peers are told truly whether the routes outlived a restart.";
 
 const EXAMPLES: &str = "\
 Examples:

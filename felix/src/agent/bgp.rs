@@ -234,7 +234,8 @@ impl Bgp {
                     false => Change::Withdrawn(done),
                 }
             }
-            None => Change::Nothing,
+            // The driver's: it is not about routes.
+            Some(bgpd_message::Body::Advertise(_)) | None => Change::Nothing,
         }
     }
 

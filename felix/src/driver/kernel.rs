@@ -351,7 +351,8 @@ fn prefix((op, _): &(Op, Refusal)) -> Option<Cidr> {
     }
 }
 
-fn remember(routes: &mut Routes, op: Op) {
+/// What is known of the kernel once a request is done.
+pub(super) fn remember(routes: &mut Routes, op: Op) {
     match op {
         Op::AddNexthop(id, nexthop) | Op::ReplaceNexthop(id, nexthop) => {
             routes.nexthops.insert(id, nexthop);

@@ -5,10 +5,12 @@ pub mod cni;
 pub mod conflist;
 pub mod conntrack;
 mod early;
+pub mod fib;
 pub mod grpc;
 pub mod kernel;
 pub mod netlink;
 pub mod nft;
+pub mod radv;
 mod run;
 pub mod settings;
 pub mod socket;
@@ -18,6 +20,7 @@ pub mod tamper;
 mod uninstall;
 pub mod watch;
 pub mod write;
+pub mod writer;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -39,6 +42,7 @@ use self::run::{Loop, Sources};
 use self::settings::Settings;
 use self::state::StateDir;
 use crate::agent::early::Early;
+use self::writer::Writer;
 use crate::agent::start::read_log;
 use crate::agent::{Agent, Start};
 use crate::args::{Args, Verb};
@@ -55,12 +59,17 @@ const API_PAUSE: Duration = Duration::from_millis(200);
 
 /// Sets up logging as asked.
 pub fn log(args: &Args) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&args.log)
-        .with_context(|| format!("--log {:?} is not understood", args.log))?;
+    log_as(&args.log, args.log_json)
+}
+
+/// Sets up logging of what `filter` says, as JSON or as text.
+pub fn log_as(filter: &str, json: bool) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(filter)
+        .with_context(|| format!("--log {filter:?} is not understood"))?;
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
-    if args.log_json {
+    if json {
         logs.json().init()
     } else {
         logs.with_ansi(false).init()
@@ -82,6 +91,8 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = Instant::now();
     let mut stop = Box::pin(stopped()?);
     let (state, left) = StateDir::open(&args.state_dir).context("opening the state directory")?;
+    let _writer =
+        Writer::take(&args.run_dir, "margay-felix").context("becoming the writer of routes")?;
     let boot_id = state::boot_id(&args.boot_id_file).context("reading the kernel's boot id")?;
     let replay = read_log(&left.log, &boot_id);
     let addresses = if left.addresses.is_empty() {

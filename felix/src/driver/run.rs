@@ -14,6 +14,7 @@ use super::bgp::Event as BgpEvent;
 use super::cni::Event as CniEvent;
 use super::grpc::Query;
 use super::kernel::Kernel;
+use super::radv::{self, Advertiser};
 use super::state::StateDir;
 use super::{SPOOL_DIR, conflist, write};
 use crate::Millis;
@@ -43,6 +44,7 @@ pub(super) struct Loop {
     answers: (mpsc::Sender<Input>, mpsc::Receiver<Input>),
     waiting: HashMap<CallId, oneshot::Sender<Reply>>,
     bgpd: Option<mpsc::Sender<FelixMessage>>,
+    advertiser: Advertiser,
 }
 
 /// How often the spool is looked into, and drift in the kernel looked for.
@@ -69,6 +71,7 @@ impl Loop {
             answers: mpsc::channel(64),
             waiting: HashMap::new(),
             bgpd: None,
+            advertiser: Advertiser::default(),
         }
     }
 
@@ -204,7 +207,12 @@ impl Loop {
                 self.bgpd = Some(to);
                 self.input(Input::BgpdConnected);
             }
-            BgpEvent::Message(message) => self.input(Input::Bgpd(message)),
+            BgpEvent::Message(message) => {
+                if let Some(interfaces) = radv::asked(&message) {
+                    self.advertiser.set(interfaces);
+                }
+                self.input(Input::Bgpd(message));
+            }
             BgpEvent::Lost(reason) => {
                 tracing::warn!(reason, "bgpd is gone; its routes stay");
                 self.bgpd = None;
