@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::driver::{Options, Source};
 
@@ -12,6 +12,7 @@ Examples:
   margay-bgpd --config bgpd.yaml --check    say whether the file is right, and end
   margay-bgpd --node-name n1                configuration from the Kubernetes API (KUBECONFIG or in-cluster)
   margay-bgpd --schema > bgpd.schema.json   the JSON Schema of the file, for editors
+  margay-bgpd replay run.jsonl              what a run recorded with --record did, and whether it does so again
   margayctl bgp neighbors                   ask the running one
 
 A file:
@@ -32,7 +33,11 @@ Exit codes: 0 ended by SIGTERM or the file is right, 1 failed, 2 wrong usage.";
 /// A BGP speaker for one node. It never writes to the kernel: routes go to felix.
 #[derive(Debug, Parser)]
 #[command(name = "margay-bgpd", version, after_help = EXAMPLES, max_term_width = 100)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Args {
+    /// Something else than to run
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Read the configuration from this file instead of the Kubernetes API
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -73,6 +78,22 @@ pub struct Args {
     /// How to log
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
+}
+
+/// What can be done besides running.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the speaker of a recording again, without a network; fails when it does not do the same
+    Replay {
+        /// The recording: what --record wrote
+        file: PathBuf,
+        /// Stop before inputs later than that many milliseconds after the start
+        #[arg(long, value_name = "MILLISECONDS")]
+        until: Option<u64>,
+        /// Print every input and output
+        #[arg(long, short)]
+        verbose: bool,
+    },
 }
 
 /// How log lines are written.

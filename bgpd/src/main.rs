@@ -3,7 +3,8 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use bgpd::args::{Args, LogFormat};
+use bgpd::args::{Args, Command, LogFormat};
+use bgpd::driver::Replay;
 use clap::Parser as _;
 
 #[tokio::main]
@@ -19,6 +20,17 @@ async fn main() -> ExitCode {
 }
 
 async fn start(args: Args) -> anyhow::Result<()> {
+    if let Some(Command::Replay {
+        file,
+        until,
+        verbose,
+    }) = args.command
+    {
+        let how = Replay { until, verbose };
+        let replayed = bgpd::driver::replay(&file, how, &mut std::io::stdout().lock())?;
+        anyhow::ensure!(replayed.differing == 0, "the run is not the same again");
+        return Ok(());
+    }
     if args.schema {
         print!("{}", bgpd::config::file::schema::text()?);
         return Ok(());

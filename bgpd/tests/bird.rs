@@ -311,8 +311,10 @@ fn replay(path: &Path) -> Vec<String> {
     let mut speaker = Speaker::new(config, seed, 0);
     let mut last = 0;
     for line in lines {
-        let Line::Input { now, input } = line else {
-            panic!("a second start");
+        let (now, input) = match line {
+            Line::Input { now, input } => (now, input),
+            Line::Outputs { .. } => continue,
+            Line::Start { .. } => panic!("a second start"),
         };
         speaker.handle(input, now);
         last = now;

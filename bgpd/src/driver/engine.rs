@@ -22,7 +22,8 @@ use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
 use crate::bfd;
-use crate::config::Config;
+use crate::config::{Config, Peer, PeerKey};
+use crate::nexthop::Change;
 use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
 /// Events handled before the timer is looked at again.
@@ -64,7 +65,12 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(start: Start, events: mpsc::Sender<Event>, fib: Arc<Fib>) -> Self {
+    pub(crate) fn new(
+        start: Start,
+        kernel: Vec<Change>,
+        events: mpsc::Sender<Event>,
+        fib: Arc<Fib>,
+    ) -> Self {
         let Start {
             config,
             source,
@@ -106,6 +112,8 @@ impl Engine {
         engine.keep();
         let stations = engine.speaker.config().bmp.clone();
         engine.stations.configure(&stations, &engine.events);
+        engine.advertise();
+        engine.kernel(kernel);
         if !wait_for_felix {
             let report = DataplaneReport {
                 boot_id: String::new(),
@@ -191,7 +199,7 @@ impl Engine {
                 }
                 drop(turn);
             }
-            Event::Kernel(changes) => self.input(Input::Kernel(changes)),
+            Event::Kernel(changes) => self.kernel(changes),
             Event::Config(Ok(config)) => self.configure(*config),
             Event::Config(Err(problem)) | Event::Complaint(problem) => {
                 if self.facts.complaint != problem && !problem.is_empty() {
@@ -227,11 +235,27 @@ impl Engine {
         let stations = config.bmp.clone();
         self.input(Input::Config(config));
         self.stations.configure(&stations, &self.events);
+        self.advertise();
         for (conn, reason) in self.connections.rekey() {
             warn!(%conn, reason, "connection closed");
             self.lose(conn, reason);
         }
         self.keep();
+    }
+
+    fn kernel(&mut self, changes: Vec<Change>) {
+        self.input(Input::Kernel(changes));
+        self.keys.learn(self.speaker.routers());
+    }
+
+    /// Asks for router advertisements where peers on interfaces have to learn our address.
+    fn advertise(&self) {
+        let on = |peer: &Peer| match &peer.key {
+            PeerKey::Interface(name) => Some(name.clone()),
+            PeerKey::Address(_) => None,
+        };
+        let peers = &self.speaker.config().peers;
+        self.fib.advertise(peers.iter().filter_map(on).collect());
     }
 
     /// Keeps the configuration for a start without the API.
@@ -372,15 +396,20 @@ impl Engine {
             catch_unwind(AssertUnwindSafe(|| self.speaker.handle(input, now))),
             conn,
         ) {
-            (Ok(outputs), _) => self.carry_out(outputs),
+            (Ok(outputs), _) => self.answered(outputs),
             (Err(_), Some(conn)) => {
                 error!(%conn, "a defect of the speaker; the connection is closed");
                 self.connections.close(conn);
                 let closed = TcpEvent::Closed {
                     reason: "internal error".to_owned(),
                 };
-                let outputs = self.speaker.handle(Input::Tcp(conn, closed), now);
-                self.carry_out(outputs);
+                let input = Input::Tcp(conn, closed);
+                if self.recording.is_on() {
+                    let input = input.clone();
+                    self.recording.line(&Line::Input { now, input });
+                }
+                let outputs = self.speaker.handle(input, now);
+                self.answered(outputs);
             }
             // Its state may be half a change; a restart reads everything anew.
             (Err(panic), None) => std::panic::resume_unwind(panic),
@@ -402,6 +431,14 @@ impl Engine {
             }
         }
         self.bfd.as_ref()
+    }
+
+    fn answered(&mut self, outputs: Vec<Output>) {
+        if self.recording.is_on() {
+            let outputs = outputs.clone();
+            self.recording.line(&Line::Outputs { outputs });
+        }
+        self.carry_out(outputs);
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>) {

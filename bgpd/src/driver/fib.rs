@@ -32,6 +32,9 @@ struct State {
     untold: BTreeSet<Cidr>,
     snapshot_told: bool,
     ack: Option<Ack>,
+    /// Interfaces to send router advertisements on.
+    interfaces: BTreeSet<String>,
+    interfaces_told: bool,
 }
 
 /// An acknowledgement that is due.
@@ -46,6 +49,8 @@ pub(crate) struct Ack {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) ack: Option<Ack>,
+    /// Interfaces to send router advertisements on from now on.
+    pub(crate) interfaces: Option<Vec<String>>,
     pub(crate) routes: Vec<(Cidr, Vec<Leg>)>,
     /// The snapshot ends after these routes.
     pub(crate) end_of_snapshot: bool,
@@ -86,6 +91,17 @@ impl Fib {
         self.changed.send_replace(());
     }
 
+    /// Router advertisements are wanted on these interfaces.
+    pub(crate) fn advertise(&self, interfaces: BTreeSet<String>) {
+        let mut state = self.lock();
+        if state.interfaces != interfaces {
+            state.interfaces = interfaces;
+            state.interfaces_told = false;
+            drop(state);
+            self.changed.send_replace(());
+        }
+    }
+
     /// A new stream, which replaces the one before; its number, and a signal for each change.
     pub(crate) fn open(&self) -> (u64, watch::Receiver<()>) {
         let mut state = self.lock();
@@ -94,6 +110,8 @@ impl Fib {
         state.untold = state.legs.keys().copied().collect();
         state.snapshot_told = false;
         state.ack = None;
+        // A new felix sends none unasked.
+        state.interfaces_told = state.interfaces.is_empty();
         let opened = (state.stream, self.changed.subscribe());
         drop(state);
         self.changed.send_replace(());
@@ -140,6 +158,9 @@ impl Fib {
             ack: state.ack.take(),
             ..Step::default()
         };
+        if !std::mem::replace(&mut state.interfaces_told, true) {
+            step.interfaces = Some(state.interfaces.iter().cloned().collect());
+        }
         while step.routes.len() < CHUNK
             && let Some(prefix) = state.untold.pop_first()
         {

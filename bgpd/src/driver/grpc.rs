@@ -248,6 +248,10 @@ async fn send_step(out: &ToFelix, step: Step, mut generation: u64) -> Result<u64
         };
         send(out, Tell::Ack(ack)).await?;
     }
+    if let Some(interfaces) = step.interfaces {
+        let advertise = v1::Advertise { interfaces };
+        send(out, Tell::Advertise(advertise)).await?;
+    }
     for (prefix, legs) in step.routes {
         generation += 1;
         let update = v1::RouteUpdate {

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::sock;
-use crate::config::{Config, Password};
+use crate::config::{Config, Password, PeerKey};
 
 /// The keys of a configuration, and the listeners that know them.
 #[derive(Default)]
@@ -45,10 +45,18 @@ struct Wanted {
     /// Of each single peer; one without a key needs none even within a range.
     peers: BTreeMap<IpAddr, Option<Password>>,
     ranges: BTreeMap<Cidr, Password>,
+    /// Of peers on interfaces, and their addresses as far as they are known.
+    interfaces: BTreeMap<String, Password>,
+    routers: BTreeMap<String, Ipv6Addr>,
 }
 
 impl Wanted {
-    fn of(config: &Config) -> Self {
+    fn of(config: &Config, routers: BTreeMap<String, Ipv6Addr>) -> Self {
+        let interfaces = config.peers.iter().filter_map(|peer| match &peer.key {
+            PeerKey::Interface(name) => Some((name.clone(), peer.options.password.clone()?)),
+            PeerKey::Address(_) => None,
+        });
+        let interfaces = interfaces.collect();
         let peers = config.peers.iter().filter_map(|peer| {
             let address = peer.key.address()?;
             Some((address, peer.options.password.clone()))
@@ -60,7 +68,15 @@ impl Wanted {
         Self {
             peers: peers.collect(),
             ranges: ranges.collect(),
+            interfaces,
+            routers,
         }
+    }
+
+    /// The keys of peers on interfaces that are known.
+    fn of_routers(&self) -> impl Iterator<Item = (IpAddr, &Password)> {
+        let keys = self.interfaces.iter();
+        keys.filter_map(|(name, key)| Some((IpAddr::V6(*self.routers.get(name)?), key)))
     }
 
     /// The keys of one family, as the kernel wants them.
@@ -68,9 +84,13 @@ impl Wanted {
         let peers = self.peers.iter();
         let of_peers = peers.filter_map(|(it, key)| Some((Cidr::host(*it), key.clone()?)));
         let of_ranges = self.ranges.iter().map(|(it, key)| (*it, key.clone()));
+        let of_routers = self
+            .of_routers()
+            .map(|(it, key)| (Cidr::host(it), key.clone()));
         // A range of one address is that peer's, if there is one.
         of_ranges
             .chain(of_peers)
+            .chain(of_routers)
             .filter(|(it, _)| it.family() == family)
             .collect()
     }
@@ -79,6 +99,9 @@ impl Wanted {
         if let Some(password) = self.peers.get(&remote) {
             return password.as_ref();
         }
+        if let Some((_, password)) = self.of_routers().find(|(it, _)| *it == remote) {
+            return Some(password);
+        }
         let around = self
             .ranges
             .iter()
@@ -86,6 +109,20 @@ impl Wanted {
         around
             .max_by_key(|(range, _)| range.prefix_len())
             .map(|(_, password)| password)
+    }
+}
+
+impl State {
+    /// Lets the listeners know the keys.
+    fn enter(&mut self) {
+        for ((_, family), listening) in &mut self.listening {
+            let Listening {
+                socket,
+                known,
+                refused,
+            } = listening;
+            *refused = enter(&**socket, known, self.wanted.entries(*family));
+        }
     }
 }
 
@@ -98,15 +135,17 @@ impl Keys {
     /// Takes the keys of a configuration; the listeners learn what differs.
     pub(crate) fn configure(&self, config: &Config) {
         let mut state = self.lock();
-        state.wanted = Wanted::of(config);
-        let State { wanted, listening } = &mut *state;
-        for ((_, family), listening) in listening {
-            let Listening {
-                socket,
-                known,
-                refused,
-            } = listening;
-            *refused = enter(&**socket, known, wanted.entries(*family));
+        let routers = std::mem::take(&mut state.wanted.routers);
+        state.wanted = Wanted::of(config, routers);
+        state.enter();
+    }
+
+    /// Takes the addresses of peers on interfaces.
+    pub(crate) fn learn(&self, routers: BTreeMap<String, Ipv6Addr>) {
+        let mut state = self.lock();
+        if state.wanted.routers != routers {
+            state.wanted.routers = routers;
+            state.enter();
         }
     }
 

@@ -20,6 +20,7 @@ mod grpc;
 mod keys;
 mod netlink;
 mod record;
+mod replay;
 mod sock;
 mod source;
 mod state;
@@ -29,18 +30,20 @@ mod view;
 mod watch;
 
 pub use record::Line;
+pub use replay::{Replay, Replayed, replay};
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc;
 use tokio::sync::watch::channel as watch_channel;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -49,6 +52,9 @@ use crate::speaker::{ConnId, TcpEvent};
 
 /// Events that wait for the engine; whoever has one more waits.
 const EVENTS: usize = 1024;
+
+/// How long the first look at the kernel may take; without it every peer counts as within reach.
+const KERNEL_WAIT: Duration = Duration::from_millis(500);
 
 /// What happened, for the engine.
 #[derive(Debug)]
@@ -136,6 +142,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut serving = tokio::spawn(grpc::serve(listener, service));
     info!(socket = %socket.display(), instance, "serving");
 
+    let (first, kernel) = oneshot::channel();
+    tokio::spawn(netlink::follow(first, events.clone()));
     let starting = source::start(&options, events.clone());
     let mut start = tokio::select! {
         start = starting => start?,
@@ -146,8 +154,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         start.recording = record::Recording::begin(path)?;
     }
     ready.send_replace(true);
-    tokio::spawn(netlink::follow(events.clone()));
-    let mut engine = engine::Engine::new(start, events, fib);
+    // Which peers are within reach is known before the first one is connected to.
+    let kernel = tokio::time::timeout(KERNEL_WAIT, kernel).await;
+    let kernel = kernel.ok().and_then(Result::ok).unwrap_or_default();
+    let mut engine = engine::Engine::new(start, kernel, events, fib);
     engine.drain_as_before(state::drain_path(&options.state_dir));
     let mut running = tokio::spawn(engine.run(inbox));
     loop {

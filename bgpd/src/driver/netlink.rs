@@ -14,11 +14,12 @@ use netlink_packet_route::route::RouteMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{AsyncSocket as _, SocketAddr};
 use rtnetlink::{Handle, MulticastGroup};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::{debug, info, warn};
 
 use super::Event;
 use super::view::{self, Effect, View};
+use crate::nexthop::Change;
 
 /// Kernel memory for notifications that wait to be read, bytes.
 const RECEIVE_BUFFER: usize = 4 << 20;
@@ -32,11 +33,12 @@ const RESYNC: Duration = Duration::from_secs(300);
 
 type Messages = UnboundedReceiver<(NetlinkMessage<RouteNetlinkMessage>, SocketAddr)>;
 
-/// Follows the kernel for as long as the program runs.
-pub(crate) async fn follow(events: mpsc::Sender<Event>) {
+/// Follows the kernel for as long as the program runs. The first reading goes to `first`, if it is still waited for.
+pub(crate) async fn follow(first: oneshot::Sender<Vec<Change>>, events: mpsc::Sender<Event>) {
     let mut view = View::default();
+    let mut first = Some(first);
     loop {
-        match watch(&mut view, &events).await {
+        match watch(&mut view, &mut first, &events).await {
             Ok(()) => return,
             Err(e) => warn!(
                 error = format!("{e:#}"),
@@ -48,13 +50,18 @@ pub(crate) async fn follow(events: mpsc::Sender<Event>) {
 }
 
 /// Follows the kernel until something fails (error) or the program ends (ok).
-async fn watch(view: &mut View, events: &mpsc::Sender<Event>) -> anyhow::Result<()> {
+async fn watch(
+    view: &mut View,
+    first: &mut Option<oneshot::Sender<Vec<Change>>>,
+    events: &mpsc::Sender<Event>,
+) -> anyhow::Result<()> {
     let (mut connection, _monitor, mut messages) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Ifaddr,
         MulticastGroup::Ipv6Ifaddr,
         MulticastGroup::Ipv4Route,
         MulticastGroup::Ipv6Route,
+        MulticastGroup::Neigh,
     ])
     .context("cannot open a netlink socket")?;
     if let Err(e) = connection
@@ -71,8 +78,11 @@ async fn watch(view: &mut View, events: &mpsc::Sender<Event>) -> anyhow::Result<
 
     loop {
         let fresh = dump(&handle).await?;
-        let changes = view::diff(view, &fresh);
+        let mut changes = view::diff(view, &fresh);
         *view = fresh;
+        if let Some(first) = first.take() {
+            changes = first.send(changes).err().unwrap_or_default();
+        }
         if !changes.is_empty() && events.send(Event::Kernel(changes)).await.is_err() {
             return Ok(());
         }
@@ -142,6 +152,18 @@ async fn dump(handle: &Handle) -> anyhow::Result<View> {
     while let Some(address) = addresses.next().await {
         let address = address.context("cannot read the addresses")?;
         view.apply(&RouteNetlinkMessage::NewAddress(address));
+    }
+    let request = handle.neighbours().get();
+    let request = request.set_address_family(AddressFamily::Inet6);
+    let mut neighbours = Box::pin(request.execute());
+    while let Some(neighbour) = neighbours.next().await {
+        match neighbour {
+            Ok(neighbour) => {
+                view.apply(&RouteNetlinkMessage::NewNeighbour(neighbour));
+            }
+            Err(e) if absent(&e) => break,
+            Err(e) => return Err(e).context("cannot read the neighbours"),
+        }
     }
     for family in Family::ALL {
         let mut request = RouteMessage::default();

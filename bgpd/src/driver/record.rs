@@ -11,7 +11,7 @@ use tracing::warn;
 
 use crate::Millis;
 use crate::config::{Config, Password};
-use crate::speaker::Input;
+use crate::speaker::{Input, Output};
 
 /// One line of a recording, as JSON.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -23,12 +23,17 @@ pub enum Line {
         /// The first configuration.
         config: Config,
     },
-    /// Every other one: what [`Speaker::handle`](crate::speaker::Speaker::handle) was given.
+    /// What [`Speaker::handle`](crate::speaker::Speaker::handle) was given.
     Input {
         /// When.
         now: Millis,
         /// What.
         input: Input,
+    },
+    /// What it answered to the input before.
+    Outputs {
+        /// All of it, in order.
+        outputs: Vec<Output>,
     },
 }
 

@@ -1,13 +1,16 @@
 //! The kernel's interfaces, addresses and routes as a value, and the difference of two such values.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crds::net::{Cidr, Family};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
 };
@@ -35,6 +38,8 @@ pub(crate) struct View {
     /// Name, and whether it is up and has a carrier.
     links: BTreeMap<u32, (String, bool)>,
     addresses: BTreeSet<(u32, IpAddr, Cidr)>,
+    /// Routers, by the interface they are on.
+    routers: BTreeSet<(u32, Ipv6Addr)>,
     /// By destination and metric.
     routes: BTreeMap<(Cidr, u32), Vec<Via>>,
 }
@@ -52,6 +57,7 @@ impl View {
                 }
                 self.links.remove(&ifindex);
                 self.addresses.retain(|(on, _, _)| *on != ifindex);
+                self.routers.retain(|(on, _)| *on != ifindex);
                 self.after_loss_on(ifindex)
             }
             RouteNetlinkMessage::NewAddress(message) => {
@@ -71,6 +77,22 @@ impl View {
                 }
                 None => Effect::Nothing,
             },
+            RouteNetlinkMessage::NewNeighbour(message) => {
+                if let Some((key, usable)) = neighbour(message) {
+                    if usable {
+                        self.routers.insert(key);
+                    } else {
+                        self.routers.remove(&key);
+                    }
+                }
+                Effect::Nothing
+            }
+            RouteNetlinkMessage::DelNeighbour(message) => {
+                if let Some((key, _)) = neighbour(message) {
+                    self.routers.remove(&key);
+                }
+                Effect::Nothing
+            }
             RouteNetlinkMessage::NewRoute(message) => match route(message) {
                 Some((key, vias)) => {
                     let ipv6 = key.0.family() == Family::V6;
@@ -144,6 +166,9 @@ pub(crate) fn diff(have: &View, want: &View) -> Vec<Change> {
             network,
         });
     }
+    for &(ifindex, address) in have.routers.difference(&want.routers) {
+        changes.push(Change::RouterGone { ifindex, address });
+    }
     for &ifindex in have.links.keys() {
         if !want.links.contains_key(&ifindex) {
             changes.push(Change::LinkGone { ifindex });
@@ -161,6 +186,9 @@ pub(crate) fn diff(have: &View, want: &View) -> Vec<Change> {
             address,
             network,
         });
+    }
+    for &(ifindex, address) in want.routers.difference(&have.routers) {
+        changes.push(Change::Router { ifindex, address });
     }
     for (key, vias) in &want.routes {
         if have.routes.get(key) != Some(vias) {
@@ -200,6 +228,23 @@ fn address(message: &AddressMessage) -> Option<((u32, IpAddr, Cidr), bool)> {
     let own = local.or(peer)?;
     let network = Cidr::new(peer.unwrap_or(own), message.header.prefix_len).ok()?;
     Some(((message.header.index, own, network), !unusable))
+}
+
+/// Interface and link-local address of a neighbour; and whether it is a router that can be reached as far as is known.
+fn neighbour(message: &NeighbourMessage) -> Option<((u32, Ipv6Addr), bool)> {
+    let address = message.attributes.iter().find_map(|it| match it {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(*v6),
+        _ => None,
+    })?;
+    let lost = matches!(
+        message.header.state,
+        NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed
+    );
+    let is_router = message.header.flags.contains(NeighbourFlags::Router);
+    let key = (message.header.ifindex, address);
+    address
+        .is_unicast_link_local()
+        .then_some((key, is_router && !lost))
 }
 
 /// Destination, metric and ways of a route that counts.

@@ -44,6 +44,20 @@ pub enum Change {
         /// The prefix it made reachable.
         network: Cidr,
     },
+    /// A router on a link, by its link-local address: it has sent a router advertisement (RFC 4861).
+    Router {
+        /// Interface it is on.
+        ifindex: u32,
+        /// Its address.
+        address: Ipv6Addr,
+    },
+    /// That router is not known any more.
+    RouterGone {
+        /// Interface it was on.
+        ifindex: u32,
+        /// Its address.
+        address: Ipv6Addr,
+    },
     /// A kernel route of a protocol other than BGP's (78), in the main table.
     Route(Route),
     /// That route is gone. Only prefix and metric identify it.

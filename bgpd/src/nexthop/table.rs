@@ -13,6 +13,7 @@ pub struct Table {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<(u32, IpAddr, Cidr)>,
     routes: BTreeMap<Cidr, BTreeMap<u32, Vec<Via>>>,
+    routers: BTreeSet<(u32, Ipv6Addr)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +32,7 @@ impl Table {
             }
             Change::LinkGone { ifindex } => {
                 self.addresses.retain(|(index, ..)| *index != ifindex);
+                self.routers.retain(|(index, _)| *index != ifindex);
                 self.links.remove(&ifindex).is_some()
             }
             Change::Address {
@@ -43,6 +45,8 @@ impl Table {
                 address,
                 network,
             } => self.addresses.remove(&(ifindex, address, network)),
+            Change::Router { ifindex, address } => self.routers.insert((ifindex, address)),
+            Change::RouterGone { ifindex, address } => self.routers.remove(&(ifindex, address)),
             Change::Route(Route {
                 prefix,
                 metric,
@@ -118,6 +122,17 @@ impl Table {
     /// The up interface whose connected prefix holds the address.
     pub fn connected(&self, address: IpAddr) -> Option<u32> {
         self.longest_connected(address).map(|(index, _)| index)
+    }
+
+    /// The router on an up interface, which is not this machine; of several the one with the lowest address, so that the
+    /// choice is stable.
+    pub fn router(&self, ifindex: u32) -> Option<Ipv6Addr> {
+        let mut on = self
+            .routers
+            .iter()
+            .filter(|(index, address)| *index == ifindex && !self.is_own(IpAddr::V6(*address)));
+        let (_, address) = on.next()?;
+        self.is_up(ifindex).then_some(*address)
     }
 
     /// Whether nothing of the kernel is known yet.

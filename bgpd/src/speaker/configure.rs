@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::Millis;
 use crate::config::{self, Config, Cost, Peer, PeerChange, PeerKey};
-use crate::fsm::{Session, Settings};
+use crate::fsm::Session;
 use crate::policy::Importer;
 use crate::rib::{Source, SourceId};
 use crate::wire::notification::Cease;
@@ -84,7 +84,7 @@ impl Speaker {
     pub(super) fn add_peer(&mut self, peer: &Peer, now: Millis) {
         let id = SourceId(self.next_peer);
         self.next_peer += 1;
-        let settings = Settings::new(&self.config, peer);
+        let settings = self.settings(peer);
         // Each session names its connections in a range of its own.
         let first_conn = u64::from(id.0) << 32;
         let session = Session::new(settings, self.jitter.next_u64(), first_conn, now);
@@ -107,7 +107,7 @@ impl Speaker {
 
     fn change_peer(&mut self, peer: &Peer, cost: Cost, now: Millis, out: &mut Vec<Output>) {
         let key = &peer.key;
-        let settings = Settings::new(&self.config, peer);
+        let settings = self.settings(peer);
         if cost == Cost::Session {
             // It starts again in the same step.
             self.unstarted.push(key.clone());

@@ -62,6 +62,11 @@ impl PeerState {
             .is_none_or(|up| families.iter().any(|it| !up.eor_received.contains(it)))
     }
 
+    /// Whether the session may not be started.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.hindrance.as_ref().is_some_and(Hindrance::blocks)
+    }
+
     /// What import needs to know.
     pub(super) fn from(&self) -> From<'_> {
         let settings = self.session.settings();
@@ -90,22 +95,19 @@ impl PeerState {
     /// What export needs to know, once the session is established.
     pub(super) fn to(&self, table: &Table) -> Option<To> {
         let (local, remote) = self.session.ends()?;
+        let extended = self.session.negotiated()?.dialect.extended_next_hop;
         let Settings {
             router_id,
             local_asn,
             ..
         } = *self.session.settings();
-        let extended = self
-            .session
-            .negotiated()
-            .is_some_and(|it| it.dialect.extended_next_hop);
         let ifindex = session_interface(table, local, remote);
-        let own = |family| own_next_hop(table, family, local.ip(), remote.ip(), ifindex);
-        let next_hop = |family: Family| match family {
-            _ if !self.families().contains(&family) => None,
-            // RFC 8950: where there is no IPv4 address, the IPv6 one does.
-            Family::V4 if extended => own(Family::V4).or_else(|| own(Family::V6)),
-            _ => own(family),
+        let ends = (local.ip(), remote.ip());
+        let next_hop = |family: Family| {
+            let negotiated = self.families().contains(&family);
+            negotiated
+                .then(|| own_next_hop(table, family, ends, ifindex, extended))
+                .flatten()
         };
         Some(To {
             class: self.config.export,
@@ -147,16 +149,19 @@ pub(super) fn session_interface(
 fn own_next_hop(
     table: &Table,
     family: Family,
-    local: IpAddr,
-    remote: IpAddr,
+    (local, remote): (IpAddr, IpAddr),
     ifindex: Option<u32>,
+    extended: bool,
 ) -> Option<NextHop> {
-    let on_interface = || table.own_address(ifindex?, family);
+    let on_interface = |family| table.own_address(ifindex?, family);
     let link_local = is_link_local(local);
     let address = match Family::of(local) == family {
         true if !link_local => local,
-        true => on_interface().unwrap_or(local),
-        false => on_interface()?,
+        true => on_interface(family).unwrap_or(local),
+        // RFC 8950; where there are only link-local addresses on purpose, an IPv4 one is not looked for.
+        false if extended && link_local => on_interface(Family::V6).unwrap_or(local),
+        false if extended && local.is_ipv6() => on_interface(family).unwrap_or(local),
+        false => on_interface(family)?,
     };
     // RFC 2545 section 3: a link-local address too if the peer is on the same link.
     let shares_link = link_local || ifindex.is_some() && table.connected(remote) == ifindex;

@@ -1,10 +1,11 @@
 //! How peers are reached: which sessions may start, how far their connections may go, who is let in.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use crate::Millis;
 use crate::config::{Config, Distance, Peer};
-use crate::fsm::State;
+use crate::fsm::{Settings, State};
 use crate::nexthop::Table;
 use crate::wire::Notification;
 use crate::wire::notification::Cease;
@@ -26,25 +27,40 @@ fn hops(config: &Config, peer: &Peer) -> Hops {
     }
 }
 
-/// Why the peer's session cannot start.
+/// Where a peer is connected to.
+fn target(table: &Table, peer: &Peer) -> Result<SocketAddr, Hindrance> {
+    match &peer.key {
+        PeerKey::Address(address) => Ok(SocketAddr::new(*address, peer.port)),
+        PeerKey::Interface(name) => {
+            let ifindex = table.interface_named(name).filter(|it| table.is_up(*it));
+            let ifindex = ifindex.ok_or_else(|| Hindrance::NoInterface(name.clone()))?;
+            let router = table.router(ifindex);
+            let router = router.ok_or_else(|| Hindrance::NoRouter(name.clone()))?;
+            Ok(SocketAddrV6::new(router, peer.port, 0, ifindex).into())
+        }
+    }
+}
+
+/// Why the peer's session cannot start, or only if the peer connects.
 fn hindrance(config: &Config, table: &Table, peer: &Peer) -> Option<Hindrance> {
-    let address = peer.key.address()?;
     // Without the kernel's word nothing is known to be out of reach; who only waits to be connected to harms nobody.
     if table.is_empty() || peer.passive {
         return None;
     }
+    let target = match target(table, peer) {
+        Ok(target) => target.ip(),
+        Err(hindrance) => return Some(hindrance),
+    };
     if let Some(by) = peer.options.reachable_by {
-        return table
-            .resolve(by.into(), None)
-            .is_none()
-            .then_some(Hindrance::NoRoute(by));
+        let found = table.resolve(by.into(), None);
+        return found.is_none().then_some(Hindrance::NoRoute(by));
     }
     let direct = match peer.options.distance {
         Distance::Direct => !peer.is_internal(config),
         Distance::Secure(hops) => hops <= 1,
         Distance::Multihop(_) => false,
     };
-    (direct && !table.is_connected(address)).then_some(Hindrance::NotConnected(address))
+    (direct && !table.is_connected(target)).then_some(Hindrance::NotConnected(target))
 }
 
 /// Tells somebody that no connection of it is wanted.
@@ -68,6 +84,13 @@ fn refuse(conn: ConnId, remote: SocketAddr, refusal: &Refusal, out: &mut Vec<Out
 }
 
 impl Speaker {
+    /// The settings of a peer's session: as configured, but passive while nobody is known who could be connected to.
+    pub(super) fn settings(&self, peer: &Peer) -> Settings {
+        let mut settings = Settings::new(&self.config, peer);
+        settings.passive |= target(&self.table, peer).is_err();
+        settings
+    }
+
     /// Starts all sessions once that is allowed, but for those whose peers are out of reach.
     pub(super) fn start_sessions(&mut self, now: Millis, out: &mut Vec<Output>) {
         if !self.startup.may_start(now, out) {
@@ -82,8 +105,9 @@ impl Speaker {
                 let peer = key.clone();
                 out.push(Output::Event(SpeakerEvent::Held { peer, reason }));
             }
+            let blocked = hindrance.as_ref().is_some_and(Hindrance::blocks);
             peer.hindrance = hindrance;
-            if peer.hindrance.is_none() {
+            if !blocked {
                 self.with_session(&key, now, out, |session, actions| {
                     session.start(now, actions);
                 });
@@ -94,14 +118,18 @@ impl Speaker {
     /// The kernel knows other networks: sessions may start that could not, and attempts end that cannot succeed. A
     /// connection that is there is left to its timers.
     pub(super) fn reach_again(&mut self, now: Millis, out: &mut Vec<Output>) {
-        let mut ended = Vec::new();
+        let (mut ended, mut changed) = (Vec::new(), Vec::new());
         for (key, peer) in &self.peers {
-            let is_hindered = hindrance(&self.config, &self.table, &peer.config).is_some();
-            if peer.hindrance.is_some() {
-                // Whether it still is, and why, is found when it is started.
+            let settings = self.settings(&peer.config);
+            if settings.passive != peer.session.settings().passive {
+                changed.push((key.clone(), settings));
+            }
+            let hindrance = hindrance(&self.config, &self.table, &peer.config);
+            let idle = matches!(peer.session.state(), State::Connect | State::Active);
+            if peer.is_blocked() {
+                // Whether it still is hindered is looked at when it is started.
                 self.unstarted.push(key.clone());
-            } else if is_hindered && matches!(peer.session.state(), State::Connect | State::Active)
-            {
+            } else if hindrance.is_some_and(|it| it.blocks()) && idle {
                 ended.push(key.clone());
             }
         }
@@ -111,6 +139,29 @@ impl Speaker {
             });
             self.unstarted.push(key);
         }
+        for (key, settings) in changed {
+            self.with_session(&key, now, out, |session, actions| {
+                session.set(settings, now, actions);
+            });
+        }
+        for peer in self.peers.values_mut() {
+            let hindrance = hindrance(&self.config, &self.table, &peer.config);
+            if !hindrance.as_ref().is_some_and(Hindrance::blocks) && !peer.is_blocked() {
+                peer.hindrance = hindrance;
+            }
+        }
+    }
+
+    /// The routers of peers on interfaces, as far as they are known: name of the interface, address.
+    pub fn routers(&self) -> BTreeMap<String, Ipv6Addr> {
+        let on = |peer: &Peer| match &peer.key {
+            PeerKey::Interface(name) => {
+                let router = self.table.router(self.table.interface_named(name)?)?;
+                Some((name.clone(), router))
+            }
+            PeerKey::Address(_) => None,
+        };
+        self.config.peers.iter().filter_map(on).collect()
     }
 
     /// Asks for a connection to a peer.
@@ -118,20 +169,35 @@ impl Speaker {
         let Some(peer) = self.peers.get(key) else {
             return;
         };
-        let Some(address) = key.address() else { return };
+        // Without one the session is passive and asks for none.
+        let Ok(remote) = target(&self.table, &peer.config) else {
+            return;
+        };
+        out.push(Output::Connect {
+            peer: key.clone(),
+            local: peer.config.local_address,
+            local_port: peer.config.options.local_port,
+            remote,
+            hops: hops(&self.config, &peer.config),
+            conn,
+        });
         let connection = Connection {
             peer: key.clone(),
             unsent: 0,
         };
         self.connections.insert(conn, connection);
-        out.push(Output::Connect {
-            peer: key.clone(),
-            local: peer.config.local_address,
-            local_port: peer.config.options.local_port,
-            remote: SocketAddr::new(address, peer.config.port),
-            hops: hops(&self.config, &peer.config),
-            conn,
-        });
+    }
+
+    /// Whose address that would be: the peer's on the interface, for a link-local one.
+    fn key_of(&self, remote: SocketAddr) -> PeerKey {
+        let on_interface = match remote {
+            SocketAddr::V6(v6) => self.table.interface_name(v6.scope_id()),
+            SocketAddr::V4(_) => None,
+        };
+        on_interface
+            .map(|name| PeerKey::Interface(name.to_owned()))
+            .filter(|key| self.peers.contains_key(key))
+            .unwrap_or_else(|| PeerKey::Address(remote.ip().to_canonical()))
     }
 
     /// Judges a connection that somebody made.
@@ -143,7 +209,7 @@ impl Speaker {
         now: Millis,
         out: &mut Vec<Output>,
     ) {
-        let mut key = PeerKey::Address(remote.ip().to_canonical());
+        let mut key = self.key_of(remote);
         let is_new = !self.peers.contains_key(&key);
         if is_new {
             match self.admit(remote.ip().to_canonical(), now) {

@@ -175,7 +175,7 @@ fn neighbor(
         families: families.to_vec(),
         established_count: session.established_count(),
         last_error: session.last_error().cloned(),
-        hindrance: peer.hindrance.clone(),
+        hindrance: peer.hindrance.clone().filter(|_| peer.up.is_none()),
         messages_received,
         messages_sent,
         bfd: None,

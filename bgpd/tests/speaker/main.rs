@@ -21,3 +21,4 @@ mod routes;
 #[path = "../sim/mod.rs"]
 mod sim;
 mod transit;
+mod unnumbered;

@@ -38,6 +38,7 @@ struct Known {
     links: BTreeMap<u32, (String, bool)>,
     addresses: Vec<(u32, IpAddr)>,
     routes: BTreeMap<(Cidr, u32), Vec<Via>>,
+    routers: Vec<IpAddr>,
 }
 
 impl Known {
@@ -57,6 +58,8 @@ impl Known {
             } => {
                 self.addresses.retain(|known| *known != (ifindex, address));
             }
+            Change::Router { address, .. } => self.routers.push(address.into()),
+            Change::RouterGone { address, .. } => self.routers.retain(|it| *it != address),
             Change::Route(Route {
                 prefix,
                 metric,
@@ -126,7 +129,7 @@ fn follows_what_is_there_and_what_changes() {
         ip("route add unreachable 10.244.0.0/26 proto 77 metric 64");
 
         let (events, mut inbox) = mpsc::channel(16);
-        let following = tokio::spawn(follow(events));
+        let following = tokio::spawn(follow(oneshot::channel().0, events));
         let mut known = Known::default();
         let k = &mut known;
         until(k, &mut inbox, "the first reading", |k| {
@@ -158,6 +161,14 @@ fn follows_what_is_there_and_what_changes() {
             k.vias("2001:db8:1::/64") == Some(1)
         })
         .await;
+
+        // As the kernel enters who sends router advertisements.
+        ip("-6 neigh add fe80::99 lladdr 02:00:00:00:00:99 dev up0 router nud stale");
+        ip("-6 neigh add fe80::98 lladdr 02:00:00:00:00:98 dev up0 nud stale");
+        until(k, &mut inbox, "a router", |k| !k.routers.is_empty()).await;
+        assert_eq!(k.routers, ["fe80::99".parse::<IpAddr>().unwrap()]);
+        ip("-6 neigh del fe80::99 dev up0");
+        until(k, &mut inbox, "no router", |k| k.routers.is_empty()).await;
 
         // The kernel says nothing of the IPv4 routes that go with the interface.
         ip("link set up0 down");
