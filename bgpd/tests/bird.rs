@@ -119,6 +119,15 @@ impl Rig {
         })
     }
 
+    /// BIRD keeps our IPv4 routes, as we shall come back.
+    fn waits_for_restart(&self) {
+        wait_for("BIRD to wait for a restart", || {
+            let text = self.birdc("show protocols all node4");
+            text.contains("Neighbor graceful restart active")
+                .then_some(())
+        });
+    }
+
     fn socket(&self) -> PathBuf {
         self.dir.path().join("run/bgpd.sock")
     }
@@ -208,8 +217,12 @@ fn routes_pass_both_ways_and_a_kill_costs_only_time() {
             .all(|prefix| replayed.contains(&(*prefix).to_owned()))
     );
     std::fs::remove_file(rig.dir.path().join("run.jsonl")).unwrap();
-    rig.bird_has("10.244.0.0/26", false);
+    rig.waits_for_restart();
+    rig.bird_has("10.244.0.0/26", true);
     rig.bgpd = start_bgpd(&rig.node, rig.dir.path());
+    wait_for("both sessions", || {
+        (rig.established().len() == 2).then_some(())
+    });
     rig.bird_has("10.244.0.0/26", true);
     rig.bird_has("fd00:10:244::/122", true);
     wait_for("both sessions", || {
@@ -219,7 +232,8 @@ fn routes_pass_both_ways_and_a_kill_costs_only_time() {
     rig.bgpd.signal(Signal::SIGHUP);
     rig.bgpd.signal(Signal::SIGTERM);
     assert_eq!(rig.bgpd.wait_exit(), Some(0));
-    rig.bird_has("10.244.0.0/26", false);
+    rig.waits_for_restart();
+    rig.bird_has("10.244.0.0/26", true);
     let error = rig.birdc("show protocols all node4");
     assert!(
         !error.contains("Administrative"),

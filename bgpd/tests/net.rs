@@ -9,10 +9,15 @@ use sim::{Net, cidr, config, interface, ip, origin, peer};
 
 /// Two nodes on one link, each with a block of either family.
 fn pair(seed: u64) -> Net {
+    pair_with(seed, true)
+}
+
+fn pair_with(seed: u64, graceful: bool) -> Net {
     let mut net = Net::new(seed);
     for (own, other) in [(1u8, 2u8), (2, 1)] {
         let mut config = config(65000 + u32::from(own), &format!("192.0.2.{own}"));
         config.peers = vec![peer(&format!("192.0.2.{other}"), 65000 + u32::from(other))];
+        config.peers[0].options.graceful_restart.enabled = graceful;
         config.origins = vec![
             origin(&format!("10.{own}.0.0/26")),
             origin(&format!("fd00:{own}::/122")),
@@ -54,7 +59,7 @@ fn two_speakers_exchange_routes_of_both_families() {
 
 #[test]
 fn a_lost_peer_takes_its_routes_with_it_and_brings_them_back() {
-    let mut net = pair(2);
+    let mut net = pair_with(2, false);
     net.run_until_that("routes", |net| {
         net.nodes.iter().all(|node| node.best.len() == 2)
     });
@@ -119,7 +124,7 @@ fn a_removed_peer_is_told_and_the_others_do_not_notice() {
             net.nodes[1].events
         );
     };
-    told("received Cease: peer de-configured (6/3)");
+    told("received Cease: hard reset (6/9) for Cease: peer de-configured (6/3)");
     told("received Cease: connection rejected (6/5)");
     assert_eq!(
         net.nodes[0].speaker.neighbors(net.now)[0].established_count,
@@ -135,6 +140,10 @@ fn a_removed_peer_is_told_and_the_others_do_not_notice() {
 
 /// Leaf and spine: every node peers with both ToRs, which peer with each other and pass everything on.
 fn fabric(seed: u64, nodes: u8, class: ExportClass) -> Net {
+    fabric_with(seed, nodes, class, true)
+}
+
+fn fabric_with(seed: u64, nodes: u8, class: ExportClass, graceful: bool) -> Net {
     let mut net = Net::new(seed);
     for tor in 1..=2u8 {
         let mut config = config(64500 + u32::from(tor), &format!("10.255.0.{tor}"));
@@ -163,6 +172,7 @@ fn fabric(seed: u64, nodes: u8, class: ExportClass) -> Net {
             .collect();
         for it in &mut config.peers {
             it.export = class;
+            it.options.graceful_restart.enabled = graceful;
         }
         config.origins = vec![origin(&format!("10.244.{node}.0/26"))];
         let own = [1, 2].map(|tor| format!("10.0.{tor}.{node}"));
@@ -177,7 +187,7 @@ fn fabric(seed: u64, nodes: u8, class: ExportClass) -> Net {
 
 #[test]
 fn a_node_with_two_uplinks_uses_both_and_carries_no_transit() {
-    let mut net = fabric(5, 3, ExportClass::Origins);
+    let mut net = fabric_with(5, 3, ExportClass::Origins, false);
     net.run_until_that("sessions", |net| net.all_established());
     net.run_for(2_000);
     let node = &net.nodes[2];

@@ -16,13 +16,14 @@ use super::bmp::Stations;
 use super::fib::Fib;
 use super::grpc::{Felix, Query, Said};
 use super::keys::Keys;
+use super::life::Life;
 use super::record::{self, Line, Recording};
 use super::sock::{self, Dial};
 use super::tcp::{Connections, Listeners};
 use super::{Event, state, status};
 use crate::Millis;
 use crate::bfd;
-use crate::config::{Config, Peer, PeerKey};
+use crate::config::{Config, OverLimit, Peer, PeerKey};
 use crate::nexthop::Change;
 use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, SpeakerEvent, TcpEvent};
 
@@ -40,6 +41,8 @@ pub(crate) struct Start {
     pub(crate) wait_for_felix: bool,
     /// What is recorded.
     pub(crate) recording: Recording,
+    /// Whether there was an earlier life.
+    pub(crate) life: Life,
     /// Where to keep the last good configuration.
     pub(crate) keep: Option<PathBuf>,
 }
@@ -59,6 +62,7 @@ pub(crate) struct Engine {
     started: Instant,
     facts: status::Facts,
     recording: Recording,
+    life: Life,
     keep: Option<PathBuf>,
     /// Where to keep what is drained.
     drain: Option<PathBuf>,
@@ -77,6 +81,7 @@ impl Engine {
             complaint,
             wait_for_felix,
             mut recording,
+            life,
             keep,
         } = start;
         let seed = seed();
@@ -106,6 +111,7 @@ impl Engine {
                 felix: None,
             },
             recording,
+            life,
             keep,
             drain: None,
         };
@@ -118,6 +124,7 @@ impl Engine {
             let report = DataplaneReport {
                 boot_id: String::new(),
                 preserved: Vec::new(),
+                restarted: false,
             };
             engine.input(Input::Dataplane(report));
             engine.input(Input::OriginsComplete);
@@ -276,7 +283,10 @@ impl Engine {
                 self.facts.felix = Some(stream);
                 self.input(Input::OriginsBegin);
             }
-            Said::Report(report) => self.input(Input::Dataplane(report)),
+            Said::Report(mut report) => {
+                report.restarted = self.life.restarted(&report.boot_id);
+                self.input(Input::Dataplane(report));
+            }
             Said::Origin {
                 generation,
                 prefix,
@@ -543,6 +553,39 @@ fn log(event: &SpeakerEvent) {
         }
         SpeakerEvent::TooLong { peer, prefix } => {
             warn!(%peer, %prefix, "route not announced: its attributes do not fit into a message");
+        }
+        SpeakerEvent::Kept {
+            peer,
+            family,
+            millis,
+        } => {
+            warn!(%peer, %family, millis, "the session is lost: its routes are kept until it is back");
+        }
+        SpeakerEvent::KeptLonger {
+            peer,
+            family,
+            millis,
+        } => {
+            warn!(%peer, %family, millis, "the session is not back: its routes are a last resort");
+        }
+        SpeakerEvent::Swept {
+            peer,
+            family,
+            routes,
+            reason,
+        } => info!(%peer, %family, routes, %reason, "stale routes are gone"),
+        SpeakerEvent::OverLimit {
+            peer,
+            family,
+            max,
+            action,
+        } => {
+            let done = match action {
+                OverLimit::Warn => "all are taken",
+                OverLimit::Drop => "further ones are dropped",
+                OverLimit::TearDown { .. } => "the session ends",
+            };
+            warn!(%peer, %family, max, done, "more prefixes than the peer may announce");
         }
         SpeakerEvent::EndOfRib { peer, family } => info!(%peer, %family, "End-of-RIB received"),
         SpeakerEvent::Bfd { peer, event } => match event {

@@ -294,6 +294,8 @@ fn understand(body: Heard) -> Option<Said> {
             Some(Said::Report(DataplaneReport {
                 boot_id: report.boot_id,
                 preserved,
+                // The engine knows.
+                restarted: false,
             }))
         }
         Heard::Origin(origin) => Some(understand_origin(&origin)),

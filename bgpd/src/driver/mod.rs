@@ -18,6 +18,7 @@ mod engine;
 mod fib;
 mod grpc;
 mod keys;
+mod life;
 mod netlink;
 mod record;
 mod replay;
@@ -153,6 +154,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(path) = &options.record {
         start.recording = record::Recording::begin(path)?;
     }
+    start.life = life::Life::find(&options.state_dir);
     ready.send_replace(true);
     // Which peers are within reach is known before the first one is connected to.
     let kernel = tokio::time::timeout(KERNEL_WAIT, kernel).await;

@@ -180,6 +180,7 @@ mod tests {
         let report = crate::speaker::DataplaneReport {
             boot_id: String::new(),
             preserved: Vec::new(),
+            restarted: false,
         };
         let inputs = [
             (0, Input::Dataplane(report)),

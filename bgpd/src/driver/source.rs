@@ -10,6 +10,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::{info, warn};
 
 use super::engine::Start;
+use super::life::Life;
 use super::record::Recording;
 use super::{Event, Options, Source, state, watch};
 use crate::config::bootstrap::{self, Bootstrap};
@@ -40,6 +41,7 @@ pub(crate) async fn start(options: &Options, events: mpsc::Sender<Event>) -> any
                 complaint: String::new(),
                 wait_for_felix,
                 recording: Recording::none(),
+                life: Life::default(),
                 keep: None,
             })
         }
@@ -96,6 +98,7 @@ async fn kubernetes(
         complaint,
         wait_for_felix: true,
         recording: Recording::none(),
+        life: Life::default(),
         keep: Some(path.clone()),
     };
     if let Some(kept) = kept {

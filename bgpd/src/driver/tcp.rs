@@ -344,11 +344,23 @@ async fn read_some(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usiz
     }
 }
 
-async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+/// Each part that the kernel takes is told, unless nobody wants to know: a peer that takes little is no stuck one.
+async fn write_all(
+    conn: ConnId,
+    stream: &TcpStream,
+    mut bytes: &[u8],
+    tell: Option<&mpsc::Sender<Event>>,
+) -> io::Result<()> {
     while !bytes.is_empty() {
         stream.writable().await?;
         match stream.try_write(bytes) {
-            Ok(count) => bytes = &bytes[count..],
+            Ok(count) => {
+                bytes = &bytes[count..];
+                if let Some(events) = tell {
+                    // No receiver: the program ends.
+                    let _ = events.send(Event::Tcp(conn, TcpEvent::Sent(count))).await;
+                }
+            }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => return Err(e),
         }
@@ -367,13 +379,7 @@ async fn write(
         let Queue { messages, close } = outbox.take();
         if !messages.is_empty() {
             let bytes = messages.concat();
-            write_all(&stream, &bytes).await?;
-            if !close {
-                // No receiver: the program ends.
-                let _ = events
-                    .send(Event::Tcp(conn, TcpEvent::Sent(bytes.len())))
-                    .await;
-            }
+            write_all(conn, &stream, &bytes, (!close).then_some(&events)).await?;
         }
         if close {
             return SockRef::from(&*stream).shutdown(Shutdown::Write);

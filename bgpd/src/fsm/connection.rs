@@ -11,6 +11,9 @@ use crate::wire::{Frame, FrameReader, Open};
 /// Hold time until the peer's OPEN says another (RFC 4271 section 8.2.2, OpenSent).
 pub(super) const OPEN_HOLD: Millis = 240_000;
 
+/// How long a peer may take nothing of what is sent to it, at least (RFC 9687 section 4.1).
+pub(super) const SEND_HOLD: Millis = 480_000;
+
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -38,6 +41,10 @@ pub(super) struct Connection {
     pub(super) hold_at: Option<Millis>,
     /// When it has to hear of us.
     pub(super) keepalive_at: Option<Millis>,
+    /// Bytes given to be sent and not yet taken by the kernel.
+    pub(super) unsent: usize,
+    /// When the peer counts as stuck if the kernel takes nothing (RFC 9687).
+    pub(super) send_hold_at: Option<Millis>,
 }
 
 impl Connection {
@@ -58,6 +65,8 @@ impl Connection {
             reader: FrameReader::default(),
             hold_at: Some(now + OPEN_HOLD),
             keepalive_at: None,
+            unsent: 0,
+            send_hold_at: None,
         }
     }
 
@@ -81,12 +90,46 @@ impl Connection {
         }
     }
 
+    /// NOTIFICATIONs keep routes on this one (RFC 8538).
+    pub(super) fn keeps_routes(&self) -> bool {
+        self.state() == State::Established
+            && self
+                .negotiated()
+                .and_then(|it| it.restart.as_ref())
+                .is_some_and(|it| it.notifications)
+    }
+
     /// Something was heard of the peer.
     pub(super) fn heard(&mut self, now: Millis) {
         let hold = self
             .negotiated()
             .map_or(OPEN_HOLD, |it| Millis::from(it.hold_time) * 1000);
         self.hold_at = (hold > 0).then(|| now + hold);
+    }
+
+    /// Bytes wait to be sent.
+    pub(super) fn sending(&mut self, bytes: usize, now: Millis) {
+        if self.send_hold_at.is_none() {
+            self.wait_to_send(now);
+        }
+        self.unsent += bytes;
+    }
+
+    /// The kernel has taken bytes.
+    pub(super) fn sent(&mut self, bytes: usize, now: Millis) {
+        self.unsent = self.unsent.saturating_sub(bytes);
+        if self.unsent == 0 {
+            self.send_hold_at = None;
+        } else {
+            self.wait_to_send(now);
+        }
+    }
+
+    fn wait_to_send(&mut self, now: Millis) {
+        // RFC 9687 section 4.1: off without a hold time; before OPEN nobody knows of one.
+        let hold = self.negotiated().map_or(0, |it| it.hold_time);
+        let wait = SEND_HOLD.max(Millis::from(hold) * 2_000);
+        self.send_hold_at = (hold > 0).then(|| now + wait);
     }
 
     /// The peer heard of us; the next time is due within a third of the hold time (RFC 4271 section 4.4).

@@ -2,6 +2,7 @@
 
 pub mod collision;
 mod connection;
+mod counts;
 pub mod jitter;
 pub mod negotiate;
 mod session;
@@ -14,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::{AddPath, Config, GracefulRestart, Peer, Timers};
 use crate::wire::Notification;
+use crate::wire::notification::Cease;
 
+pub use counts::MessageCounts;
 pub use jitter::Jitter;
 pub use negotiate::{Forwarding, Negotiated, Offer, PeerRestart};
 pub use session::{Action, Session};
@@ -57,6 +60,22 @@ pub enum DownReason {
     LinkDown(String),
     /// BFD says that the way to the peer is gone; nothing was sent, so that routes are kept on both sides.
     BfdDown,
+    /// The peer made a new connection: it has restarted (RFC 4724 section 5).
+    Replaced,
+}
+
+impl DownReason {
+    /// Whether the peer's routes are kept as its graceful restart says (RFC 4724 section 4.2, RFC 8538 section 4). With
+    /// the link, the way to the peer is gone.
+    pub fn keeps_routes(&self, restart: &PeerRestart) -> bool {
+        match self {
+            Self::Closed(_) | Self::Replaced | Self::ConnectFailed(_) | Self::BfdDown => true,
+            Self::LinkDown(_) => false,
+            Self::Sent(it) | Self::Received(it) => {
+                restart.notifications && !it.is_cease(Cease::HardReset)
+            }
+        }
+    }
 }
 
 impl fmt::Display for DownReason {
@@ -69,6 +88,7 @@ impl fmt::Display for DownReason {
             Self::Closed(why) => write!(f, "connection lost: {why}"),
             Self::BfdDown => f.write_str("BFD session down"),
             Self::LinkDown(name) => write!(f, "interface {name} is down"),
+            Self::Replaced => f.write_str("replaced by a new connection of the peer"),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crds::net::Family;
+use serde::Serialize;
 
 use super::Settings;
 use crate::Millis;
@@ -37,7 +38,7 @@ pub struct Negotiated {
 }
 
 /// Graceful restart as the peer announced it, of negotiated families only.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PeerRestart {
     /// The peer has restarted and its routes are not complete: nobody waits for its End-of-RIB (R bit).
     pub restarted: bool,

@@ -1,18 +1,21 @@
 //! The state machine of one peer, with both of its possible connections.
 
+mod sending;
+mod view;
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;
 
 use super::connection::{Connection, Phase};
 use super::{
-    DownReason, Forwarding, Jitter, Negotiated, Offer, Settings, State, collision, negotiate,
+    DownReason, Forwarding, Jitter, MessageCounts, Offer, Settings, State, collision, negotiate,
 };
 use crate::Millis;
 use crate::speaker::ConnId;
 use crate::wire::notification::{Cease, FsmError};
 use crate::wire::{
-    self, Dialect, Frame, Message, MessageType, Notification, Open, RouteRefresh, Update,
+    self, Dialect, Families, Frame, Message, MessageType, Notification, Open, RouteRefresh, Update,
 };
 
 /// What a session wants done.
@@ -37,6 +40,15 @@ pub enum Action {
 /// A session that lasted so long (milliseconds) clears the record of failures before it.
 const STABLE: Millis = 10_000;
 
+/// A session so young is rather the winner of a collision that the peer has not noticed yet than one it has forgotten.
+const YOUNG: Millis = 5_000;
+
+/// So many connections in a row that came to nothing, and the peer is not let in more often than every [`CALM`].
+const PATIENCE: u32 = 5;
+
+/// Milliseconds between two connections of a peer whose connections come to nothing.
+const CALM: Millis = 1_000;
+
 /// The session with one peer.
 #[derive(Debug)]
 pub struct Session {
@@ -55,11 +67,15 @@ pub struct Session {
     /// While dialing: when to give up. Otherwise: when to leave Idle or to dial again.
     retry_at: Option<Millis>,
     failures: u32,
+    /// Connections in a row that came to nothing.
+    fruitless: u32,
+    /// The peer is not let in before.
+    calm_until: Millis,
     shown: (State, Millis),
     last_error: Option<DownReason>,
     established_count: u64,
-    received: u64,
-    sent: u64,
+    received: MessageCounts,
+    sent: MessageCounts,
 }
 
 impl Session {
@@ -76,89 +92,14 @@ impl Session {
             connections: Vec::new(),
             retry_at: None,
             failures: 0,
+            fruitless: 0,
+            calm_until: 0,
             shown: (State::Idle, now),
             last_error: None,
             established_count: 0,
-            received: 0,
-            sent: 0,
+            received: MessageCounts::default(),
+            sent: MessageCounts::default(),
         }
-    }
-
-    /// State of the session: that of the connection that is furthest.
-    pub fn state(&self) -> State {
-        self.connections
-            .iter()
-            .map(Connection::state)
-            .max()
-            .unwrap_or(self.rest)
-    }
-
-    /// When the session came into its state.
-    pub fn since(&self) -> Millis {
-        self.shown.1
-    }
-
-    /// The settings in force.
-    pub fn settings(&self) -> &Settings {
-        &self.settings
-    }
-
-    /// What was negotiated, once the session is established.
-    pub fn negotiated(&self) -> Option<&Negotiated> {
-        self.established().and_then(Connection::negotiated)
-    }
-
-    /// The peer's AS; 0: any external one, until the session is established.
-    pub fn remote_asn(&self) -> u32 {
-        self.negotiated()
-            .map_or(self.settings.remote_asn, |it| it.asn)
-    }
-
-    /// Both ends of the established connection, own one first.
-    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
-        self.established().map(|conn| (conn.local, conn.remote))
-    }
-
-    /// Both OPENs of the established connection, whole messages, own one first.
-    pub fn opens(&self) -> Option<(Bytes, Bytes)> {
-        let conn = self.established()?;
-        let theirs = conn.peer_open.as_ref()?;
-        Some((conn.open.encode(), theirs.encode()))
-    }
-
-    fn established(&self) -> Option<&Connection> {
-        self.connections
-            .iter()
-            .find(|conn| conn.state() == State::Established)
-    }
-
-    /// Why the last connection ended.
-    pub fn last_error(&self) -> Option<&DownReason> {
-        self.last_error.as_ref()
-    }
-
-    /// How many times the session was established.
-    pub fn established_count(&self) -> u64 {
-        self.established_count
-    }
-
-    /// Messages received and sent.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.received, self.sent)
-    }
-
-    /// Counts messages that were sent past the session.
-    pub fn count_sent(&mut self, messages: u64) {
-        self.sent += messages;
-    }
-
-    /// When [`tick`](Self::tick) is due.
-    pub fn next_timeout(&self) -> Option<Millis> {
-        let of_connections = self
-            .connections
-            .iter()
-            .flat_map(|conn| [conn.hold_at, conn.keepalive_at]);
-        of_connections.chain([self.retry_at]).flatten().min()
     }
 
     /// What OPENs say about restarts from now on.
@@ -192,16 +133,30 @@ impl Session {
 
     /// Ends everything; each connection gets that Cease. The session can be started again.
     pub fn stop(&mut self, cease: Cease, now: Millis, out: &mut Vec<Action>) {
+        self.stop_with(&Notification::cease(cease), now, out);
+    }
+
+    /// The same with any NOTIFICATION. Where NOTIFICATIONs keep routes (RFC 8538), one that is meant to be final leaves
+    /// as a hard reset.
+    pub fn stop_with(&mut self, why: &Notification, now: Millis, out: &mut Vec<Action>) {
         if let Some(conn) = self.dialing.take() {
             out.push(Action::Close(conn));
         }
         for conn in std::mem::take(&mut self.connections) {
-            self.farewell(&conn, DownReason::Sent(Notification::cease(cease)), out);
+            self.farewell(&conn, DownReason::Sent(why.clone()), out);
         }
         self.rest = State::Idle;
         self.retry_at = None;
         self.failures = 0;
+        self.fruitless = 0;
         self.show(now);
+    }
+
+    /// A stopped session starts by itself at that time.
+    pub fn start_at(&mut self, at: Millis) {
+        if self.rest == State::Idle && self.connections.is_empty() {
+            self.retry_at = Some(at);
+        }
     }
 
     /// A connection asked for is there.
@@ -253,12 +208,19 @@ impl Session {
     ) -> Result<(), State> {
         // RFC 4271 section 8.2.2: Idle refuses; section 6.8: an established session is kept.
         let state = self.state();
-        if matches!(state, State::Idle | State::Established) {
+        if state == State::Idle || state == State::Established && !self.replace(now, out) {
+            return Err(state);
+        }
+        if now < self.calm_until {
             return Err(state);
         }
         // A peer makes one connection at a time: it has given up the one it made before.
         while let Some(index) = self.connections.iter().position(|conn| !conn.is_own()) {
             let conn = self.connections.remove(index);
+            self.fruitless = self.fruitless.saturating_add(1);
+            if self.fruitless >= PATIENCE {
+                self.calm_until = now + CALM;
+            }
             self.farewell(
                 &conn,
                 DownReason::Sent(Notification::cease(Cease::Collision)),
@@ -271,6 +233,25 @@ impl Session {
         self.open(id, local, remote, now, out);
         self.show(now);
         Ok(())
+    }
+
+    /// A peer that does graceful restart has restarted when it connects anew: what it had before is over, without a
+    /// NOTIFICATION (RFC 4724 section 5). Whether it was.
+    fn replace(&mut self, now: Millis, out: &mut Vec<Action>) -> bool {
+        let forgotten = |conn: &Connection| {
+            let restart = conn.negotiated().and_then(|it| it.restart.as_ref());
+            restart.is_some_and(|it| it.families != Families::NONE)
+                && matches!(conn.phase, Phase::Established(_, since) if now.saturating_sub(since) >= YOUNG)
+        };
+        let Some(index) = self.connections.iter().position(forgotten) else {
+            return false;
+        };
+        let conn = self.connections.remove(index);
+        out.push(Action::Close(conn.id));
+        out.push(Action::Down(State::Established, DownReason::Replaced));
+        self.last_error = Some(DownReason::Replaced);
+        self.failures = 0;
+        true
     }
 
     /// The connection is gone.
@@ -321,10 +302,21 @@ impl Session {
         {
             self.fail(id, Notification::hold_timer(), now, out);
         }
+        let stuck = |conn: &Connection| conn.send_hold_at.is_some_and(|at| at <= now);
+        while let Some(id) = self
+            .connections
+            .iter()
+            .find(|conn| stuck(conn))
+            .map(|conn| conn.id)
+        {
+            self.fail(id, Notification::send_hold_timer(), now, out);
+        }
         for conn in &mut self.connections {
             if conn.keepalive_at.is_some_and(|at| at <= now) {
-                out.push(Action::Send(conn.id, wire::keepalive()));
-                self.sent += 1;
+                let keepalive = wire::keepalive();
+                self.sent.keepalive += 1;
+                conn.sending(keepalive.len(), now);
+                out.push(Action::Send(conn.id, keepalive));
                 conn.spoke(&self.settings.timers, &mut self.jitter, now);
             }
         }
@@ -381,8 +373,18 @@ impl Session {
         self.retry_at = Some(now + self.jitter.shorten(delay));
     }
 
-    fn send(&mut self, id: ConnId, bytes: Bytes, out: &mut Vec<Action>) {
-        self.sent += 1;
+    fn send(
+        &mut self,
+        id: ConnId,
+        kind: MessageType,
+        bytes: Bytes,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        self.sent.count(kind);
+        if let Some(conn) = self.connection(id) {
+            conn.sending(bytes.len(), now);
+        }
         out.push(Action::Send(id, bytes));
     }
 
@@ -398,11 +400,11 @@ impl Session {
         let bytes = open.encode();
         self.connections
             .push(Connection::new(id, local, remote, open, now));
-        self.send(id, bytes, out);
+        self.send(id, MessageType::Open, bytes, now, out);
     }
 
     fn frame(&mut self, id: ConnId, frame: &Frame, now: Millis, out: &mut Vec<Action>) {
-        self.received += 1;
+        self.received.count(frame.kind);
         let Some(conn) = self.connection(id) else {
             return;
         };
@@ -485,7 +487,7 @@ impl Session {
                 return;
             }
         }
-        self.send(id, wire::keepalive(), out);
+        self.send(id, MessageType::Keepalive, wire::keepalive(), now, out);
         let timers = self.settings.timers;
         if let Some(conn) = self.connections.iter_mut().find(|conn| conn.id == id) {
             conn.reader.set_longest(negotiated.dialect.max_message());
@@ -522,19 +524,33 @@ impl Session {
         if let Some(index) = self.connections.iter().position(|conn| conn.id == id) {
             let conn = self.connections.remove(index);
             let reason = DownReason::Sent(error);
-            self.farewell(&conn, reason.clone(), out);
+            let reason = self.farewell(&conn, reason, out);
             self.recover(&conn, &reason, now);
         }
     }
 
     /// Says why, closes, and reports it. What comes next is up to the caller.
-    fn farewell(&mut self, conn: &Connection, reason: DownReason, out: &mut Vec<Action>) {
+    /// Returns what was said.
+    fn farewell(
+        &mut self,
+        conn: &Connection,
+        reason: DownReason,
+        out: &mut Vec<Action>,
+    ) -> DownReason {
+        let reason = match reason {
+            DownReason::Sent(it) if it.is_final() && conn.keeps_routes() => {
+                DownReason::Sent(it.hard())
+            }
+            reason => reason,
+        };
         if let DownReason::Sent(notification) = &reason {
-            self.send(conn.id, notification.encode(), out);
+            self.sent.notification += 1;
+            out.push(Action::Send(conn.id, notification.encode()));
         }
         out.push(Action::Close(conn.id));
         out.push(Action::Down(conn.state(), reason.clone()));
-        self.last_error = Some(reason);
+        self.last_error = Some(reason.clone());
+        reason
     }
 
     /// A connection ended from the peer's side.
@@ -551,11 +567,21 @@ impl Session {
             self.offer = Offer::default();
             if now.saturating_sub(since) >= STABLE {
                 self.failures = 0;
+                self.fruitless = 0;
             }
         } else if let DownReason::Received(notification) = reason
             && notification.refuses_capabilities()
         {
             self.offer = self.offer.less(&self.settings);
+        }
+        let collision = |it: &Notification| it.is_cease(Cease::Collision);
+        let collided =
+            matches!(reason, DownReason::Sent(it) | DownReason::Received(it) if collision(it));
+        if !collided {
+            self.fruitless = self.fruitless.saturating_add(1);
+        }
+        if self.fruitless >= PATIENCE && !conn.is_own() {
+            self.calm_until = now + CALM;
         }
         if !self.connections.is_empty() || self.dialing.is_some() {
             return;
@@ -563,9 +589,7 @@ impl Session {
         // After an error nothing is gained by being connected to at once; a lost connection or a lost collision says
         // nothing against the next connection (RFC 4271 section 8.2.2, OpenSent event 18).
         let rest = match reason {
-            DownReason::Sent(it) | DownReason::Received(it) if !it.is_cease(Cease::Collision) => {
-                State::Idle
-            }
+            DownReason::Sent(_) | DownReason::Received(_) if !collided => State::Idle,
             _ => State::Active,
         };
         self.wait(rest, now);

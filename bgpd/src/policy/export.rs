@@ -53,6 +53,8 @@ pub struct To {
     pub require_policy: bool,
     /// What is leaving.
     pub drained: Drained,
+    /// It knows long-lived stale routes for what they are (RFC 9494).
+    pub long_lived: bool,
 }
 
 impl To {
@@ -84,6 +86,8 @@ pub enum ExportRefusal {
     Drained,
     /// A rule of the peer's filters rejects it.
     Filter(Step),
+    /// It is kept without its source, and the peer would not know (RFC 9494 section 4.3).
+    LongLived,
 }
 
 impl fmt::Display for ExportRefusal {
@@ -97,6 +101,7 @@ impl fmt::Display for ExportRefusal {
             Self::NoPolicy => "no policy for this external peer",
             Self::Drained => "drained",
             Self::Filter(_) => "rejected by a filter",
+            Self::LongLived => "long-lived stale",
         })
     }
 }
@@ -222,6 +227,9 @@ fn judge_class(attributes: &Attributes, source: &Source, to: &To) -> Result<(), 
     let carries = |it| attributes.communities.contains(&it);
     if carries(community::NO_ADVERTISE) {
         return Err(ExportRefusal::NoAdvertise);
+    }
+    if !to.long_lived && carries(community::LLGR_STALE) {
+        return Err(ExportRefusal::LongLived);
     }
     if !to.internal && (carries(community::NO_EXPORT) || carries(community::NO_EXPORT_SUBCONFED)) {
         return Err(ExportRefusal::NoExport);

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use serde::{Deserialize, Serialize};
 
 use super::Source;
+use crate::wire::attribute::community;
 use crate::wire::{Attributes, Origin};
 
 /// The step of the decision process that a path lost (RFC 4271 section 9.1.2.2), in the order of the steps.
@@ -76,6 +77,8 @@ pub struct Summary {
     pub clusters: u16,
     /// ORIGIN.
     pub origin: Origin,
+    /// It carries LLGR_STALE (RFC 9494).
+    pub long_lived: bool,
 }
 
 impl From<&Attributes> for Summary {
@@ -88,6 +91,7 @@ impl From<&Attributes> for Summary {
             originator: attributes.originator_id,
             clusters: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
             origin: attributes.origin,
+            long_lived: attributes.communities.contains(&community::LLGR_STALE),
         }
     }
 }

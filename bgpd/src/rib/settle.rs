@@ -139,11 +139,13 @@ impl Rib {
     fn views(&self, candidates: &[(u32, Option<Resolution>)]) -> Vec<Candidate<'_>> {
         let view = |(number, resolution): &(u32, Option<Resolution>)| {
             let record = &self.paths[at(*number)];
+            let attributes = self.sets.summary(record.set);
             Some(Candidate {
-                attributes: self.sets.summary(record.set),
+                attributes,
                 source: self.source(record.from)?,
                 path_id: record.path_id,
-                long_lived: record.freshness == Freshness::LongLived,
+                // RFC 9494 section 4.3: also when another speaker says so.
+                long_lived: record.freshness == Freshness::LongLived || attributes.long_lived,
                 cost: resolution.map(|it| it.cost),
             })
         };

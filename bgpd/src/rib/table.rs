@@ -410,6 +410,12 @@ impl Rib {
         })
     }
 
+    /// Whether a source has a path of that identifier to a prefix.
+    pub fn has_path(&self, from: SourceId, path_id: u32, prefix: Cidr) -> bool {
+        let id = self.prefixes.find(prefix);
+        id.is_some_and(|id| self.find_path(id, from, path_id).is_some())
+    }
+
     pub(super) fn find_path(&self, id: PrefixId, from: SourceId, path_id: u32) -> Option<u32> {
         self.path_numbers(id).find(|number| {
             let path = &self.paths[at(*number)];

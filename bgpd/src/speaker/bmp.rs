@@ -176,7 +176,9 @@ impl Speaker {
         let reason = match reason {
             DownReason::Sent(it) => PeerDown::Sent(it.encode()),
             DownReason::Received(it) => PeerDown::Received(it.encode()),
-            DownReason::LinkDown(_) | DownReason::BfdDown => PeerDown::Closed,
+            DownReason::LinkDown(_) | DownReason::BfdDown | DownReason::Replaced => {
+                PeerDown::Closed
+            }
             _ => PeerDown::Lost,
         };
         for (name, link) in self.stations.links() {

@@ -34,7 +34,9 @@ impl Speaker {
                     self.with_session(&key, now, out, |it, actions| {
                         it.stop(Cease::Deconfigured, now, actions)
                     });
-                    self.peers.remove(&key);
+                    if let Some(peer) = self.peers.remove(&key) {
+                        self.rib.remove_source(peer.id);
+                    }
                 }
                 PeerChange::Added => {
                     if let Some(peer) = wanted(&key) {
@@ -70,7 +72,7 @@ impl Speaker {
         let after = judging(&self.peers);
         if import_changed || before != after {
             // Before more is refused: what is refused now need not come again.
-            self.ask_again(out, |key, _| {
+            self.ask_again(now, out, |key, _| {
                 import_changed || before.get(key) != after.get(key)
             });
             self.judge_again(None);
@@ -87,7 +89,8 @@ impl Speaker {
         let settings = self.settings(peer);
         // Each session names its connections in a range of its own.
         let first_conn = u64::from(id.0) << 32;
-        let session = Session::new(settings, self.jitter.next_u64(), first_conn, now);
+        let mut session = Session::new(settings, self.jitter.next_u64(), first_conn, now);
+        session.set_forwarding(self.forwarding);
         self.unstarted.push(peer.key.clone());
         self.rewatch.insert(peer.key.clone());
         self.peers.insert(
@@ -100,6 +103,9 @@ impl Speaker {
                 due: None,
                 up: None,
                 hindrance: None,
+                stale: BTreeMap::new(),
+                over: Vec::new(),
+                torn_down: None,
                 range: None,
             },
         );
@@ -117,6 +123,10 @@ impl Speaker {
         }
         if let Some(state) = self.peers.get_mut(key) {
             state.policy = Policy::new(&self.config, peer, state.policy.drained);
+            // Whoever edits a peer that announced too much wants it tried again.
+            if state.torn_down.take().is_some() {
+                self.unstarted.push(key.clone());
+            }
             state.config = peer.clone();
         }
         self.with_session(key, now, out, |it, actions| it.set(settings, now, actions));

@@ -98,10 +98,15 @@ impl Speaker {
     pub(super) fn forget_if_gone(&mut self, key: &PeerKey) {
         // While it is Idle it is not let in again; Active is passive waiting.
         let is_gone = |peer: &PeerState| {
-            peer.range.is_some() && peer.up.is_none() && peer.session.state() == State::Active
+            peer.range.is_some()
+                && peer.up.is_none()
+                && peer.stale.is_empty()
+                && peer.session.state() == State::Active
         };
-        if self.peers.get(key).is_some_and(is_gone) {
-            self.peers.remove(key);
+        if self.peers.get(key).is_some_and(is_gone)
+            && let Some(peer) = self.peers.remove(key)
+        {
+            self.rib.remove_source(peer.id);
             self.rewatch.insert(key.clone());
         }
     }

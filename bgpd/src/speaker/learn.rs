@@ -9,13 +9,14 @@ use crds::net::{Cidr, Family};
 
 use super::peer::PeerState;
 use super::{Output, Speaker};
+use crate::Millis;
 use crate::config::{Config, ImportPolicy, Peer, PeerKey};
 use crate::nexthop::Table;
 use crate::policy::filter::{Chain, Direction};
 use crate::policy::import::From;
 use crate::policy::{Drained, ImportRefusal, Importer};
 use crate::rib::SourceId;
-use crate::wire::nlri::afi;
+use crate::wire::refresh::REQUEST;
 use crate::wire::{Attributes, RouteRefresh};
 
 /// Refused routes of a peer and family that are kept where nobody asks for more: enough for most tables to be explained
@@ -78,7 +79,12 @@ impl PeerState {
     pub(super) fn keeps_refused(&self, kept: usize) -> bool {
         // A peer that cannot be asked again has said all that it will say.
         let again = self.session.negotiated().is_some_and(|it| it.route_refresh);
-        self.config.options.keep_refused || !again || kept < REFUSED_KEPT
+        // They count for limits, so as many are kept as a limit needs to be noticed.
+        let most = self.config.options.limits.iter().map(|it| it.max).max();
+        let most = most.map_or(0, |max| usize::try_from(max).unwrap_or(usize::MAX));
+        self.config.options.keep_refused
+            || !again
+            || kept < REFUSED_KEPT.max(most.saturating_add(1))
     }
 
     /// Counts a refused route that is not kept.
@@ -144,6 +150,7 @@ impl Speaker {
     /// Asks peers again for families of which something was not kept, where `wanted` says so.
     pub(super) fn ask_again(
         &mut self,
+        now: Millis,
         out: &mut Vec<Output>,
         wanted: impl Fn(&PeerKey, &Unkept) -> bool,
     ) {
@@ -158,13 +165,8 @@ impl Speaker {
             let Some(up) = &mut peer.up else { continue };
             for family in families {
                 up.unkept.remove(&family);
-                let request = RouteRefresh {
-                    afi: afi(family),
-                    safi: crate::wire::nlri::SAFI_UNICAST,
-                    subtype: 0,
-                };
-                let bytes = request.encode();
-                peer.session.count_sent(1);
+                let request = RouteRefresh::unicast(family, REQUEST);
+                let bytes = peer.session.refresh(up.conn, request, now);
                 if let Some(connection) = self.connections.get_mut(&up.conn) {
                     connection.unsent += bytes.len();
                     out.push(Output::Send(up.conn, bytes));

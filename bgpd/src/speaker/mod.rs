@@ -7,10 +7,13 @@ mod drain;
 mod dynamic;
 mod explain;
 mod learn;
+mod limits;
 mod origins;
 mod peer;
 mod reach;
+mod restart;
 mod show;
+mod stale;
 mod startup;
 mod tell;
 mod types;
@@ -24,6 +27,7 @@ pub use bmp::StationEvent;
 pub use drain::DrainRequest;
 pub use explain::{ExplainedExport, ExplainedPath, Explanation};
 pub use learn::REFUSED_KEPT;
+pub use stale::{StaleStage, SweepReason};
 pub use types::{
     BfdInfo, ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo,
     Output, RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
@@ -31,12 +35,11 @@ pub use types::{
 
 use crate::Millis;
 use crate::config::Config;
-use crate::fsm::{Action, DownReason, Jitter, State};
+use crate::fsm::{Action, DownReason, Forwarding, Jitter, State};
 use crate::nexthop::{Change, Table};
 use crate::policy::{ImportRefusal, Importer};
 use crate::rib::{Groups, Rib, Settled, Source, SourceId, group};
-use crate::wire::nlri::family_of;
-use crate::wire::{RouteRefresh, Update, hex};
+use crate::wire::{RouteRefresh, Update, hex, refresh};
 
 use drain::Drains;
 use origins::Origins;
@@ -76,6 +79,10 @@ pub struct Speaker {
     watched: BTreeMap<PeerKey, bfd::Watched>,
     rewatch: BTreeSet<PeerKey>,
     stations: bmp::Stations,
+    /// What is said in OPENs about this speaker's restart.
+    forwarding: Forwarding,
+    /// When stale routes of which peer are to be looked at; some are outdated.
+    sweeps: BTreeSet<(Millis, PeerKey)>,
 }
 
 /// A connection that has not been closed by either side.
@@ -112,6 +119,8 @@ impl Speaker {
             watched: BTreeMap::new(),
             rewatch: BTreeSet::new(),
             stations: bmp::Stations::default(),
+            forwarding: Forwarding::default(),
+            sweeps: BTreeSet::new(),
             config,
         };
         speaker.configure_stations(&mut Vec::new());
@@ -130,7 +139,7 @@ impl Speaker {
         match input {
             Input::Config(config) => self.configure(config, now, &mut out),
             Input::Tcp(conn, event) => self.tcp(conn, event, now, &mut out),
-            Input::Dataplane(_) => self.startup.report(),
+            Input::Dataplane(report) => self.startup.report(&report),
             Input::OriginsBegin => self.origins.begin(),
             Input::Origin {
                 prefix,
@@ -157,6 +166,7 @@ impl Speaker {
             Input::Bmp { station, event } => self.station(&station, event, now, &mut out),
             Input::Tick => self.tick(now, &mut out),
         }
+        self.tell_restart();
         self.start_sessions(now, &mut out);
         self.watch(now, &mut out);
         self.settle(now, &mut out);
@@ -166,9 +176,11 @@ impl Speaker {
 
     /// When [`Input::Tick`] is due; None: nothing is waited for.
     pub fn next_timeout(&self) -> Option<Millis> {
-        let session = self.timers.first().map(|(at, _)| *at);
+        let first = |timers: &BTreeSet<(Millis, PeerKey)>| timers.first().map(|(at, _)| *at);
+        let (session, sweep) = (first(&self.timers), first(&self.sweeps));
         session
             .into_iter()
+            .chain(sweep)
             .chain(self.startup.next_timeout())
             .chain(self.drains.next_timeout())
             .chain(self.stations.next_timeout())
@@ -196,6 +208,7 @@ impl Speaker {
         if self.drains.next_timeout().is_some_and(|at| at <= now) {
             self.drain_on(now);
         }
+        self.expire_stale(now, out);
     }
 
     fn tcp(&mut self, conn: ConnId, event: TcpEvent, now: Millis, out: &mut Vec<Output>) {
@@ -210,12 +223,12 @@ impl Speaker {
             TcpEvent::Sent(bytes) => {
                 let had_room = connection.unsent < SEND_WINDOW;
                 connection.unsent = connection.unsent.saturating_sub(bytes);
-                if let (false, true, Some(peer)) = (
-                    had_room,
-                    connection.unsent < SEND_WINDOW,
-                    self.peers.get(&key),
-                ) {
-                    self.groups.has_room(peer.id);
+                let has_room = connection.unsent < SEND_WINDOW;
+                if let Some(peer) = self.peers.get_mut(&key) {
+                    peer.session.sent(conn, bytes, now);
+                    if !had_room && has_room {
+                        self.groups.has_room(peer.id);
+                    }
                 }
             }
             TcpEvent::Connected { local, remote } => {
@@ -285,12 +298,12 @@ impl Speaker {
                 }
             }
             Action::Established(conn) => self.established(key, conn, out),
-            Action::Down(state, reason) => self.down(key, state, reason, out),
+            Action::Down(state, reason) => self.down(key, state, reason, now, out),
             Action::Update(update) => {
                 self.stations_update(key, &update, out);
                 self.update(key, update, now, out);
             }
-            Action::Refresh(refresh) => self.refresh(key, refresh),
+            Action::Refresh(refresh) => self.refresh(key, refresh, now, out),
         }
     }
 
@@ -320,7 +333,12 @@ impl Speaker {
             eor_received: Vec::new(),
             unkept: BTreeMap::new(),
             missing: Vec::new(),
+            restart: peer.session.negotiated().and_then(|it| it.restart.clone()),
+            asked: Vec::new(),
+            refreshing: Vec::new(),
         });
+        peer.over.clear();
+        peer.torn_down = None;
         if let Some(negotiated) = peer.session.negotiated() {
             out.push(Output::Event(SpeakerEvent::Established {
                 peer: key.clone(),
@@ -328,10 +346,18 @@ impl Speaker {
                 hold_time: negotiated.hold_time,
             }));
         }
+        self.resume(key, out);
         self.stations_up(key, out);
     }
 
-    fn down(&mut self, key: &PeerKey, state: State, reason: DownReason, out: &mut Vec<Output>) {
+    fn down(
+        &mut self,
+        key: &PeerKey,
+        state: State,
+        reason: DownReason,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) {
         out.push(Output::Event(SpeakerEvent::Down {
             peer: key.clone(),
             state,
@@ -340,16 +366,24 @@ impl Speaker {
         if state != State::Established {
             return;
         }
-        if let Some(peer) = self.peers.get_mut(key)
-            && peer.up.take().is_some()
-        {
-            self.groups.leave(peer.id, &mut self.rib);
-            self.established.remove(&peer.id);
-            self.unfinished.remove(&peer.id);
-            let id = peer.id;
-            self.rib.remove_source(id);
-            self.stations_down(id, &reason, out);
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let Some(up) = peer.up.take() else {
+            return;
+        };
+        let id = peer.id;
+        self.groups.leave(id, &mut self.rib);
+        self.established.remove(&id);
+        self.unfinished.remove(&id);
+        match up.restart.filter(|it| reason.keeps_routes(it)) {
+            Some(restart) => self.keep(key, &restart, now, out),
+            None => {
+                peer.stale.clear();
+                self.rib.remove_source(id);
+            }
         }
+        self.stations_down(id, &reason, out);
     }
 
     fn update(&mut self, key: &PeerKey, update: Update, now: Millis, out: &mut Vec<Output>) {
@@ -383,10 +417,16 @@ impl Speaker {
                 self.rib.withdraw(peer.id, path_id, prefix);
             }
         }
+        let limited = peer.is_limited();
+        let mut dropped = Vec::new();
         for (attributes, paths) in update.announced_paths() {
             let set = self.rib.sets.intern(attributes);
             let own_next_hop = self.table.is_own(attributes.next_hop.address);
             for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
+                if limited && peer.is_full(&self.rib, prefix, path_id) {
+                    dropped.push(prefix.family());
+                    continue;
+                }
                 let verdict = match own_next_hop {
                     true => Err(ImportRefusal::OwnNextHop),
                     false => {
@@ -422,16 +462,45 @@ impl Speaker {
                 peer: key.clone(),
                 family,
             }));
+            self.complete(key, family, out);
+        }
+        self.check_limits(key, &dropped, now, out);
+    }
+
+    /// The peer wants everything of a family again (RFC 2918), or marks what it repeats (RFC 7313).
+    fn refresh(
+        &mut self,
+        key: &PeerKey,
+        refresh: RouteRefresh,
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(family) = refresh.family() else {
+            return;
+        };
+        if refresh.subtype != refresh::REQUEST {
+            return self.refresh_mark(key, family, refresh.subtype, now, out);
+        }
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if let Some(up) = &mut peer.up
+            && !up.asked.contains(&family)
+        {
+            up.asked.push(family);
+            self.unfinished.insert(peer.id);
+            self.repeat(key, now, out);
         }
     }
 
-    /// The peer wants everything of a family again (RFC 2918); other subtypes (RFC 7313) were not negotiated.
-    fn refresh(&mut self, key: &PeerKey, refresh: RouteRefresh) {
-        let Some(peer) = self.peers.get(key) else {
-            return;
-        };
-        if let (Some(family), 0) = (family_of(refresh.afi, refresh.safi), refresh.subtype) {
-            self.groups.repeat(peer.id, family, &mut self.rib);
+    /// What OPENs and the end of this speaker's start depend on has changed.
+    fn tell_restart(&mut self) {
+        let forwarding = self.startup.forwarding();
+        if self.forwarding != forwarding {
+            self.forwarding = forwarding;
+            for peer in self.peers.values_mut() {
+                peer.session.set_forwarding(forwarding);
+            }
         }
     }
 
@@ -465,7 +534,7 @@ impl Speaker {
         self.reach_again(now, out);
         // An own address may have become a next hop of somebody, or ceased to be one.
         if own {
-            self.ask_again(out, |_, unkept| unkept.passing);
+            self.ask_again(now, out, |_, unkept| unkept.passing);
             self.judge_again(None);
         }
     }

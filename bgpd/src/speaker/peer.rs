@@ -7,7 +7,7 @@ use crds::net::{Cidr, Family};
 
 use crate::Millis;
 use crate::config::{ExportClass, Peer};
-use crate::fsm::{Session, Settings};
+use crate::fsm::{PeerRestart, Session, Settings};
 use crate::nexthop::{NextHop, Table};
 use crate::policy::drain::Stage;
 use crate::policy::export::To;
@@ -15,6 +15,7 @@ use crate::policy::import::From;
 use crate::rib::{Source, SourceId};
 
 use super::learn::{Policy, Unkept};
+use super::restart::Stale;
 use super::{ConnId, Hindrance};
 
 /// One configured peer.
@@ -32,6 +33,12 @@ pub(super) struct PeerState {
     pub(super) hindrance: Option<Hindrance>,
     /// The range it connected from, when it is not configured by itself.
     pub(super) range: Option<Cidr>,
+    /// Routes that are not fresh, by family.
+    pub(super) stale: BTreeMap<Family, Stale>,
+    /// Families of which more prefixes have come in this session than may.
+    pub(super) over: Vec<Family>,
+    /// The family that ended the last session by its number of prefixes.
+    pub(super) torn_down: Option<Family>,
 }
 
 /// What exists while the session is established.
@@ -46,6 +53,11 @@ pub(super) struct Up {
     pub(super) unkept: BTreeMap<Family, Unkept>,
     /// Families that could not be announced for want of a next hop; said once.
     pub(super) missing: Vec<Family>,
+    /// What the peer said about its restarts.
+    pub(super) restart: Option<PeerRestart>,
+    /// Families that the peer wants again, and those that are being repeated.
+    pub(super) asked: Vec<Family>,
+    pub(super) refreshing: Vec<Family>,
 }
 
 impl PeerState {
@@ -54,12 +66,21 @@ impl PeerState {
         self.session.negotiated().map_or(&[], |it| &it.families)
     }
 
-    /// Whether the peer's initial routes have not all come.
-    pub(super) fn is_awaited(&self) -> bool {
-        let families = self.families();
-        self.up
-            .as_ref()
-            .is_none_or(|up| families.iter().any(|it| !up.eor_received.contains(it)))
+    /// Whether the best paths after a start wait for this peer (RFC 4724 section 4.1): only while its session is on its
+    /// way for the first time, and then for families whose End-of-RIB it has promised. A peer that restarts itself
+    /// would wait for us.
+    pub(super) fn is_awaited(&self, coming: bool, kept: bool) -> bool {
+        let Some(up) = &self.up else {
+            // A passive one has to be given a chance to come back, but only where there are routes of it to be kept.
+            let passive = self.session.settings().passive;
+            return coming && self.session.is_first_attempt() && (kept || !passive);
+        };
+        up.restart.as_ref().is_some_and(|restart| {
+            let mut families = self.families().iter();
+            !restart.restarted
+                && families
+                    .any(|it| restart.families.contains(*it) && !up.eor_received.contains(it))
+        })
     }
 
     /// Whether the session may not be started.
@@ -95,7 +116,8 @@ impl PeerState {
     /// What export needs to know, once the session is established.
     pub(super) fn to(&self, table: &Table) -> Option<To> {
         let (local, remote) = self.session.ends()?;
-        let extended = self.session.negotiated()?.dialect.extended_next_hop;
+        let negotiated = self.session.negotiated()?;
+        let extended = negotiated.dialect.extended_next_hop;
         let Settings {
             router_id,
             local_asn,
@@ -121,6 +143,10 @@ impl PeerState {
             filters: self.policy.export.clone(),
             require_policy: self.policy.require,
             drained: self.policy.drained,
+            long_lived: negotiated
+                .restart
+                .as_ref()
+                .is_some_and(|it| !it.long_lived.is_empty()),
         })
     }
 }

@@ -142,13 +142,21 @@ fn neighbor(
 ) -> NeighborInfo {
     let session = &peer.session;
     let negotiated = session.negotiated();
-    let (messages_received, messages_sent) = session.counts();
+    let (received, sent) = session.counts();
     let families = Family::ALL.map(|family| {
         let count = rib.source_count(peer.id, family);
         FamilyCount {
             family,
             negotiated: peer.families().contains(&family),
             received: count.received,
+            stale: count.stale,
+            stale_stage: peer.stale.get(&family).map(|it| it.stage),
+            stale_millis: peer
+                .stale
+                .get(&family)
+                .map_or(0, |it| it.until.saturating_sub(now)),
+            limit: peer.limit(family).copied(),
+            over_limit: peer.over.contains(&family) || peer.torn_down == Some(family),
             accepted: count.accepted,
             not_kept: peer
                 .up
@@ -176,9 +184,16 @@ fn neighbor(
         established_count: session.established_count(),
         last_error: session.last_error().cloned(),
         hindrance: peer.hindrance.clone().filter(|_| peer.up.is_none()),
-        messages_received,
-        messages_sent,
+        messages_received: received.total(),
+        messages_sent: sent.total(),
         bfd: None,
+        received,
+        sent,
+        announced: negotiated.map_or_else(Vec::new, |it| {
+            it.announced.iter().map(ToString::to_string).collect()
+        }),
+        restart: negotiated.and_then(|it| it.restart.clone()),
+        retry_millis: session.retry_at().map(|at| at.saturating_sub(now)),
         capabilities: negotiated.map_or_else(Vec::new, |it| {
             it.capabilities.iter().map(ToString::to_string).collect()
         }),

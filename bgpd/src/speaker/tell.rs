@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use crds::net::Cidr;
+use crds::net::{Cidr, Family};
 
 use crate::Millis;
 use crate::config::PeerKey;
 use crate::rib::{Outlet, SourceId};
-use crate::wire::update;
+use crate::wire::{RouteRefresh, refresh, update};
 
 use super::peer::PeerState;
 use super::{ConnId, Connection, Output, SEND_WINDOW, Speaker, SpeakerEvent};
@@ -32,26 +32,74 @@ impl Speaker {
             self.rib.release(change.id);
         }
         self.settled = settled;
-        let mut outlet = Peers {
-            peers: &mut self.peers,
-            connections: &mut self.connections,
-            established: &self.established,
-            out,
-        };
-        self.groups.tell(&mut self.rib, &mut outlet);
-        if self.origins.complete {
-            self.finish(out);
-        }
+        self.tell(now, out);
         if !self.startup.is_complete() {
-            let waiting = self.peers.values().any(PeerState::is_awaited);
-            self.startup.settle(waiting, now, out);
+            let deferral = self.config.selection_deferral;
+            let (coming, kept) = (self.startup.is_coming(now), self.startup.has_kept());
+            let waiting = |it: &PeerState| it.is_awaited(coming, kept);
+            let waiting = self.peers.values().any(waiting);
+            if self.startup.settle(waiting, deferral, now, out) {
+                // This speaker is no restarted one any more, and owes its peers an End-of-RIB.
+                self.tell_restart();
+                self.tell(now, out);
+            }
         }
     }
 
-    /// Says End-of-RIB to peers that have got all routes.
-    fn finish(&mut self, out: &mut Vec<Output>) {
+    /// Tells peers what they have not been told yet, as far as their connections have room, and that it is all.
+    fn tell(&mut self, now: Millis, out: &mut Vec<Output>) {
+        loop {
+            let mut outlet = Peers {
+                peers: &mut self.peers,
+                connections: &mut self.connections,
+                established: &self.established,
+                now,
+                out,
+            };
+            self.groups.tell(&mut self.rib, &mut outlet);
+            let may_end = self.origins.complete && self.startup.may_end();
+            if !may_end || !self.finish(now, out) {
+                return;
+            }
+        }
+    }
+
+    /// A peer is told everything again that it asked for, once it has got End-of-RIB, where a refresh has its place
+    /// (RFC 7313 section 4.1). Whether there was something.
+    pub(super) fn repeat(&mut self, key: &PeerKey, now: Millis, out: &mut Vec<Output>) -> bool {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return false;
+        };
+        let marked = peer
+            .session
+            .negotiated()
+            .is_some_and(|it| it.enhanced_refresh);
+        let Some(up) = &mut peer.up else { return false };
+        let sent = &up.eor_sent;
+        let asked: Vec<Family> = up.asked.extract_if(.., |it| sent.contains(it)).collect();
+        for family in &asked {
+            if marked {
+                let begin = RouteRefresh::unicast(*family, refresh::BEGIN);
+                let bytes = peer.session.refresh(up.conn, begin, now);
+                if let Some(connection) = self.connections.get_mut(&up.conn) {
+                    connection.unsent += bytes.len();
+                    out.push(Output::Send(up.conn, bytes));
+                }
+                if !up.refreshing.contains(family) {
+                    up.refreshing.push(*family);
+                }
+            }
+            self.groups.repeat(peer.id, *family, &mut self.rib);
+            self.unfinished.insert(peer.id);
+        }
+        !asked.is_empty()
+    }
+
+    /// Says to peers that have got all routes that these are all. Whether some are to be told more now.
+    fn finish(&mut self, now: Millis, out: &mut Vec<Output>) -> bool {
         let groups = &self.groups;
         let done = self.unfinished.extract_if(.., |it| groups.is_done(*it));
+        let mut again = Vec::new();
         for source in done {
             let Some((key, conn)) = self.established.get(&source) else {
                 continue;
@@ -75,10 +123,25 @@ impl Speaker {
                     let bytes = update::end_of_rib(family);
                     connection.unsent += bytes.len();
                     peer.session.count_sent(1);
+                    peer.session.sending(*conn, bytes.len(), now);
                     out.push(Output::Send(*conn, bytes));
                 }
             }
+            for family in std::mem::take(&mut up.refreshing) {
+                let end = RouteRefresh::unicast(family, refresh::END);
+                let bytes = peer.session.refresh(*conn, end, now);
+                connection.unsent += bytes.len();
+                out.push(Output::Send(*conn, bytes));
+            }
+            if !up.asked.is_empty() {
+                again.push(key.clone());
+            }
         }
+        let mut any = false;
+        for key in again {
+            any |= self.repeat(&key, now, out);
+        }
+        any
     }
 }
 
@@ -87,6 +150,7 @@ struct Peers<'a> {
     peers: &'a mut BTreeMap<PeerKey, PeerState>,
     connections: &'a mut BTreeMap<ConnId, Connection>,
     established: &'a BTreeMap<SourceId, (PeerKey, ConnId)>,
+    now: Millis,
     out: &'a mut Vec<Output>,
 }
 
@@ -98,10 +162,13 @@ impl Outlet for Peers<'_> {
     }
 
     fn send(&mut self, member: SourceId, bytes: Bytes) {
-        if let Some((_, conn)) = self.established.get(&member)
+        if let Some((key, conn)) = self.established.get(&member)
             && let Some(connection) = self.connections.get_mut(conn)
         {
             connection.unsent += bytes.len();
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.session.sending(*conn, bytes.len(), self.now);
+            }
             self.out.push(Output::Send(*conn, bytes));
         }
     }

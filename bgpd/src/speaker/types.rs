@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 use crate::bfd;
-use crate::config::{Config, OriginKind, PeerKey};
-use crate::fsm::{DownReason, State};
+use crate::config::{Config, OriginKind, OverLimit, PeerKey, PrefixLimit};
+use crate::fsm::{DownReason, MessageCounts, PeerRestart, State};
 use crate::nexthop;
 use crate::policy::ImportRefusal;
 use crate::rib::WhyNotBest;
+
+use super::{StaleStage, SweepReason};
 
 use super::{DrainRequest, StationEvent};
 
@@ -140,6 +142,9 @@ pub struct DataplaneReport {
     pub boot_id: String,
     /// Families whose BGP routes outlived the restart.
     pub preserved: Vec<Family>,
+    /// An earlier life of this speaker ran in the same boot.
+    #[serde(default)]
+    pub restarted: bool,
 }
 
 /// What is to be done.
@@ -293,6 +298,46 @@ pub enum SpeakerEvent {
         /// One of its prefixes.
         prefix: Cidr,
     },
+    /// A session was lost and its routes are kept.
+    Kept {
+        /// Whose.
+        peer: PeerKey,
+        /// Of which family.
+        family: Family,
+        /// For how long at most, until the session has to be back.
+        millis: Millis,
+    },
+    /// The session was not back in time; its routes are kept as a last resort (RFC 9494).
+    KeptLonger {
+        /// Whose.
+        peer: PeerKey,
+        /// Of which family.
+        family: Family,
+        /// For how long at most.
+        millis: Millis,
+    },
+    /// Routes are gone that their peer has not said again.
+    Swept {
+        /// Whose.
+        peer: PeerKey,
+        /// Of which family.
+        family: Family,
+        /// How many.
+        routes: usize,
+        /// Why now.
+        reason: SweepReason,
+    },
+    /// A peer announces more prefixes than it may; said once in a session.
+    OverLimit {
+        /// Who.
+        peer: PeerKey,
+        /// Of which family.
+        family: Family,
+        /// The most it may.
+        max: u32,
+        /// What is done about it.
+        action: OverLimit,
+    },
     /// The peer sent its End-of-RIB.
     EndOfRib {
         /// Who.
@@ -392,8 +437,18 @@ pub struct NeighborInfo {
     pub messages_sent: u64,
     /// Its BFD session, when it has one.
     pub bfd: Option<BfdInfo>,
+    /// BGP messages from it by kind.
+    pub received: MessageCounts,
+    /// BGP messages to it by kind.
+    pub sent: MessageCounts,
     /// Capabilities it announced.
     pub capabilities: Vec<String>,
+    /// Capabilities it was announced.
+    pub announced: Vec<String>,
+    /// What it said about its restarts; None: one side does not do graceful restart, or there is no session.
+    pub restart: Option<PeerRestart>,
+    /// Until the next attempt to connect, or the end of the one under way; None: none is made.
+    pub retry_millis: Option<Millis>,
 }
 
 /// A peer's BFD session, as far as the speaker knows it.
@@ -433,6 +488,16 @@ pub struct FamilyCount {
     pub advertised: usize,
     /// Its End-of-RIB has been seen.
     pub end_of_rib: bool,
+    /// Routes of it that are not fresh.
+    pub stale: usize,
+    /// Why they are not.
+    pub stale_stage: Option<StaleStage>,
+    /// How long they stay so, at most.
+    pub stale_millis: Millis,
+    /// The most prefixes it may announce.
+    pub limit: Option<PrefixLimit>,
+    /// It has announced more in this session, or ended the last one by that.
+    pub over_limit: bool,
 }
 
 /// Which routes to show; the default is all.

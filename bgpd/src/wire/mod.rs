@@ -18,6 +18,7 @@ pub(crate) mod writer;
 
 use bytes::Bytes;
 use crds::net::Family;
+use serde::Serialize;
 
 pub use as_path::{AsPath, Segment, SegmentKind};
 pub use attribute::{Aggregator, Attributes, Origin, Problem, Reaction, UnknownAttribute};
@@ -78,7 +79,7 @@ impl Dialect {
 }
 
 /// A set of families.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize)]
 pub struct Families {
     v4: bool,
     v6: bool,

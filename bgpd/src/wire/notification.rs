@@ -78,10 +78,12 @@ pub enum FsmError {
     InEstablished = 3,
 }
 
-/// Cease subcodes (RFC 4486).
+/// Cease subcodes (RFC 4486, RFC 8538, RFC 9384).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Cease {
+    /// More prefixes than the peer may announce; data: AFI, SAFI, the most it may.
+    MaxPrefixes = 1,
     /// An operator stopped the session.
     Shutdown = 2,
     /// The peer is not configured any more.
@@ -94,10 +96,13 @@ pub enum Cease {
     OtherChange = 6,
     /// The other of two connections is kept.
     Collision = 7,
-    /// BFD says that the way to the peer is gone (RFC 9384).
-    BfdDown = 10,
     /// There is no room for one more.
     OutOfResources = 8,
+    /// Nothing of the session is to be kept, whatever graceful restart says; data: the NOTIFICATION that this is
+    /// otherwise, code and subcode first (RFC 8538 section 3.1).
+    HardReset = 9,
+    /// BFD says that the way to the peer is gone (RFC 9384).
+    BfdDown = 10,
 }
 
 const HEADER_CODE: u8 = 1;
@@ -107,6 +112,10 @@ const HOLD_CODE: u8 = 4;
 const FSM_CODE: u8 = 5;
 const CEASE_CODE: u8 = 6;
 const REFRESH_CODE: u8 = 7;
+const SEND_HOLD_CODE: u8 = 8;
+
+/// Bytes of an operator's words (RFC 9003 section 2).
+const WORDS_MAX: usize = 255;
 
 impl Notification {
     /// Message Header Error.
@@ -145,6 +154,15 @@ impl Notification {
         }
     }
 
+    /// Send Hold Timer Expired (RFC 9687).
+    pub fn send_hold_timer() -> Self {
+        Self {
+            code: SEND_HOLD_CODE,
+            subcode: 0,
+            data: Vec::new(),
+        }
+    }
+
     /// Finite State Machine Error: a message of type `kind` where it does not belong.
     pub fn fsm(subcode: FsmError, kind: MessageType) -> Self {
         Self {
@@ -161,6 +179,65 @@ impl Notification {
             subcode: subcode as u8,
             data: Vec::new(),
         }
+    }
+
+    /// A shutdown or reset with the operator's words, cut to 255 bytes (RFC 9003); no words: none are sent.
+    pub fn cease_with(subcode: Cease, words: &str) -> Self {
+        let mut notification = Self::cease(subcode);
+        let end = words.floor_char_boundary(WORDS_MAX);
+        if let (Ok(length), false) = (u8::try_from(end), words.is_empty()) {
+            notification.data.push(length);
+            notification
+                .data
+                .extend_from_slice(&words.as_bytes()[..end]);
+        }
+        notification
+    }
+
+    /// Cease because of that many prefixes in a family, of AFI and SAFI (RFC 4486 section 4).
+    pub fn max_prefixes(afi: u16, safi: u8, most: u32) -> Self {
+        let mut notification = Self::cease(Cease::MaxPrefixes);
+        notification.data.extend_from_slice(&afi.to_be_bytes());
+        notification.data.push(safi);
+        notification.data.extend_from_slice(&most.to_be_bytes());
+        notification
+    }
+
+    /// The same as a hard reset (RFC 8538 section 3.1).
+    pub fn hard(self) -> Self {
+        if self.is_cease(Cease::HardReset) {
+            return self;
+        }
+        let mut notification = Self::cease(Cease::HardReset);
+        notification
+            .data
+            .extend_from_slice(&[self.code, self.subcode]);
+        notification.data.extend(self.data);
+        notification
+    }
+
+    /// What a hard reset would be otherwise; None: it is none, or does not say.
+    pub fn inside(&self) -> Option<Self> {
+        match self.data.split_first_chunk::<2>() {
+            Some(([code, subcode], data)) if self.is_cease(Cease::HardReset) => Some(Self {
+                code: *code,
+                subcode: *subcode,
+                data: data.to_vec(),
+            }),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a Cease after which nothing of the session shall be kept.
+    pub fn is_final(&self) -> bool {
+        [
+            Cease::MaxPrefixes,
+            Cease::Shutdown,
+            Cease::Deconfigured,
+            Cease::BfdDown,
+        ]
+        .into_iter()
+        .any(|it| self.is_cease(it))
     }
 
     /// ROUTE-REFRESH Message Error, invalid length (RFC 7313).
@@ -255,13 +332,15 @@ impl Notification {
             (6, 9) => ("Cease", "hard reset"),
             (6, 10) => ("Cease", "BFD down"),
             (6, _) => ("Cease", ""),
+            (7, 1) => ("ROUTE-REFRESH message error", "invalid message length"),
             (7, _) => ("ROUTE-REFRESH message error", ""),
+            (8, _) => ("send hold timer expired", ""),
             _ => ("unknown error", ""),
         }
     }
 
     /// The operator's words in a shutdown or reset (RFC 9003), if there are any.
-    fn words(&self) -> Option<&str> {
+    pub fn words(&self) -> Option<&str> {
         if self.code != CEASE_CODE
             || !(self.subcode == Cease::Shutdown as u8 || self.subcode == Cease::Reset as u8)
         {
@@ -282,6 +361,10 @@ impl fmt::Display for Notification {
             write!(f, ": {subcode}")?;
         }
         write!(f, " ({}/{})", self.code, self.subcode)?;
+        // A peer may nest as deep as a message goes; people need one level.
+        if let Some(inside) = self.inside().filter(|it| it.inside().is_none()) {
+            return write!(f, " for {inside}");
+        }
         if let Some(words) = self.words() {
             write!(f, " {words:?}")?;
         } else if !self.data.is_empty() {

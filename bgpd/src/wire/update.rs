@@ -101,7 +101,7 @@ impl Update {
 
     /// Every withdrawn prefix with its path identifier.
     pub fn withdrawn_paths(&self) -> impl Iterator<Item = (Cidr, u32)> {
-        with_ids(&self.withdrawn, &self.path_ids.withdrawn)
+        paths(&self.withdrawn, &self.path_ids.withdrawn)
     }
 
     /// Every announced prefix with its path identifier, by attributes.
@@ -111,10 +111,7 @@ impl Update {
         let lists = self.announced.iter().enumerate();
         lists.map(|(index, (attributes, prefixes))| {
             let ids = self.path_ids.announced.get(index);
-            (
-                attributes,
-                with_ids(prefixes, ids.map_or(&[], Vec::as_slice)),
-            )
+            (attributes, paths(prefixes, ids.map_or(&[], Vec::as_slice)))
         })
     }
 
@@ -174,7 +171,8 @@ impl Update {
     }
 }
 
-fn with_ids(prefixes: &[Cidr], ids: &[u32]) -> impl Iterator<Item = (Cidr, u32)> {
+/// Prefixes with their path identifiers, which [`PathIds`] may leave out.
+pub fn paths(prefixes: &[Cidr], ids: &[u32]) -> impl Iterator<Item = (Cidr, u32)> {
     let ids = ids.iter().copied().chain(std::iter::repeat(0));
     prefixes.iter().copied().zip(ids)
 }

@@ -95,7 +95,17 @@ impl Bench {
     ) -> Vec<Action> {
         let mut out = Vec::new();
         work(&mut self.session, self.now, &mut out);
+        self.report_sent(&out);
         out
+    }
+
+    /// The kernel takes everything at once.
+    fn report_sent(&mut self, actions: &[Action]) {
+        for action in actions {
+            if let Action::Send(conn, bytes) = action {
+                self.session.sent(*conn, bytes.len(), self.now);
+            }
+        }
     }
 
     pub(crate) fn state(&self) -> State {
@@ -118,6 +128,7 @@ impl Bench {
         self.session
             .accepted(conn, end(179), end(40000), self.now, &mut out)
             .ok()?;
+        self.report_sent(&out);
         Some((conn, out))
     }
 

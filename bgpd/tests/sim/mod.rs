@@ -49,6 +49,8 @@ pub(crate) struct Node {
     pub(crate) events: Vec<SpeakerEvent>,
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) kernel: Vec<Change>,
+    /// Families whose routes the kernel kept through the last restart.
+    pub(crate) preserved: Vec<Family>,
     /// Counts restarts; what was on its way to an earlier life is lost.
     life: u64,
     up: bool,
@@ -104,6 +106,7 @@ impl Net {
             events: Vec::new(),
             addresses: addresses.iter().copied().collect(),
             kernel,
+            preserved: Vec::new(),
             life: 0,
             up: true,
             wake: None,
@@ -119,7 +122,8 @@ impl Net {
         if self.felix {
             let report = DataplaneReport {
                 boot_id: "boot".into(),
-                preserved: Vec::new(),
+                preserved: self.nodes[node].preserved.clone(),
+                restarted: self.nodes[node].life > 0,
             };
             self.input(node, Input::Dataplane(report));
             self.input(node, Input::OriginsComplete);

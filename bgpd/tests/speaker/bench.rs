@@ -144,6 +144,7 @@ pub(crate) fn report() -> Input {
     Input::Dataplane(DataplaneReport {
         boot_id: "boot".into(),
         preserved: Vec::new(),
+        restarted: false,
     })
 }
 

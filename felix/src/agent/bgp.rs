@@ -123,6 +123,11 @@ impl Bgp {
         self.taken = 0;
         self.acked = 0;
         self.stale = self.best.keys().copied().collect();
+        // Whatever this life found when it started: what a bgpd before said is in the kernel now, and stays.
+        if self.complete {
+            self.report.preserved_ipv4 = true;
+            self.report.preserved_ipv6 = true;
+        }
         let mut messages = vec![
             message(felix_message::Body::Hello(self.hello.clone())),
             message(felix_message::Body::Dataplane(self.report.clone())),

@@ -1,0 +1,95 @@
+//! What a session says about itself.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+
+use super::{Connection, Session};
+use crate::Millis;
+use crate::fsm::{DownReason, MessageCounts, Negotiated, Settings, State};
+
+impl Session {
+    /// State of the session: that of the connection that is furthest.
+    pub fn state(&self) -> State {
+        self.connections
+            .iter()
+            .map(Connection::state)
+            .max()
+            .unwrap_or(self.rest)
+    }
+
+    /// When the session came into its state.
+    pub fn since(&self) -> Millis {
+        self.shown.1
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// What was negotiated, once the session is established.
+    pub fn negotiated(&self) -> Option<&Negotiated> {
+        self.established().and_then(Connection::negotiated)
+    }
+
+    /// The peer's AS; 0: any external one, until the session is established.
+    pub fn remote_asn(&self) -> u32 {
+        self.negotiated()
+            .map_or(self.settings.remote_asn, |it| it.asn)
+    }
+
+    /// Both ends of the established connection, own one first.
+    pub fn ends(&self) -> Option<(SocketAddr, SocketAddr)> {
+        self.established().map(|conn| (conn.local, conn.remote))
+    }
+
+    /// Both OPENs of the established connection, whole messages, own one first.
+    pub fn opens(&self) -> Option<(Bytes, Bytes)> {
+        let conn = self.established()?;
+        let theirs = conn.peer_open.as_ref()?;
+        Some((conn.open.encode(), theirs.encode()))
+    }
+
+    fn established(&self) -> Option<&Connection> {
+        self.connections
+            .iter()
+            .find(|conn| conn.state() == State::Established)
+    }
+
+    /// When the next connection is tried, or the one under way given up.
+    pub fn retry_at(&self) -> Option<Millis> {
+        self.retry_at
+    }
+
+    /// Why the last connection ended.
+    pub fn last_error(&self) -> Option<&DownReason> {
+        self.last_error.as_ref()
+    }
+
+    /// How many times the session was established.
+    pub fn established_count(&self) -> u64 {
+        self.established_count
+    }
+
+    /// Messages received and sent.
+    pub fn counts(&self) -> (MessageCounts, MessageCounts) {
+        (self.received, self.sent)
+    }
+
+    /// The first connection since the start is still being made, or has not come to anything yet.
+    pub fn is_first_attempt(&self) -> bool {
+        let under_way = self.dialing.is_some() || !self.connections.is_empty();
+        let waiting = self.settings.passive && self.rest == State::Active;
+        self.established_count == 0 && self.failures == 0 && (under_way || waiting)
+    }
+
+    /// When [`tick`](Self::tick) is due.
+    pub fn next_timeout(&self) -> Option<Millis> {
+        let of_connections = self
+            .connections
+            .iter()
+            .flat_map(|conn| [conn.hold_at, conn.keepalive_at, conn.send_hold_at]);
+        of_connections.chain([self.retry_at]).flatten().min()
+    }
+}

@@ -1,0 +1,89 @@
+//! How many prefixes a peer may announce.
+
+use crds::net::{Cidr, Family};
+
+use crate::Millis;
+use crate::config::{OverLimit, PeerKey, PrefixLimit};
+use crate::rib::Rib;
+use crate::wire::Notification;
+use crate::wire::nlri::{SAFI_UNICAST, afi};
+
+use super::peer::PeerState;
+use super::{Output, Speaker, SpeakerEvent};
+
+impl PeerState {
+    /// The limit of a family, if it has one.
+    pub(super) fn limit(&self, family: Family) -> Option<&PrefixLimit> {
+        let mut limits = self.config.options.limits.iter();
+        limits.find(|it| it.family == family)
+    }
+
+    /// Whether prefixes may have to be dropped.
+    pub(super) fn is_limited(&self) -> bool {
+        let mut limits = self.config.options.limits.iter();
+        limits.any(|it| it.action == OverLimit::Drop)
+    }
+
+    /// Whether one more path is beyond what is taken of the peer; those that it has already may change.
+    pub(super) fn is_full(&self, rib: &Rib, prefix: Cidr, path_id: u32) -> bool {
+        let limit = self.limit(prefix.family());
+        let Some(limit) = limit.filter(|it| it.action == OverLimit::Drop) else {
+            return false;
+        };
+        let is_known = || rib.has_path(self.id, path_id, prefix);
+        announced(self, rib, limit.family) >= limit.max && !is_known()
+    }
+}
+
+/// How many paths of a family the peer has announced in this session, refused ones included.
+fn announced(peer: &PeerState, rib: &Rib, family: Family) -> u32 {
+    let count = rib.source_count(peer.id, family);
+    u32::try_from(count.received.saturating_sub(count.stale)).unwrap_or(u32::MAX)
+}
+
+impl Speaker {
+    /// Looks whether the peer has announced more than it may; `dropped` prefixes of a family were not even taken.
+    pub(super) fn check_limits(
+        &mut self,
+        key: &PeerKey,
+        dropped: &[Family],
+        now: Millis,
+        out: &mut Vec<Output>,
+    ) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        let mut ended = None;
+        for limit in peer.config.options.limits.clone() {
+            let family = limit.family;
+            let is_over =
+                announced(peer, &self.rib, family) > limit.max || dropped.contains(&family);
+            if !is_over || peer.over.contains(&family) {
+                continue;
+            }
+            peer.over.push(family);
+            out.push(Output::Event(SpeakerEvent::OverLimit {
+                peer: key.clone(),
+                family,
+                max: limit.max,
+                action: limit.action,
+            }));
+            if let OverLimit::TearDown { restart_after } = limit.action {
+                ended = Some((limit, restart_after));
+            }
+        }
+        let Some((limit, restart_after)) = ended else {
+            return;
+        };
+        let why = Notification::max_prefixes(afi(limit.family), SAFI_UNICAST, limit.max);
+        self.with_session(key, now, out, |session, actions| {
+            session.stop_with(&why, now, actions);
+            if let Some(wait) = restart_after {
+                session.start_at(now + wait);
+            }
+        });
+        if let Some(peer) = self.peers.get_mut(key) {
+            peer.torn_down = Some(limit.family);
+        }
+    }
+}
