@@ -15,6 +15,7 @@ mod ask;
 mod bfd;
 mod bmp;
 mod engine;
+mod events;
 mod fib;
 mod grpc;
 mod keys;

@@ -27,10 +27,11 @@ pub use bmp::StationEvent;
 pub use drain::DrainRequest;
 pub use explain::{ExplainedExport, ExplainedPath, Explanation};
 pub use learn::REFUSED_KEPT;
+pub use reach::Hindrance;
 pub use stale::{StaleStage, SweepReason};
 pub use types::{
-    BfdInfo, ConnId, DataplaneReport, FamilyCount, Hindrance, Hops, Input, Leg, NeighborInfo,
-    Output, RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
+    BfdInfo, ConnId, DataplaneReport, FamilyCount, Hops, Input, Leg, NeighborInfo, Output,
+    RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
 };
 
 use crate::Millis;

@@ -1,7 +1,9 @@
 //! How peers are reached: which sessions may start, how far their connections may go, who is let in.
 
 use std::collections::BTreeMap;
-use std::net::{Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use serde::{Deserialize, Serialize};
 
 use crate::Millis;
 use crate::config::{Config, Distance, Peer};
@@ -11,7 +13,34 @@ use crate::wire::Notification;
 use crate::wire::notification::Cease;
 
 use super::dynamic::Refusal;
-use super::{ConnId, Connection, Hindrance, Hops, Output, PeerKey, Speaker, SpeakerEvent};
+use super::{ConnId, Connection, Hops, Output, PeerKey, Speaker, SpeakerEvent};
+
+/// Why a session is not started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Hindrance {
+    /// An external peer is not on a connected network, and nothing says that it may be farther away.
+    #[error("{0} is not on a connected network: set the number of hops if it shall not be")]
+    NotConnected(IpAddr),
+    /// No router is known on the peer's interface: it can only be connected to by it.
+    #[error("no router is known on {0}: waiting for its advertisements, or to be connected to")]
+    NoRouter(String),
+    /// The peer's interface is not there, or down.
+    #[error("there is no interface {0} that is up")]
+    NoInterface(String),
+    /// The address that the peer is reached through has no route.
+    #[error("{0}, which the peer is reached by, has no route")]
+    NoRoute(IpAddr),
+}
+
+impl Hindrance {
+    /// Whether not even a connection that the peer makes is taken.
+    pub fn blocks(&self) -> bool {
+        match self {
+            Self::NotConnected(_) | Self::NoRoute(_) => true,
+            Self::NoRouter(_) | Self::NoInterface(_) => false,
+        }
+    }
+}
 
 /// How far the peer's connections may go.
 fn hops(config: &Config, peer: &Peer) -> Hops {

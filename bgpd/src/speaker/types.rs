@@ -15,9 +15,7 @@ use crate::nexthop;
 use crate::policy::ImportRefusal;
 use crate::rib::WhyNotBest;
 
-use super::{StaleStage, SweepReason};
-
-use super::{DrainRequest, StationEvent};
+use super::{DrainRequest, Hindrance, StaleStage, StationEvent, SweepReason};
 
 /// One TCP connection, for as long as the speaker runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -356,33 +354,6 @@ pub enum SpeakerEvent {
     DataplaneOverdue,
     /// Not every peer sent its End-of-RIB in time; the best paths are said to be complete without.
     DeferralOver,
-}
-
-/// Why a session is not started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-pub enum Hindrance {
-    /// An external peer is not on a connected network, and nothing says that it may be farther away.
-    #[error("{0} is not on a connected network: set the number of hops if it shall not be")]
-    NotConnected(IpAddr),
-    /// No router is known on the peer's interface: it can only be connected to by it.
-    #[error("no router is known on {0}: waiting for its advertisements, or to be connected to")]
-    NoRouter(String),
-    /// The peer's interface is not there, or down.
-    #[error("there is no interface {0} that is up")]
-    NoInterface(String),
-    /// The address that the peer is reached through has no route.
-    #[error("{0}, which the peer is reached by, has no route")]
-    NoRoute(IpAddr),
-}
-
-impl Hindrance {
-    /// Whether not even a connection that the peer makes is taken.
-    pub fn blocks(&self) -> bool {
-        match self {
-            Self::NotConnected(_) | Self::NoRoute(_) => true,
-            Self::NoRouter(_) | Self::NoInterface(_) => false,
-        }
-    }
 }
 
 /// The speaker as a whole.
