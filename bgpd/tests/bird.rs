@@ -325,13 +325,19 @@ fn replay(path: &Path) -> Vec<String> {
     let mut speaker = Speaker::new(config, seed, 0);
     let mut last = 0;
     for line in lines {
-        let (now, input) = match line {
-            Line::Input { now, input } => (now, input),
-            Line::Outputs { .. } => continue,
+        let mut outputs = Vec::new();
+        last = match line {
             Line::Start { .. } => panic!("a second start"),
+            Line::Outputs { .. } => continue,
+            Line::Input { now, input } => {
+                speaker.take(input, now, &mut outputs);
+                now
+            }
+            Line::Settled { now } => {
+                speaker.settle(now, &mut outputs);
+                now
+            }
         };
-        speaker.handle(input, now);
-        last = now;
     }
     let routes = speaker.routes(&RouteFilter::default(), last);
     routes

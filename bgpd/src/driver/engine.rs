@@ -29,6 +29,9 @@ use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, TcpEvent};
 /// Events handled before the timer is looked at again.
 const BATCH: usize = 32;
 
+/// How often the speaker may go on with what it has to say, before others have their turn.
+const ROUNDS: usize = 8;
+
 /// What the engine starts with.
 pub(crate) struct Start {
     pub(crate) config: Config,
@@ -59,6 +62,8 @@ pub(crate) struct Engine {
     listeners: Listeners,
     fib: Arc<Fib>,
     started: Instant,
+    /// Whose bytes the speaker has taken last since it settled.
+    heard: Option<ConnId>,
     facts: status::Facts,
     recording: Recording,
     life: Life,
@@ -104,6 +109,7 @@ impl Engine {
             listeners,
             fib,
             started,
+            heard: None,
             facts: status::Facts {
                 source,
                 complaint,
@@ -128,6 +134,8 @@ impl Engine {
             engine.input(Input::Dataplane(report));
             engine.input(Input::OriginsComplete);
         }
+        engine.input(Input::Best(false));
+        engine.settle();
         engine
     }
 
@@ -153,6 +161,7 @@ impl Engine {
                 count = inbox.recv_many(&mut batch, BATCH) => {
                     anyhow::ensure!(count > 0, "no event can come any more");
                 }
+                () = std::future::ready(()), if self.speaker.is_behind() => {}
                 () = timer => {}
             }
             for event in batch.drain(..) {
@@ -165,7 +174,12 @@ impl Engine {
             if self.speaker.next_timeout().is_some_and(|due| due <= now) {
                 self.input(Input::Tick);
             }
+            self.settle();
             self.recording.flush();
+            if self.speaker.is_behind() {
+                // What reads and writes has its turn too.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
@@ -280,6 +294,7 @@ impl Engine {
         match said {
             Said::Opened => {
                 self.facts.felix = Some(stream);
+                self.input(Input::Best(true));
                 self.input(Input::OriginsBegin);
             }
             Said::Report(mut report) => {
@@ -320,6 +335,7 @@ impl Engine {
             Said::Closed => {
                 info!("felix is gone; what it said stays in force");
                 self.facts.felix = None;
+                self.input(Input::Best(false));
             }
         }
     }
@@ -387,6 +403,34 @@ impl Engine {
         }
     }
 
+    /// Lets the speaker say what follows from the inputs it has taken, as far as the kernel takes it at once.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS {
+            let now = self.now();
+            if self.recording.is_on() {
+                self.recording.line(&Line::Settled { now });
+            }
+            let mut outputs = Vec::new();
+            let settled = AssertUnwindSafe(|| self.speaker.settle(now, &mut outputs));
+            match (catch_unwind(settled), self.heard.take()) {
+                (Ok(()), _) => self.answered(outputs),
+                (Err(_), Some(conn)) => {
+                    error!(%conn, "a defect of the speaker; the connection heard last is closed");
+                    self.lose(conn, "internal error".to_owned());
+                    continue;
+                }
+                (Err(panic), None) => std::panic::resume_unwind(panic),
+            }
+            let sent = self.connections.flush();
+            for (conn, bytes) in sent {
+                self.input(Input::Tcp(conn, TcpEvent::Sent(bytes)));
+            }
+            if !self.speaker.is_behind() {
+                return;
+            }
+        }
+    }
+
     /// Feeds the speaker. A defect that bytes of a peer bring to light costs that connection, not the program.
     fn input(&mut self, input: Input) {
         let now = self.now();
@@ -401,11 +445,13 @@ impl Engine {
             Input::Tcp(conn, _) => Some(*conn),
             _ => None,
         };
-        match (
-            catch_unwind(AssertUnwindSafe(|| self.speaker.handle(input, now))),
-            conn,
-        ) {
-            (Ok(outputs), _) => self.answered(outputs),
+        if let Input::Tcp(conn, TcpEvent::Bytes(_)) = &input {
+            self.heard = Some(*conn);
+        }
+        let mut outputs = Vec::new();
+        let taken = AssertUnwindSafe(|| self.speaker.take(input, now, &mut outputs));
+        match (catch_unwind(taken), conn) {
+            (Ok(()), _) => self.answered(outputs),
             (Err(_), Some(conn)) => {
                 error!(%conn, "a defect of the speaker; the connection is closed");
                 self.connections.close(conn);
@@ -417,7 +463,8 @@ impl Engine {
                     let input = input.clone();
                     self.recording.line(&Line::Input { now, input });
                 }
-                let outputs = self.speaker.handle(input, now);
+                let mut outputs = Vec::new();
+                self.speaker.take(input, now, &mut outputs);
                 self.answered(outputs);
             }
             // Its state may be half a change; a restart reads everything anew.
@@ -481,7 +528,10 @@ impl Engine {
                 Output::Best { prefix, legs } => self.fib.set(prefix, legs),
                 Output::BestComplete => {
                     info!("the best routes are complete");
-                    self.fib.complete();
+                    // A newer stream has not got them all yet.
+                    if let Some(stream) = self.facts.felix {
+                        self.fib.complete(stream);
+                    }
                 }
                 Output::Bmp { station, bytes } => self.stations.send(&station, bytes),
                 Output::BfdStart { peer, settings } => {

@@ -1,7 +1,7 @@
 //! What felix is told: the best routes, in the order of their change, each prefix only in its newest state.
 //!
-//! The state is the table itself and the set of prefixes felix has not been told of since they changed, so a slow felix
-//! costs no more memory than a fast one.
+//! The state is what felix has not been told of since it changed, so a slow felix costs no more memory than the table.
+//! A new stream begins with nothing: the speaker is asked for all it knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,7 +14,7 @@ use crate::speaker::Leg;
 /// Routes told in one go.
 const CHUNK: usize = 256;
 
-/// The table for felix, and how far its newest stream is.
+/// Routes for felix, and how far its newest stream is.
 pub(crate) struct Fib {
     state: Mutex<State>,
     changed: watch::Sender<()>,
@@ -22,14 +22,14 @@ pub(crate) struct Fib {
 
 #[derive(Default)]
 struct State {
-    legs: BTreeMap<Cidr, Vec<Leg>>,
-    /// The speaker has said all it knew after its start.
+    /// Ways to prefixes that are to be told; none: there is no way any more.
+    untold: BTreeMap<Cidr, Vec<Leg>>,
+    /// The speaker has said all it knew when the stream was opened.
     complete: bool,
     /// The newest stream; older ones end.
     stream: u64,
     /// It is open, so what changes is to be told.
     open: bool,
-    untold: BTreeSet<Cidr>,
     snapshot_told: bool,
     ack: Option<Ack>,
     /// Interfaces to send router advertisements on.
@@ -72,22 +72,22 @@ impl Fib {
     /// The best paths to a prefix are these now.
     pub(crate) fn set(&self, prefix: Cidr, legs: Vec<Leg>) {
         let mut state = self.lock();
-        if legs.is_empty() {
-            state.legs.remove(&prefix);
-        } else {
-            state.legs.insert(prefix, legs);
+        if !state.open {
+            return;
         }
-        if state.open {
-            state.untold.insert(prefix);
-            drop(state);
-            // Without a stream there is nobody to wake, and a table of a million routes would wake nobody a million times.
-            self.changed.send_replace(());
-        }
+        state.untold.insert(prefix, legs);
+        drop(state);
+        self.changed.send_replace(());
     }
 
-    /// The speaker has said all it knew after its start.
-    pub(crate) fn complete(&self) {
-        self.lock().complete = true;
+    /// The speaker has said all it knew, for that stream.
+    pub(crate) fn complete(&self, stream: u64) {
+        let mut state = self.lock();
+        if state.stream != stream {
+            return;
+        }
+        state.complete = true;
+        drop(state);
         self.changed.send_replace(());
     }
 
@@ -107,7 +107,8 @@ impl Fib {
         let mut state = self.lock();
         state.stream += 1;
         state.open = true;
-        state.untold = state.legs.keys().copied().collect();
+        state.untold = BTreeMap::new();
+        state.complete = false;
         state.snapshot_told = false;
         state.ack = None;
         // A new felix sends none unasked.
@@ -123,7 +124,7 @@ impl Fib {
         let mut state = self.lock();
         if state.stream == stream {
             state.open = false;
-            state.untold = BTreeSet::new();
+            state.untold = BTreeMap::new();
         }
     }
 
@@ -162,10 +163,9 @@ impl Fib {
             step.interfaces = Some(state.interfaces.iter().cloned().collect());
         }
         while step.routes.len() < CHUNK
-            && let Some(prefix) = state.untold.pop_first()
+            && let Some(route) = state.untold.pop_first()
         {
-            let legs = state.legs.get(&prefix).cloned().unwrap_or_default();
-            step.routes.push((prefix, legs));
+            step.routes.push(route);
         }
         if state.untold.is_empty() && state.complete && !state.snapshot_told {
             state.snapshot_told = true;
@@ -193,15 +193,15 @@ mod tests {
     }
 
     #[test]
-    fn a_new_stream_gets_all_and_the_end_only_after_the_speaker_is_complete() {
+    fn a_stream_ends_its_snapshot_after_the_speaker_has_said_all_for_it() {
         let fib = Fib::new();
-        fib.set(prefix(1), leg(1));
         let (stream, _) = fib.open();
+        fib.set(prefix(1), leg(1));
         let step = fib.step(stream).unwrap();
         assert_eq!(step.routes, [(prefix(1), leg(1))]);
         assert!(!step.end_of_snapshot);
         fib.set(prefix(2), leg(2));
-        fib.complete();
+        fib.complete(stream);
         let step = fib.step(stream).unwrap();
         assert_eq!(step.routes, [(prefix(2), leg(2))]);
         assert!(step.end_of_snapshot);
@@ -209,22 +209,24 @@ mod tests {
 
         let (newer, _) = fib.open();
         assert_eq!(fib.step(stream), None, "the older stream ends");
+        fib.complete(stream);
+        fib.set(prefix(1), leg(1));
         let step = fib.step(newer).unwrap();
-        assert_eq!(step.routes.len(), 2);
-        assert!(step.end_of_snapshot);
+        assert_eq!(step.routes, [(prefix(1), leg(1))]);
+        assert!(!step.end_of_snapshot, "that was said for the older one");
+        fib.complete(newer);
+        assert!(fib.step(newer).unwrap().end_of_snapshot);
     }
 
     #[test]
     fn nothing_is_gathered_for_nobody() {
         let fib = Fib::new();
+        fib.set(prefix(1), leg(1));
         let (stream, _) = fib.open();
+        assert!(fib.step(stream).unwrap().routes.is_empty());
         fib.close(stream);
         fib.set(prefix(1), leg(1));
-        fib.set(prefix(1), Vec::new());
         assert!(fib.lock().untold.is_empty());
-        fib.set(prefix(2), leg(1));
-        let (stream, _) = fib.open();
-        assert_eq!(fib.step(stream).unwrap().routes, [(prefix(2), leg(1))]);
     }
 
     #[test]

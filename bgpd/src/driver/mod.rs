@@ -42,6 +42,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::net::TcpStream;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::watch::channel as watch_channel;
@@ -160,12 +161,29 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // Which peers are within reach is known before the first one is connected to.
     let kernel = tokio::time::timeout(KERNEL_WAIT, kernel).await;
     let kernel = kernel.ok().and_then(Result::ok).unwrap_or_default();
-    let mut engine = engine::Engine::new(start, kernel, events, fib);
-    engine.drain_as_before(state::drain_path(&options.state_dir));
-    let mut running = tokio::spawn(engine.run(inbox));
+    let drains = state::drain_path(&options.state_dir);
+    let (running, mut ended) = oneshot::channel();
+    let work = move || {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let run = |runtime: Runtime| {
+            runtime.block_on(async {
+                let mut engine = engine::Engine::new(start, kernel, events, fib);
+                engine.drain_as_before(drains);
+                engine.run(inbox).await
+            })
+        };
+        // Nobody waits: the program ends.
+        let _ = running.send(runtime.map_err(Into::into).and_then(run));
+    };
+    // Sessions and tables share a thread, so that a route passes through without waking another one; what answers
+    // people and follows the API has its own.
+    std::thread::Builder::new()
+        .name("engine".to_owned())
+        .spawn(work)
+        .context("cannot start a thread")?;
     loop {
         tokio::select! {
-            ended = &mut running => {
+            ended = &mut ended => {
                 return ended.context("the speaker failed")?;
             }
             ended = &mut serving => {

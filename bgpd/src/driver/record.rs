@@ -23,14 +23,19 @@ pub enum Line {
         /// The first configuration.
         config: Config,
     },
-    /// What [`Speaker::handle`](crate::speaker::Speaker::handle) was given.
+    /// What [`Speaker::take`](crate::speaker::Speaker::take) was given.
     Input {
         /// When.
         now: Millis,
         /// What.
         input: Input,
     },
-    /// What it answered to the input before.
+    /// [`Speaker::settle`](crate::speaker::Speaker::settle) was called.
+    Settled {
+        /// When.
+        now: Millis,
+    },
+    /// What it answered to the line before.
     Outputs {
         /// All of it, in order.
         outputs: Vec<Output>,

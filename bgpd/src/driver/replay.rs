@@ -53,21 +53,28 @@ pub fn replay(path: &Path, how: Replay, out: &mut impl Write) -> anyhow::Result<
     let (mut at, mut made) = (0, Vec::new());
     while let Some(text) = lines.next().transpose()? {
         match serde_json::from_str(&text) {
-            Ok(Line::Input { now, .. }) if how.until.is_some_and(|until| now > until) => break,
+            Ok(Line::Input { now, .. } | Line::Settled { now })
+                if how.until.is_some_and(|until| now > until) =>
+            {
+                break;
+            }
             Ok(Line::Input { now, input }) => {
                 at = now;
                 replayed.inputs += 1;
                 if how.verbose {
                     writeln!(out, "{now:>10} > {}", brief(&input))?;
                 }
-                let started = Instant::now();
-                made = speaker.handle(input, now);
-                replayed.spent += started.elapsed();
-                replayed.outputs += u64::try_from(made.len()).unwrap_or(u64::MAX);
+                let work = |speaker: &mut Speaker, made: &mut _| speaker.take(input, now, made);
+                made = replayed.time(&mut speaker, work);
                 if how.verbose {
-                    for output in &made {
-                        writeln!(out, "{now:>10} < {}", shown(output))?;
-                    }
+                    say(&made, now, out)?;
+                }
+            }
+            Ok(Line::Settled { now }) => {
+                let work = |speaker: &mut Speaker, made: &mut _| speaker.settle(now, made);
+                made = replayed.time(&mut speaker, work);
+                if how.verbose {
+                    say(&made, now, out)?;
                 }
             }
             Ok(Line::Outputs { outputs }) => {
@@ -89,6 +96,28 @@ pub fn replay(path: &Path, how: Replay, out: &mut impl Write) -> anyhow::Result<
     }
     summary(&speaker, &replayed, at, out)?;
     Ok(replayed)
+}
+
+impl Replayed {
+    /// Lets the speaker do something; what it made.
+    fn time(
+        &mut self,
+        speaker: &mut Speaker,
+        work: impl FnOnce(&mut Speaker, &mut Vec<Output>),
+    ) -> Vec<Output> {
+        let (mut made, started) = (Vec::new(), Instant::now());
+        work(speaker, &mut made);
+        self.spent += started.elapsed();
+        self.outputs += u64::try_from(made.len()).unwrap_or(u64::MAX);
+        made
+    }
+}
+
+fn say(outputs: &[Output], now: Millis, out: &mut impl Write) -> anyhow::Result<()> {
+    for output in outputs {
+        writeln!(out, "{now:>10} < {}", shown(output))?;
+    }
+    Ok(())
 }
 
 fn summary(
@@ -189,8 +218,16 @@ mod tests {
             (60_000, Input::Tick),
         ];
         for (now, input) in inputs {
-            let outputs = speaker.handle(input.clone(), now);
-            let lines = [Line::Input { now, input }, Line::Outputs { outputs }];
+            let mut outputs = Vec::new();
+            speaker.take(input.clone(), now, &mut outputs);
+            let mut settled = Vec::new();
+            speaker.settle(now, &mut settled);
+            let lines = [
+                Line::Input { now, input },
+                Line::Outputs { outputs },
+                Line::Settled { now },
+                Line::Outputs { outputs: settled },
+            ];
             for line in lines {
                 writeln!(text, "{}", serde_json::to_string(&line).unwrap()).unwrap();
             }

@@ -1,12 +1,12 @@
 //! Connections: listeners, and two tasks for each connection that move its bytes.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use crds::net::{Cidr, Family};
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
@@ -47,19 +47,31 @@ struct Outbox {
 struct Queue {
     messages: Vec<Bytes>,
     close: bool,
+    /// The writer waits for more: nothing that was given is unwritten.
+    idle: bool,
 }
 
 impl Outbox {
     fn edit(&self, edit: impl FnOnce(&mut Queue)) {
-        edit(&mut self.queue.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut queue = self.lock();
+        edit(&mut queue);
+        queue.idle = false;
+        drop(queue);
         self.changed.notify_one();
     }
 
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        // No code that holds the lock panics half-way.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&self) -> Queue {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queue = self.lock();
+        queue.idle = queue.messages.is_empty();
         Queue {
             messages: std::mem::take(&mut queue.messages),
             close: queue.close,
+            idle: queue.idle,
         }
     }
 }
@@ -69,11 +81,15 @@ pub(crate) struct Connections {
     events: mpsc::Sender<Event>,
     keys: Arc<Keys>,
     open: HashMap<ConnId, Connection>,
+    /// Connections that have been given something since the last flush, each once.
+    given: Vec<ConnId>,
     accepted: u64,
 }
 
 struct Connection {
     outbox: Arc<Outbox>,
+    /// Given, and not written or handed to the writer yet.
+    given: Vec<Bytes>,
     /// A connection that is not there yet ends at once.
     connecting: Option<JoinHandle<()>>,
     stream: Option<Arc<TcpStream>>,
@@ -98,12 +114,77 @@ impl Connection {
     }
 }
 
+impl Connection {
+    /// Writes what was given without waiting, unless the writer has something to write before it. Bytes written.
+    fn flush(&mut self) -> usize {
+        let mut given = std::mem::take(&mut self.given);
+        let mut sent = 0;
+        if let Some(stream) = &self.stream
+            && self.outbox.lock().idle
+        {
+            let mut parts = Parts::new(&mut given);
+            // An error is the writer's to report, which meets it too.
+            while let Some(Ok(count)) = parts.try_write(stream) {
+                sent += count;
+            }
+            parts.finish();
+        }
+        if !given.is_empty() {
+            self.outbox.edit(|queue| queue.messages.append(&mut given));
+        }
+        // The memory is used again.
+        given.clear();
+        self.given = given;
+        sent
+    }
+}
+
+/// Bytes to be written in their order, and how many of them have been.
+struct Parts<'a> {
+    all: &'a mut Vec<Bytes>,
+    done: usize,
+}
+
+/// Parts that are written with one call.
+const PARTS: usize = 64;
+
+impl<'a> Parts<'a> {
+    fn new(all: &'a mut Vec<Bytes>) -> Self {
+        Self { all, done: 0 }
+    }
+
+    /// Writes some without waiting; None: everything has been.
+    fn try_write(&mut self, stream: &TcpStream) -> Option<io::Result<usize>> {
+        let rest = self.all.get(self.done..).filter(|it| !it.is_empty())?;
+        let slices: Vec<IoSlice<'_>> = rest.iter().take(PARTS).map(|it| IoSlice::new(it)).collect();
+        let written = stream.try_write_vectored(&slices);
+        if let Ok(count) = &written {
+            let mut count = *count;
+            while let Some(part) = self.all.get_mut(self.done) {
+                if part.len() > count {
+                    part.advance(count);
+                    break;
+                }
+                count -= part.len();
+                self.done += 1;
+            }
+        }
+        Some(written)
+    }
+
+    /// Leaves what has not been written.
+    fn finish(self) {
+        self.all.drain(..self.done);
+    }
+}
+
 impl Connections {
     pub(crate) fn new(events: mpsc::Sender<Event>, keys: Arc<Keys>) -> Self {
         Self {
             events,
             keys,
             open: HashMap::new(),
+            given: Vec::new(),
             accepted: 0,
         }
     }
@@ -129,6 +210,7 @@ impl Connections {
             conn,
             Connection {
                 outbox: Arc::default(),
+                given: Vec::new(),
                 connecting: Some(task),
                 stream: None,
                 remote,
@@ -173,6 +255,7 @@ impl Connections {
         let stream = Arc::new(stream);
         let mut connection = Connection {
             outbox: Arc::default(),
+            given: Vec::new(),
             connecting: None,
             stream: Some(Arc::clone(&stream)),
             remote: remote.to_canonical(),
@@ -225,19 +308,40 @@ impl Connections {
         self.open.contains_key(&conn)
     }
 
-    /// Sends after what was given before.
-    pub(crate) fn send(&self, conn: ConnId, bytes: Bytes) {
-        if let Some(connection) = self.open.get(&conn) {
-            connection.outbox.edit(|queue| queue.messages.push(bytes));
+    /// Sends after what was given before, with the next flush.
+    pub(crate) fn send(&mut self, conn: ConnId, bytes: Bytes) {
+        if let Some(connection) = self.open.get_mut(&conn) {
+            if connection.given.is_empty() {
+                self.given.push(conn);
+            }
+            connection.given.push(bytes);
         }
+    }
+
+    /// Sends what was given: at once what the kernel takes, the rest as it takes it. Returns what was sent at once.
+    pub(crate) fn flush(&mut self) -> Vec<(ConnId, usize)> {
+        let mut sent = Vec::new();
+        for conn in std::mem::take(&mut self.given) {
+            if let Some(connection) = self.open.get_mut(&conn) {
+                let bytes = connection.flush();
+                if bytes > 0 {
+                    sent.push((conn, bytes));
+                }
+            }
+        }
+        sent
     }
 
     /// Sends what was given, then closes.
     pub(crate) fn close(&mut self, conn: ConnId) {
-        let Some(connection) = self.open.remove(&conn) else {
+        let Some(mut connection) = self.open.remove(&conn) else {
             return;
         };
-        connection.outbox.edit(|queue| queue.close = true);
+        let given = std::mem::take(&mut connection.given);
+        connection.outbox.edit(|queue| {
+            queue.messages.extend(given);
+            queue.close = true;
+        });
         connection.outbox.closed.notify_one();
         if let Some(task) = connection.connecting {
             task.abort();
@@ -348,24 +452,23 @@ async fn read_some(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usiz
 async fn write_all(
     conn: ConnId,
     stream: &TcpStream,
-    mut bytes: &[u8],
+    bytes: &mut Vec<Bytes>,
     tell: Option<&mpsc::Sender<Event>>,
 ) -> io::Result<()> {
-    while !bytes.is_empty() {
-        stream.writable().await?;
-        match stream.try_write(bytes) {
-            Ok(count) => {
-                bytes = &bytes[count..];
+    let mut parts = Parts::new(bytes);
+    loop {
+        match parts.try_write(stream) {
+            None => return Ok(()),
+            Some(Ok(count)) => {
                 if let Some(events) = tell {
                     // No receiver: the program ends.
                     let _ = events.send(Event::Tcp(conn, TcpEvent::Sent(count))).await;
                 }
             }
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-            Err(e) => return Err(e),
+            Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Some(Err(e)) => return Err(e),
         }
     }
-    Ok(())
 }
 
 /// Writes what the outbox holds; ends after its close.
@@ -376,15 +479,20 @@ async fn write(
     events: mpsc::Sender<Event>,
 ) -> io::Result<()> {
     loop {
-        let Queue { messages, close } = outbox.take();
+        let Queue {
+            mut messages,
+            close,
+            idle,
+        } = outbox.take();
         if !messages.is_empty() {
-            let bytes = messages.concat();
-            write_all(conn, &stream, &bytes, (!close).then_some(&events)).await?;
+            write_all(conn, &stream, &mut messages, (!close).then_some(&events)).await?;
         }
         if close {
             return SockRef::from(&*stream).shutdown(Shutdown::Write);
         }
-        outbox.changed.notified().await;
+        if idle {
+            outbox.changed.notified().await;
+        }
     }
 }
 

@@ -69,6 +69,8 @@ pub struct Speaker {
     unfinished: BTreeSet<SourceId>,
     rib: Rib,
     groups: Groups,
+    /// Somebody takes the best routes.
+    best_wanted: bool,
     /// What the last decisions have changed; empty between two inputs.
     settled: Vec<Settled>,
     table: Table,
@@ -112,6 +114,7 @@ impl Speaker {
             unfinished: BTreeSet::new(),
             rib,
             groups: Groups::default(),
+            best_wanted: true,
             settled: Vec::new(),
             table: Table::default(),
             origins: Origins::default(),
@@ -134,12 +137,20 @@ impl Speaker {
         speaker
     }
 
-    /// Takes one input; the outputs are to be carried out in their order.
+    /// Takes one input and settles; the outputs are to be carried out in their order.
     pub fn handle(&mut self, input: Input, now: Millis) -> Vec<Output> {
         let mut out = Vec::new();
+        self.take(input, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    /// Takes one input: sessions answer at once, tables are brought to what follows by [`settle`](Self::settle). Several
+    /// inputs that are there already are taken before that, so that routes which belong together leave together.
+    pub fn take(&mut self, input: Input, now: Millis, out: &mut Vec<Output>) {
         match input {
-            Input::Config(config) => self.configure(config, now, &mut out),
-            Input::Tcp(conn, event) => self.tcp(conn, event, now, &mut out),
+            Input::Config(config) => self.configure(config, now, out),
+            Input::Tcp(conn, event) => self.tcp(conn, event, now, out),
             Input::Dataplane(report) => self.startup.report(&report),
             Input::OriginsBegin => self.origins.begin(),
             Input::Origin {
@@ -148,31 +159,29 @@ impl Speaker {
                 withdrawn,
             } => {
                 if self.origins.set(prefix, (!withdrawn).then_some(kind)) {
-                    self.originate(prefix, now, &mut out);
+                    self.originate(prefix, now, out);
                 }
             }
             Input::OriginIdle { prefix, idle } => {
                 if self.origins.set_idle(prefix, idle) {
-                    self.originate(prefix, now, &mut out);
+                    self.originate(prefix, now, out);
                 }
             }
             Input::Drain(request) => self.drain(request, now),
             Input::OriginsComplete => {
                 for prefix in self.origins.finish() {
-                    self.originate(prefix, now, &mut out);
+                    self.originate(prefix, now, out);
                 }
             }
-            Input::Kernel(changes) => self.kernel(changes, now, &mut out),
-            Input::Bfd { peer, event } => self.bfd(&peer, event, now, &mut out),
-            Input::Bmp { station, event } => self.station(&station, event, now, &mut out),
-            Input::Tick => self.tick(now, &mut out),
+            Input::Kernel(changes) => self.kernel(changes, now, out),
+            Input::Bfd { peer, event } => self.bfd(&peer, event, now, out),
+            Input::Bmp { station, event } => self.station(&station, event, now, out),
+            Input::Best(wanted) => self.want_best(wanted, out),
+            Input::Tick => self.tick(now, out),
         }
         self.tell_restart();
-        self.start_sessions(now, &mut out);
-        self.watch(now, &mut out);
-        self.settle(now, &mut out);
-        self.settle_stations(now, &mut out);
-        out
+        self.start_sessions(now, out);
+        self.watch(now, out);
     }
 
     /// When [`Input::Tick`] is due; None: nothing is waited for.
@@ -186,6 +195,11 @@ impl Speaker {
             .chain(self.drains.next_timeout())
             .chain(self.stations.next_timeout())
             .min()
+    }
+
+    /// Whether [`settle`](Self::settle) has more to do, although no input has come.
+    pub fn is_behind(&self) -> bool {
+        self.groups.is_awake()
     }
 
     /// The configuration in force.

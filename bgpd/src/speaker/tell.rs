@@ -14,13 +14,13 @@ use super::peer::PeerState;
 use super::{ConnId, Connection, Output, SEND_WINDOW, Speaker, SpeakerEvent};
 
 impl Speaker {
-    /// Decides, tells felix, tells peers.
-    pub(super) fn settle(&mut self, now: Millis, out: &mut Vec<Output>) {
+    /// Decides, tells felix, tells peers: what follows from the inputs taken.
+    pub fn settle(&mut self, now: Millis, out: &mut Vec<Output>) {
         let mut settled = std::mem::take(&mut self.settled);
         let max_paths = usize::from(self.config.multipath);
         self.rib.settle(&self.table, max_paths, &mut settled);
         for change in settled.drain(..) {
-            if let Some(legs) = change.legs {
+            if let Some(legs) = change.legs.filter(|_| self.best_wanted) {
                 out.push(Output::Best {
                     prefix: self.rib.prefix(change.id),
                     legs: self.rib.leg_list(legs).to_vec(),
@@ -42,6 +42,22 @@ impl Speaker {
                 // This speaker is no restarted one any more, and owes its peers an End-of-RIB.
                 self.tell_restart();
                 self.tell(now, out);
+            }
+            if !self.best_wanted {
+                out.retain(|it| *it != Output::BestComplete);
+            }
+        }
+        self.settle_stations(now, out);
+    }
+
+    /// Somebody takes the best routes, or nobody does any more.
+    pub(super) fn want_best(&mut self, wanted: bool, out: &mut Vec<Output>) {
+        self.best_wanted = wanted;
+        if wanted {
+            let all = self.best().into_iter();
+            out.extend(all.map(|(prefix, legs)| Output::Best { prefix, legs }));
+            if self.startup.is_complete() {
+                out.push(Output::BestComplete);
             }
         }
     }

@@ -83,6 +83,9 @@ pub enum Input {
         /// What.
         event: StationEvent,
     },
+    /// Somebody takes the best routes from now on, beginning with all there are; or nobody does any more, and
+    /// [`Output::Best`] is not said. Before the first one it is.
+    Best(bool),
     /// Time has passed: [`next_timeout`](super::Speaker::next_timeout) is due.
     Tick,
 }
@@ -176,7 +179,8 @@ pub enum Output {
         /// Ways, ordered by address and interface, without duplicates.
         legs: Vec<Leg>,
     },
-    /// Every best path known after the start has been said. Said once.
+    /// Every best path known after the start has been said. Said once, and again after all paths that an
+    /// [`Input::Best`] asks for.
     BestComplete,
     /// Watch the way to a peer by BFD, or watch it otherwise from now on.
     BfdStart {

@@ -203,3 +203,25 @@ fn an_own_prefix_beats_everything_and_is_not_a_route() {
     assert_eq!((routes[0].neighbor.clone(), routes[0].best), (None, true));
     assert_eq!(routes[1].why_not_best, Some(WhyNotBest::LocalOrigin));
 }
+
+#[test]
+fn best_paths_are_said_to_those_who_take_them_beginning_with_all() {
+    let mut bench = Bench::started(with_peers(1));
+    bench.input(Input::Best(false));
+    let (conn, outputs) = bench.join(2, &[Family::V4]);
+    assert!(!outputs.contains(&Output::BestComplete));
+    assert!(best(&bench.announce(2, &[cidr("10.1.0.0/26")])).is_empty());
+    let outputs = bench.bytes(conn, &update::end_of_rib(Family::V4));
+    assert!(
+        !outputs.contains(&Output::BestComplete),
+        "nobody takes them"
+    );
+    assert!(bench.speaker.is_best_complete());
+
+    let outputs = bench.input(Input::Best(true));
+    let ways = vec!["192.0.2.2".to_owned()];
+    assert_eq!(best(&outputs), [(cidr("10.1.0.0/26"), ways.clone())]);
+    assert_eq!(outputs.last(), Some(&Output::BestComplete));
+    let outputs = bench.announce(2, &[cidr("10.2.0.0/26")]);
+    assert_eq!(best(&outputs), [(cidr("10.2.0.0/26"), ways)]);
+}

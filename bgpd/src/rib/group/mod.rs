@@ -232,6 +232,11 @@ impl Groups {
         (told.from != member).then_some(told)
     }
 
+    /// Whether something may have to be told.
+    pub fn is_awake(&self) -> bool {
+        !self.awake.is_empty()
+    }
+
     /// Tells what is to be told, as far as members have room.
     pub fn tell(&mut self, rib: &mut Rib, outlet: &mut impl Outlet) {
         for number in std::mem::take(&mut self.awake) {
