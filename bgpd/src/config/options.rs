@@ -96,6 +96,16 @@ pub enum OverLimit {
     },
 }
 
+impl fmt::Display for OverLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Warn => "warn",
+            Self::Drop => "drop",
+            Self::TearDown { .. } => "tear down",
+        })
+    }
+}
+
 /// The most prefixes a peer may announce in one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PrefixLimit {

@@ -8,6 +8,7 @@ use crds::net::{Cidr, Family};
 use super::bfd::Listing;
 use crate::Millis;
 use crate::bfd;
+use crate::fsm::{MessageCounts, PeerRestart};
 use crate::speaker::{FamilyCount, NeighborInfo, RouteFilter, RouteInfo, Speaker};
 
 /// What the driver knows beside the speaker.
@@ -69,12 +70,25 @@ fn neighbor(info: NeighborInfo, keys: &BTreeMap<Cidr, String>) -> v1::Neighbor {
         state_seconds: info.state_millis / 1000,
         hold_seconds: info.hold_time.into(),
         peer_router_id: info.router_id.map(|id| id.to_string()).unwrap_or_default(),
-        families: info.families.iter().map(family).collect(),
+        families: info
+            .families
+            .iter()
+            .map(|it| family(it, info.restart.as_ref()))
+            .collect(),
         established_count: info.established_count,
         last_error: info.last_error.map(|e| e.to_string()).unwrap_or_default(),
         messages_received: info.messages_received,
         messages_sent: info.messages_sent,
         capabilities: info.capabilities,
+        announced: info.announced,
+        received: Some(message_counts(info.received)),
+        sent: Some(message_counts(info.sent)),
+        restart: info.restart.map(|it| v1::PeerRestart {
+            restarted: it.restarted,
+            notifications: it.notifications,
+            time_seconds: it.time / 1000,
+        }),
+        retry_seconds: info.retry_millis.map(|it| it.div_ceil(1000)),
         bfd: info
             .bfd
             .map(|it| it.state().to_string())
@@ -119,7 +133,17 @@ fn bfd_session(info: &bfd::Info) -> v1::BfdSession {
     }
 }
 
-fn family(counts: &FamilyCount) -> v1::FamilyCount {
+fn message_counts(counts: MessageCounts) -> v1::MessageCounts {
+    v1::MessageCounts {
+        open: counts.open,
+        update: counts.update,
+        notification: counts.notification,
+        keepalive: counts.keepalive,
+        refresh: counts.refresh,
+    }
+}
+
+fn family(counts: &FamilyCount, restart: Option<&PeerRestart>) -> v1::FamilyCount {
     let family = match counts.family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",
@@ -132,6 +156,19 @@ fn family(counts: &FamilyCount) -> v1::FamilyCount {
         advertised: count(counts.advertised),
         end_of_rib: counts.end_of_rib,
         not_kept: counts.not_kept,
+        stale: count(counts.stale),
+        stale_stage: counts
+            .stale_stage
+            .map(|it| it.to_string())
+            .unwrap_or_default(),
+        stale_seconds: counts.stale_millis / 1000,
+        limit: counts.limit.map(|it| it.max),
+        over_limit_action: counts
+            .limit
+            .map(|it| it.action.to_string())
+            .unwrap_or_default(),
+        over_limit: counts.over_limit,
+        preserved: restart.is_some_and(|it| it.preserved.contains(counts.family)),
     }
 }
 

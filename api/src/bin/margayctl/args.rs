@@ -10,6 +10,7 @@ const EXAMPLES: &str = "\
 Examples:
   margayctl status                          is this node well?
   margayctl bgp neighbors                   sessions, and what was exchanged
+  margayctl bgp neighbor 192.0.2.1          one of them, with all that was agreed on
   margayctl bgp bfd                         BFD sessions, and how fast they see a failure
   margayctl bgp routes 10.244.0.0/26        every path to a prefix, and why it is (not) the best
   margayctl bgp routes 10.244.0.7           the same for the prefixes that contain an address
@@ -85,6 +86,13 @@ pub(crate) enum Bgp {
     /// Sessions: state, routes exchanged, last error
     #[command(visible_alias = "neighbours")]
     Neighbors,
+    /// One session with all that was agreed on: capabilities, restarts, limits, messages, the last error
+    #[command(visible_alias = "neighbour")]
+    Neighbor {
+        /// The neighbour's address, interface or name
+        #[arg(value_name = "ADDRESS")]
+        neighbor: String,
+    },
     /// BFD sessions: state, intervals, what was dropped
     Bfd,
     /// Paths: which is best, and why the others are not

@@ -2,6 +2,7 @@
 
 mod args;
 mod bgp;
+mod neighbor;
 mod query;
 mod table;
 mod view;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::args::{Bgp, Cli, Command, Global, Ipam, Output, Policy};
 use crate::bgp;
 use crate::table::Screen;
-use crate::view;
+use crate::{neighbor, view};
 
 /// What to print.
 pub(crate) struct Answer {
@@ -52,6 +52,21 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
             print(global, &answer, || {
                 view::neighbors(&answer.neighbors, wide, screen)
             })
+        }
+        Command::Bgp(Bgp::Neighbor { neighbor }) => {
+            let answer = bgpd(global)
+                .await?
+                .list_neighbors(v1::ListNeighborsRequest {})
+                .await
+                .map_err(Error::call(Daemon::Bgpd))?
+                .into_inner();
+            let mut all = answer.neighbors.into_iter();
+            let Some(found) = all.find(|it| it.address == *neighbor || it.name == *neighbor) else {
+                anyhow::bail!(
+                    "no neighbour has the address or name {neighbor:?}: `margayctl bgp neighbors` lists them"
+                );
+            };
+            print(global, &found, || neighbor::show(&found, screen))
         }
         Command::Bgp(Bgp::Bfd) => {
             let answer = bgpd(global)
