@@ -27,7 +27,7 @@ protocol static pods4 { ipv4; route 10.244.1.0/26 blackhole; route 198.18.0.0/15
 protocol static pods6 { ipv6; route fd00:10:244:1::/122 blackhole; }
 template bgp node {
   local as 64601;
-  connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 9;
+  connect delay time 1; connect retry time 1; error wait time 1, 2; hold time 9; graceful restart on;
 }
 protocol bgp node4 from node {
   neighbor 192.0.2.1 as 4200000001;
@@ -58,7 +58,7 @@ const ROGUE: &str = "- {name: rogue, peerIP: 192.0.2.66, asNumber: 64666, passiv
 /// A node with our speaker and a router with BIRD.
 struct Rig {
     bgpd: Process,
-    _bird: Process,
+    bird: Process,
     router: Namespace,
     node: Namespace,
     dir: tempfile::TempDir,
@@ -81,16 +81,11 @@ impl Rig {
         let config = CONFIG.replace("pools:", &format!("{more}pools:"));
         std::fs::write(dir.path().join("bgpd.yaml"), config).unwrap();
         std::fs::write(dir.path().join("bird.conf"), BIRD).unwrap();
-        let mut bird = router.command("bird");
-        bird.arg("-f");
-        bird.arg("-c").arg(dir.path().join("bird.conf"));
-        bird.arg("-s").arg(dir.path().join("bird.ctl"));
-        bird.arg("-P").arg(dir.path().join("bird.pid"));
-        let bird = Process::start(bird, dir.path().join("bird.log"));
+        let bird = start_bird(&router, dir.path(), &[]);
         let bgpd = start_bgpd(&node, dir.path());
         let rig = Self {
             bgpd,
-            _bird: bird,
+            bird,
             router,
             node,
             dir,
@@ -150,6 +145,15 @@ impl Rig {
             .filter(|n| n.state == "Established");
         up.map(|n| n.name).collect()
     }
+}
+
+fn start_bird(router: &Namespace, dir: &Path, more: &[&str]) -> Process {
+    let mut bird = router.command("bird");
+    bird.arg("-f").args(more);
+    bird.arg("-c").arg(dir.join("bird.conf"));
+    bird.arg("-s").arg(dir.join("bird.ctl"));
+    bird.arg("-P").arg(dir.join("bird.pid"));
+    Process::start(bird, dir.join("bird.log"))
 }
 
 fn start_bgpd(node: &Namespace, dir: &Path) -> Process {
@@ -379,4 +383,93 @@ fn messages(mut stream: &[u8]) -> Vec<&[u8]> {
         stream = rest;
     }
     messages
+}
+
+/// How many routes the speaker has of each IPv4 neighbour that are used, and how many of them are stale.
+fn of_tor4(rig: &Rig) -> Option<(String, u32, u32, u32)> {
+    let socket = rig.socket();
+    let neighbors = block_on(async {
+        let mut bgpd = api::client::bgpd(&socket, Duration::from_secs(5))
+            .await
+            .ok()?;
+        let request = v1::ListNeighborsRequest {};
+        Some(
+            bgpd.list_neighbors(request)
+                .await
+                .ok()?
+                .into_inner()
+                .neighbors,
+        )
+    })?;
+    let tor4 = neighbors.into_iter().find(|it| it.name == "tor4")?;
+    let four = tor4.families.iter().find(|it| it.family == "ipv4")?;
+    Some((tor4.state, four.accepted, four.stale, four.received))
+}
+
+#[test]
+fn a_restart_of_bird_costs_none_of_its_routes() {
+    let mut rig = Rig::new("");
+    wait_for("its routes", || of_tor4(&rig).filter(|it| it.1 == 1));
+    rig.bird.kill();
+    let kept = wait_for("the loss", || {
+        of_tor4(&rig).filter(|it| it.0 != "Established")
+    });
+    assert_eq!((kept.1, kept.2), (1, kept.3), "all are stale: {kept:?}");
+    std::fs::remove_file(rig.dir.path().join("bird.ctl")).unwrap();
+    // It recovers from a restart: R and F bits are set.
+    rig.bird = start_bird(&rig.router, rig.dir.path(), &["-R"]);
+    wait_for("the session and its End-of-RIB", || {
+        let now = of_tor4(&rig)?;
+        assert_eq!(now.1, 1, "the route was gone: {now:?}");
+        (now.0 == "Established" && now.2 == 0).then_some(())
+    });
+}
+
+#[test]
+fn a_restart_of_ours_costs_bird_no_route() {
+    let mut rig = Rig::new("waitForFelix: true\n");
+    let announce = |rig: &Rig, preserved: bool| {
+        let socket = rig.socket();
+        wait_for_speaker(&socket);
+        block_on(async {
+            let mut felix = match preserved {
+                true => Felix::connect_preserved(&socket).await,
+                false => Felix::connect(&socket).await,
+            };
+            felix.origin("10.244.7.0/26").await;
+            felix.end_of_snapshot().await;
+            felix.acked().await;
+        });
+    };
+    announce(&rig, false);
+    rig.bird_has("10.244.7.0/26", true);
+    wait_for("both sessions", || {
+        (rig.established().len() == 2).then_some(())
+    });
+    for round in 0..2 {
+        rig.bgpd.kill();
+        rig.waits_for_restart();
+        std::fs::remove_file(rig.dir.path().join("run.jsonl")).unwrap();
+        rig.bgpd = start_bgpd(&rig.node, rig.dir.path());
+        announce(&rig, true);
+        wait_for("both sessions", || {
+            let text = rig.birdc("show route for 10.244.7.0/26");
+            assert!(text.contains("10.244.7.0/26"), "round {round}: {text}");
+            (rig.established().len() == 2).then_some(())
+        });
+        let text = wait_for("BIRD to be done with the restart", || {
+            let text = rig.birdc("show protocols all node4");
+            (!text.contains("Neighbor graceful restart active")).then_some(text)
+        });
+        assert!(text.contains("Restart recovery"), "the R bit: {text}");
+        assert!(text.contains("AF preserved: ipv4"), "the F bit: {text}");
+        rig.bird_has("10.244.7.0/26", true);
+    }
+    // BIRD has not lost the route for a moment: it is the one of the first session.
+    let log = rig.bird.log();
+    assert_eq!(
+        log.matches("Neighbor graceful restart detected").count(),
+        4,
+        "{log}"
+    );
 }

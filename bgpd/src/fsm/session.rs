@@ -1,6 +1,7 @@
 //! The state machine of one peer, with both of its possible connections.
 
 mod sending;
+mod stop;
 mod view;
 
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ pub struct Session {
     failures: u32,
     /// Connections in a row that came to nothing.
     fruitless: u32,
+    /// The last attempt to connect found nobody.
+    unreachable: bool,
     /// The peer is not let in before.
     calm_until: Millis,
     shown: (State, Millis),
@@ -93,6 +96,7 @@ impl Session {
             retry_at: None,
             failures: 0,
             fruitless: 0,
+            unreachable: false,
             calm_until: 0,
             shown: (State::Idle, now),
             last_error: None,
@@ -131,34 +135,6 @@ impl Session {
         self.show(now);
     }
 
-    /// Ends everything; each connection gets that Cease. The session can be started again.
-    pub fn stop(&mut self, cease: Cease, now: Millis, out: &mut Vec<Action>) {
-        self.stop_with(&Notification::cease(cease), now, out);
-    }
-
-    /// The same with any NOTIFICATION. Where NOTIFICATIONs keep routes (RFC 8538), one that is meant to be final leaves
-    /// as a hard reset.
-    pub fn stop_with(&mut self, why: &Notification, now: Millis, out: &mut Vec<Action>) {
-        if let Some(conn) = self.dialing.take() {
-            out.push(Action::Close(conn));
-        }
-        for conn in std::mem::take(&mut self.connections) {
-            self.farewell(&conn, DownReason::Sent(why.clone()), out);
-        }
-        self.rest = State::Idle;
-        self.retry_at = None;
-        self.failures = 0;
-        self.fruitless = 0;
-        self.show(now);
-    }
-
-    /// A stopped session starts by itself at that time.
-    pub fn start_at(&mut self, at: Millis) {
-        if self.rest == State::Idle && self.connections.is_empty() {
-            self.retry_at = Some(at);
-        }
-    }
-
     /// A connection asked for is there.
     pub fn connected(
         &mut self,
@@ -186,6 +162,7 @@ impl Session {
     ) {
         if self.dialing == Some(id) {
             self.dialing = None;
+            self.unreachable = true;
             let reason = DownReason::ConnectFailed(reason);
             out.push(Action::Down(self.state(), reason.clone()));
             self.last_error = Some(reason);
@@ -398,6 +375,7 @@ impl Session {
     ) {
         let open = negotiate::offer(&self.settings, self.offer, self.forwarding);
         let bytes = open.encode();
+        self.unreachable = false;
         self.connections
             .push(Connection::new(id, local, remote, open, now));
         self.send(id, MessageType::Open, bytes, now, out);

@@ -66,14 +66,14 @@ impl PeerState {
         self.session.negotiated().map_or(&[], |it| &it.families)
     }
 
-    /// Whether the best paths after a start wait for this peer (RFC 4724 section 4.1): only while its session is on its
-    /// way for the first time, and then for families whose End-of-RIB it has promised. A peer that restarts itself
+    /// Whether the best paths after a start wait for this peer (RFC 4724 section 4.1): only while nothing says
+    /// that it is down, and once it is up for families whose End-of-RIB it has promised. A peer that restarts itself
     /// would wait for us.
     pub(super) fn is_awaited(&self, coming: bool, kept: bool) -> bool {
         let Some(up) = &self.up else {
             // A passive one has to be given a chance to come back, but only where there are routes of it to be kept.
             let passive = self.session.settings().passive;
-            return coming && self.session.is_first_attempt() && (kept || !passive);
+            return coming && self.session.is_coming() && (kept || !passive);
         };
         up.restart.as_ref().is_some_and(|restart| {
             let mut families = self.families().iter();

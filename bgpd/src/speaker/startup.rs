@@ -91,7 +91,7 @@ impl Startup {
         !self.restarted()
     }
 
-    /// Sessions that are on their way for the first time are still waited for.
+    /// Sessions that are on their way are still waited for.
     pub(super) fn is_coming(&self, now: Millis) -> bool {
         self.opened.is_none_or(|opened| now < opened + COMING)
     }

@@ -177,11 +177,13 @@ fn a_peer_that_answers_nothing_is_waited_for_five_seconds() {
 }
 
 #[test]
-fn a_peer_lost_while_it_is_waited_for_is_waited_for_no_more() {
+fn a_peer_lost_while_it_is_waited_for_has_the_time_of_a_peer_that_answers_nothing() {
     let (mut bench, _) = restarted(with_peers(1));
     let (conn, outputs) = join(&mut bench, 2, 0, &restarting(&[Family::V4], true));
     assert!(!is_complete(&outputs));
-    assert!(is_complete(&lose(&mut bench, conn)));
+    assert!(!is_complete(&lose(&mut bench, conn)));
+    assert!(!is_complete(&pass(&mut bench, 4_999, &[])));
+    assert!(is_complete(&pass(&mut bench, 1, &[])));
 }
 
 #[test]

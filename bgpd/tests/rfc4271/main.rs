@@ -6,3 +6,4 @@ mod section_10;
 mod section_6_2;
 mod section_6_8;
 mod section_8;
+mod section_8_events;

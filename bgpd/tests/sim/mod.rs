@@ -24,6 +24,7 @@ enum Event {
     /// A connection request reaches its target.
     Syn {
         from: usize,
+        life: u64,
         conn: ConnId,
         local: SocketAddr,
         remote: SocketAddr,
@@ -38,14 +39,16 @@ enum Event {
     Wake { node: usize, life: u64, at: Millis },
 }
 
-/// One end of a connection.
-type End = (usize, ConnId);
+/// One end of a connection: node, its life, and the name of the connection in that life.
+type End = (usize, u64, ConnId);
 
 pub(crate) struct Node {
     pub(crate) speaker: Speaker,
     pub(crate) config: Config,
     pub(crate) best: BTreeMap<Cidr, Vec<Leg>>,
     pub(crate) best_complete: bool,
+    /// What the kernel forwards by: best paths, and until they are complete those of the life before.
+    pub(crate) forwarding: BTreeMap<Cidr, Vec<Leg>>,
     pub(crate) events: Vec<SpeakerEvent>,
     pub(crate) addresses: BTreeSet<IpAddr>,
     pub(crate) kernel: Vec<Change>,
@@ -103,6 +106,7 @@ impl Net {
             config,
             best: BTreeMap::new(),
             best_complete: false,
+            forwarding: BTreeMap::new(),
             events: Vec::new(),
             addresses: addresses.iter().copied().collect(),
             kernel,
@@ -135,7 +139,7 @@ impl Net {
         let ends: Vec<End> = self
             .links
             .keys()
-            .filter(|(it, _)| *it == node)
+            .filter(|it| it.0 == node)
             .copied()
             .collect();
         for end in ends {
@@ -147,9 +151,36 @@ impl Net {
         it.life += 1;
         it.speaker = Speaker::new(it.config.clone(), seed, now);
         it.best.clear();
+        it.forwarding.clear();
         it.best_complete = false;
         it.wake = None;
         self.boot(node);
+    }
+
+    /// Kills a node for good.
+    pub(crate) fn stop(&mut self, node: usize) {
+        self.restart(node);
+        let ends: Vec<End> = self
+            .links
+            .keys()
+            .filter(|it| it.0 == node)
+            .copied()
+            .collect();
+        for end in ends {
+            self.hang_up(end, "reset");
+        }
+        let it = &mut self.nodes[node];
+        it.up = false;
+        it.life += 1;
+    }
+
+    /// The same for the program alone: the kernel keeps forwarding and felix says so.
+    pub(crate) fn restart_gracefully(&mut self, node: usize) {
+        let forwarding = self.nodes[node].forwarding.clone();
+        self.nodes[node].preserved = Family::ALL.to_vec();
+        self.restart(node);
+        self.nodes[node].preserved.clear();
+        self.nodes[node].forwarding = forwarding;
     }
 
     /// Breaks all connections between two nodes; both ends notice.
@@ -166,7 +197,7 @@ impl Net {
             self.deliver(
                 from,
                 Input::Tcp(
-                    from.1,
+                    from.2,
                     TcpEvent::Closed {
                         reason: "reset".into(),
                     },
@@ -226,6 +257,7 @@ impl Net {
                     at,
                     Event::Syn {
                         from: node,
+                        life: self.nodes[node].life,
                         conn,
                         local: own,
                         remote,
@@ -234,26 +266,29 @@ impl Net {
             }
             Output::Send(conn, bytes) => {
                 let length = bytes.len();
-                self.carry((node, conn), bytes);
-                self.deliver((node, conn), Input::Tcp(conn, TcpEvent::Sent(length)), 1);
+                let end = self.end(node, conn);
+                self.carry(end, bytes);
+                self.deliver(end, Input::Tcp(conn, TcpEvent::Sent(length)), 1);
             }
             Output::Limit(..) => {}
-            Output::Close(conn) => self.hang_up((node, conn), ""),
+            Output::Close(conn) => self.hang_up(self.end(node, conn), ""),
             Output::Best { prefix, legs } if legs.is_empty() => {
                 assert!(
                     self.nodes[node].best.remove(&prefix).is_some(),
                     "{prefix} was not known"
                 );
+                self.nodes[node].forwarding.remove(&prefix);
             }
             Output::Best { prefix, legs } => {
-                let before = self.nodes[node].best.insert(prefix, legs.clone());
+                let it = &mut self.nodes[node];
+                it.forwarding.insert(prefix, legs.clone());
+                let before = it.best.insert(prefix, legs.clone());
                 assert_ne!(before, Some(legs), "{prefix} is told twice");
             }
             Output::BestComplete => {
-                assert!(!std::mem::replace(
-                    &mut self.nodes[node].best_complete,
-                    true
-                ));
+                let it = &mut self.nodes[node];
+                assert!(!std::mem::replace(&mut it.best_complete, true));
+                it.forwarding = it.best.clone();
             }
             Output::Event(event) => self.nodes[node].events.push(event),
             // What BFD would say is given as an input.
@@ -275,8 +310,12 @@ impl Net {
         SocketAddr::new(address, 40000)
     }
 
+    fn end(&self, node: usize, conn: ConnId) -> End {
+        (node, self.nodes[node].life, conn)
+    }
+
     fn deliver(&mut self, end: End, input: Input, delay: Millis) {
-        let life = self.nodes[end.0].life;
+        let life = end.1;
         self.push(
             self.now + delay,
             Event::Deliver {
@@ -303,8 +342,8 @@ impl Net {
                 _ => rest.len(),
             };
             let piece = rest.split_to(piece.min(rest.len()));
-            let life = self.nodes[other.0].life;
-            let input = Input::Tcp(other.1, TcpEvent::Bytes(piece));
+            let life = other.1;
+            let input = Input::Tcp(other.2, TcpEvent::Bytes(piece));
             self.push(
                 at,
                 Event::Deliver {
@@ -327,9 +366,9 @@ impl Net {
         };
         let at = (self.now + self.some_delay()).max(last);
         if self.links.contains_key(&other) && !self.is_cut(end.0, other.0) {
-            let life = self.nodes[other.0].life;
+            let life = other.1;
             let input = Input::Tcp(
-                other.1,
+                other.2,
                 TcpEvent::Closed {
                     reason: reason.into(),
                 },
@@ -362,7 +401,7 @@ impl Net {
         let Some(to) = target else {
             let reason = "connection refused".into();
             self.deliver(
-                (from, conn),
+                self.end(from, conn),
                 Input::Tcp(conn, TcpEvent::ConnectFailed { reason }),
                 1,
             );
@@ -370,13 +409,14 @@ impl Net {
         };
         self.next_in += 1;
         let accepted = ConnId::In(self.next_in);
-        self.links.insert((from, conn), ((to, accepted), self.now));
-        self.links.insert((to, accepted), ((from, conn), self.now));
+        let (own, other) = (self.end(from, conn), self.end(to, accepted));
+        self.links.insert(own, (other, self.now));
+        self.links.insert(other, (own, self.now));
         let delay = self.some_delay();
         let connected = TcpEvent::Connected { local, remote };
-        self.deliver((from, conn), Input::Tcp(conn, connected), delay);
+        self.deliver(own, Input::Tcp(conn, connected), delay);
         // Bytes follow the handshake.
-        if let Some(link) = self.links.get_mut(&(to, accepted)) {
+        if let Some(link) = self.links.get_mut(&other) {
             link.1 = self.now + delay;
         }
         let accept = TcpEvent::Accepted {
@@ -398,20 +438,28 @@ impl Net {
             match event {
                 Event::Syn {
                     from,
+                    life,
                     conn,
                     local,
                     remote,
-                } => self.syn(from, conn, local, remote),
+                } => {
+                    // The kernel of one that is gone knows nothing of it.
+                    let it = &self.nodes[from];
+                    if it.life == life && it.up {
+                        self.syn(from, conn, local, remote);
+                    }
+                }
                 Event::Deliver { node, life, input } => {
-                    if self.nodes[node].life == life {
+                    if self.nodes[node].life == life && self.nodes[node].up {
                         if let Input::Tcp(conn, TcpEvent::Closed { .. }) = &input {
-                            self.links.remove(&(node, *conn));
+                            self.links.remove(&(node, life, *conn));
                         }
                         self.input(node, input);
                     }
                 }
                 Event::Wake { node, life, at } => {
-                    if self.nodes[node].life == life && self.nodes[node].wake == Some(at) {
+                    let it = &self.nodes[node];
+                    if it.life == life && it.up && it.wake == Some(at) {
                         self.nodes[node].wake = None;
                         self.input(node, Input::Tick);
                     }
@@ -467,12 +515,13 @@ impl Net {
             .collect()
     }
 
-    fn show(&self) -> String {
+    pub(crate) fn show(&self) -> String {
         let mut text = String::new();
         for (index, node) in self.nodes.iter().enumerate() {
             for it in node.speaker.neighbors(self.now) {
+                let stale: usize = it.families.iter().map(|it| it.stale).sum();
                 text += &format!(
-                    "node {index} peer {} {} {:?}\n",
+                    "node {index} peer {} {} {stale} stale {:?}\n",
                     it.key, it.state, it.last_error
                 );
             }

@@ -48,6 +48,19 @@ impl Felix {
         this
     }
 
+    /// The same after a restart of the speaker through which all its routes stayed in the kernel.
+    pub(crate) async fn connect_preserved(socket: &Path) -> Self {
+        let mut this = Self::silent(socket).await;
+        this.hello(1).await;
+        let report = v1::DataplaneReport {
+            boot_id: "b".into(),
+            preserved_ipv4: true,
+            preserved_ipv6: true,
+        };
+        this.say(Say::Dataplane(report)).await;
+        this
+    }
+
     pub(crate) async fn hello(&mut self, version: u32) {
         self.say(Say::Hello(v1::Hello {
             version,

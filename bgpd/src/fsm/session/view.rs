@@ -77,11 +77,10 @@ impl Session {
         (self.received, self.sent)
     }
 
-    /// The first connection since the start is still being made, or has not come to anything yet.
-    pub fn is_first_attempt(&self) -> bool {
-        let under_way = self.dialing.is_some() || !self.connections.is_empty();
-        let waiting = self.settings.passive && self.rest == State::Active;
-        self.established_count == 0 && self.failures == 0 && (under_way || waiting)
+    /// The session may be up soon: nothing says that the peer is down.
+    pub fn is_coming(&self) -> bool {
+        let under_way = self.rest != State::Idle || !self.connections.is_empty();
+        !self.unreachable && (under_way || self.retry_at.is_some())
     }
 
     /// When [`tick`](Self::tick) is due.
