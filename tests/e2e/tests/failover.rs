@@ -65,22 +65,30 @@ fn whole_again(rig: &Rig, before: &[Picture]) {
 }
 
 #[test]
-fn felix_killed_twice_in_a_row_loses_nothing() {
+fn daemons_killed_twice_in_a_row_lose_nothing() {
     let (rig, before) = scene("kill");
-    let watch = Watch::start(&rig).unwrap();
-    for _ in 0..2 {
-        for node in ["n1", "n3"] {
-            rig.kill("felix", Some(node)).unwrap();
+    let cases: [&[&str]; 3] = [&["bgpd"], &["felix"], &["felix", "bgpd"]];
+    for daemons in cases {
+        let watch = Watch::start(&rig).unwrap();
+        for _ in 0..2 {
+            for node in ["n1", "n3"] {
+                for daemon in daemons {
+                    rig.kill(daemon, Some(node)).unwrap();
+                }
+            }
+            thread::sleep(DWELL);
+            for node in ["n1", "n3"] {
+                for daemon in daemons {
+                    rig.start(daemon, Some(node)).unwrap();
+                }
+            }
+            // The second time while the first is still being got over.
+            thread::sleep(DWELL);
         }
-        thread::sleep(DWELL);
-        for node in ["n1", "n3"] {
-            rig.start("felix", Some(node)).unwrap();
-        }
-        // The second time while the first is still being got over.
-        thread::sleep(DWELL / 7);
+        whole_again(&rig, &before);
+        let what = format!("{} killed and started twice", daemons.join(" and "));
+        watch.unharmed(&what).unwrap();
     }
-    whole_again(&rig, &before);
-    watch.unharmed("felix killed and started twice").unwrap();
     rig.finish().unwrap();
 }
 

@@ -27,10 +27,20 @@ fn signal(rig: &Rig, process: &str, signal: &str) {
 
 /// The IPv4 and IPv6 block of a node.
 fn blocks_of(rig: &Rig, node: &str) -> Vec<Value> {
-    let shown = rig
-        .json(node, &["margayctl", "ipam", "show", "-o", "json"])
-        .unwrap();
-    shown["blocks"].as_array().unwrap().clone()
+    let mut blocks = Vec::new();
+    // It may just have been started.
+    wait("felix to answer", SOON, || {
+        let shown = rig.json(node, &["margayctl", "ipam", "show", "-o", "json"]);
+        Ok(match shown {
+            Ok(shown) => {
+                blocks = shown["blocks"].as_array().unwrap().clone();
+                None
+            }
+            Err(error) => Some(format!("{error:#}")),
+        })
+    })
+    .unwrap();
+    blocks
 }
 
 fn cidrs(blocks: &[Value]) -> Vec<String> {
@@ -166,6 +176,8 @@ fn both_daemons_restart_while_the_api_is_away() {
     for what in ["felix", "bgpd"] {
         rig.start(what, Some("n1")).unwrap();
     }
+    // Until then the ToRs keep what they were told before.
+    rig.sessions_up().unwrap();
     wait("the blocks to be announced from the log", SOON, || {
         let missing: Vec<String> = cidrs(&own)
             .into_iter()
