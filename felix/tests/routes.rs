@@ -481,7 +481,10 @@ fn links_get_their_groups_and_settings_and_go() {
     node.namespace
         .sh("sysctl -qw net.ipv4.conf.mgy0.proxy_arp=1 net.ipv6.conf.up1.accept_ra=1");
     node.namespace.run(|| {
-        sysctl::forwarding().expect("forwarding");
+        for (path, value) in sysctl::forwarding().expect("forwarding") {
+            std::fs::write(path, value).expect("a setting");
+        }
+        assert_eq!(sysctl::forwarding().expect("forwarding").len(), 1);
         sysctl::workload("mgy0").expect("settings");
     });
     let settings = node.namespace.sh(
