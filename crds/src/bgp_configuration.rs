@@ -135,7 +135,7 @@ pub struct Station {
     /// A name for people.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Where it listens: 192.0.2.1:11019 or [2001:db8::1]:11019.
+    /// Where it listens, address and port: 192.0.2.1:11019; an IPv6 address in brackets.
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new(r"self.matches('^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[1-9][0-9]{0,4}$')")
         .message("address of a station is an address and a port: write it as 192.0.2.1:11019 or [2001:db8::1]:11019"))]

@@ -3,7 +3,7 @@
 //! The device group of a link cannot change in the same transaction as the sets, so there are three steps. What no
 //! packet can reach yet comes first: the rows of new programs and subjects, and the addresses of new pods. Then links
 //! get their groups. Then everything else, additions and removals together with the bump of the epoch, in one
-//! transaction. Whoever is judged in between is judged as before or as after, never by a mixture: see [`Bridges`].
+//! transaction. Whoever is judged in between is judged as before or as after, never by a mixture: `bridge` says how.
 
 use std::collections::BTreeSet;
 
