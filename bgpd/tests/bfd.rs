@@ -335,7 +335,10 @@ fn silence_is_detected(kind: Kind) {
     for neighbor in rig.neighbors() {
         assert_ne!(neighbor.state, "Established");
         // Where both keep routes through NOTIFICATIONs, it takes a hard reset to purge them.
-        let error = "sent Cease: hard reset (6/9) for Cease: BFD down (6/10)";
+        let error = match kind {
+            Kind::Bird => "sent Cease: BFD down (6/10)",
+            Kind::Frr => "sent Cease: hard reset (6/9) for Cease: BFD down (6/10)",
+        };
         assert_eq!(neighbor.last_error, error);
         assert_eq!(neighbor.bfd, "Down");
     }

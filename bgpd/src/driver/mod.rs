@@ -163,13 +163,17 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let kernel = kernel.ok().and_then(Result::ok).unwrap_or_default();
     let drains = state::drain_path(&options.state_dir);
     let (running, mut ended) = oneshot::channel();
+    let (stop, stopped) = oneshot::channel::<()>();
     let work = move || {
         let runtime = Builder::new_current_thread().enable_all().build();
         let run = |runtime: Runtime| {
             runtime.block_on(async {
                 let mut engine = engine::Engine::new(start, kernel, events, fib);
                 engine.drain_as_before(drains);
-                engine.run(inbox).await
+                tokio::select! {
+                    ended = engine.run(inbox) => ended,
+                    _ = stopped => Ok(()),
+                }
             })
         };
         // Nobody waits: the program ends.
@@ -177,7 +181,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     // Sessions and tables share a thread, so that a route passes through without waking another one; what answers
     // people and follows the API has its own.
-    std::thread::Builder::new()
+    let engine = std::thread::Builder::new()
         .name("engine".to_owned())
         .spawn(work)
         .context("cannot start a thread")?;
@@ -196,5 +200,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         }
     }
     info!("ending; sessions close without Cease");
-    Ok(())
+    // BFD tells its peers that this is no failure.
+    drop(stop);
+    engine
+        .join()
+        .map_err(|_| anyhow::anyhow!("the speaker failed while it ended"))
 }

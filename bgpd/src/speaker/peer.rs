@@ -13,6 +13,7 @@ use crate::policy::drain::Stage;
 use crate::policy::export::To;
 use crate::policy::import::From;
 use crate::rib::{Source, SourceId};
+use crate::wire::Families;
 
 use super::learn::{Policy, Unkept};
 use super::restart::Stale;
@@ -67,19 +68,20 @@ impl PeerState {
     }
 
     /// Whether the best paths after a start wait for this peer (RFC 4724 section 4.1): only while nothing says
-    /// that it is down, and once it is up for families whose End-of-RIB it has promised. A peer that restarts itself
-    /// would wait for us.
+    /// that it is down, and once it is up for its End-of-RIB, if it has promised one. A peer that restarts itself would
+    /// wait for us.
     pub(super) fn is_awaited(&self, coming: bool, kept: bool) -> bool {
         let Some(up) = &self.up else {
             // A passive one has to be given a chance to come back, but only where there are routes of it to be kept.
             let passive = self.session.settings().passive;
             return coming && self.session.is_coming() && (kept || !passive);
         };
+        // Whoever names none of them keeps nothing, but does send End-of-RIB (RFC 4724 section 3).
         up.restart.as_ref().is_some_and(|restart| {
-            let mut families = self.families().iter();
-            !restart.restarted
-                && families
-                    .any(|it| restart.families.contains(*it) && !up.eor_received.contains(it))
+            let all = restart.families == Families::NONE;
+            let promised = |it: &Family| all || restart.families.contains(*it);
+            let mut families = self.families().iter().filter(|it| promised(it));
+            !restart.restarted && families.any(|it| !up.eor_received.contains(it))
         })
     }
 

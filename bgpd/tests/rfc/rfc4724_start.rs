@@ -130,18 +130,20 @@ fn nobody_waits_for_peers_that_promise_nothing_or_wait_themselves() {
         it.restarted = true;
         it
     });
-    let listing_nothing = Capability::GracefulRestart(graceful(&[], true));
-    let another_family = Capability::GracefulRestart(graceful(&[Family::V6], true));
-    for capabilities in [
-        with([]),
-        with([waiting]),
-        with([listing_nothing]),
-        with([another_family]),
-    ] {
+    for capabilities in [with([]), with([waiting])] {
         let (mut bench, _) = restarted(with_peers(1));
         let (_, outputs) = join(&mut bench, 2, 0, &capabilities);
         assert!(is_complete(&outputs), "{capabilities:?}");
     }
+}
+
+#[test]
+fn a_peer_that_keeps_nothing_is_waited_for_as_it_says_when_it_is_through() {
+    let listing_nothing = Capability::GracefulRestart(graceful(&[], true));
+    let (mut bench, _) = restarted(with_peers(1));
+    let (conn, outputs) = join(&mut bench, 2, 0, &with([listing_nothing]));
+    assert!(!is_complete(&outputs));
+    assert!(is_complete(&end_of_rib(&mut bench, conn, Family::V4)));
 }
 
 #[test]
