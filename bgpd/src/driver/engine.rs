@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1;
+use crds::net::Cidr;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -24,7 +25,7 @@ use super::{Event, events, state, status};
 use crate::Millis;
 use crate::config::{Config, Peer, PeerKey};
 use crate::nexthop::Change;
-use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, TcpEvent};
+use crate::speaker::{ConnId, DataplaneReport, Input, Leg, Output, Speaker, TcpEvent};
 
 /// Events handled before the timer is looked at again.
 const BATCH: usize = 32;
@@ -61,6 +62,8 @@ pub(crate) struct Engine {
     connections: Connections,
     listeners: Listeners,
     fib: Arc<Fib>,
+    /// Best routes that the speaker has said since it was last given to the fib, and that they are complete.
+    best: (Vec<(Cidr, Vec<Leg>)>, bool),
     started: Instant,
     /// Whose bytes the speaker has taken last since it settled.
     heard: Option<ConnId>,
@@ -108,6 +111,7 @@ impl Engine {
             events,
             listeners,
             fib,
+            best: (Vec::new(), false),
             started,
             heard: None,
             facts: status::Facts {
@@ -327,6 +331,7 @@ impl Engine {
                 warn!(problem, "felix sent an origin that makes no sense");
                 self.fib.ack(stream, generation, problem);
             }
+            Said::Taken(routes) => self.input(Input::BestTaken(routes)),
             Said::Ack { generation, error } => {
                 if !error.is_empty() {
                     warn!(generation, error, "felix could not take a route");
@@ -495,6 +500,21 @@ impl Engine {
             self.recording.line(&Line::Outputs { outputs });
         }
         self.carry_out(outputs);
+        self.tell_best();
+    }
+
+    /// Gives the fib what the speaker has said.
+    fn tell_best(&mut self) {
+        let (routes, complete) = &mut self.best;
+        if routes.is_empty() && !*complete {
+            return;
+        }
+        let complete = std::mem::take(complete);
+        match self.facts.felix {
+            // A newer stream has them all still before it.
+            Some(stream) => self.fib.tell(stream, routes, complete),
+            None => routes.clear(),
+        }
     }
 
     fn carry_out(&mut self, outputs: Vec<Output>) {
@@ -525,13 +545,11 @@ impl Engine {
                 }
                 Output::Send(conn, bytes) => self.connections.send(conn, bytes),
                 Output::Close(conn) => self.connections.close(conn),
-                Output::Best { prefix, legs } => self.fib.set(prefix, legs),
+                Output::Best { prefix, legs } => self.best.0.push((prefix, legs)),
                 Output::BestComplete => {
                     info!("the best routes are complete");
-                    // A newer stream has not got them all yet.
-                    if let Some(stream) = self.facts.felix {
-                        self.fib.complete(stream);
-                    }
+                    self.best.1 = true;
+                    self.tell_best();
                 }
                 Output::Bmp { station, bytes } => self.stations.send(&station, bytes),
                 Output::BfdStart { peer, settings } => {

@@ -1,9 +1,9 @@
-//! What felix is told: the best routes, in the order of their change, each prefix only in its newest state.
+//! What felix is told: the best routes, in the order in which the speaker says them.
 //!
-//! The state is what felix has not been told of since it changed, so a slow felix costs no more memory than the table.
-//! A new stream begins with nothing: the speaker is asked for all it knows.
+//! The speaker says no more than is taken, so that what waits here is bounded. A new stream begins with nothing: the
+//! speaker is asked for all it knows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crds::net::Cidr;
@@ -23,14 +23,14 @@ pub(crate) struct Fib {
 #[derive(Default)]
 struct State {
     /// Ways to prefixes that are to be told; none: there is no way any more.
-    untold: BTreeMap<Cidr, Vec<Leg>>,
-    /// The speaker has said all it knew when the stream was opened.
-    complete: bool,
+    untold: VecDeque<(Cidr, Vec<Leg>)>,
+    /// The speaker has said all it knew when the stream was opened: that many of these routes are still before the end of
+    /// the snapshot.
+    complete: Option<usize>,
     /// The newest stream; older ones end.
     stream: u64,
     /// It is open, so what changes is to be told.
     open: bool,
-    snapshot_told: bool,
     ack: Option<Ack>,
     /// Interfaces to send router advertisements on.
     interfaces: BTreeSet<String>,
@@ -69,24 +69,18 @@ impl Fib {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The best paths to a prefix are these now.
-    pub(crate) fn set(&self, prefix: Cidr, legs: Vec<Leg>) {
+    /// The best paths to these prefixes are these now, for that stream; none is left in `routes`. `complete`: with them
+    /// the speaker has said all that it knew when the stream was opened.
+    pub(crate) fn tell(&self, stream: u64, routes: &mut Vec<(Cidr, Vec<Leg>)>, complete: bool) {
         let mut state = self.lock();
-        if !state.open {
+        if state.stream != stream || !state.open {
+            routes.clear();
             return;
         }
-        state.untold.insert(prefix, legs);
-        drop(state);
-        self.changed.send_replace(());
-    }
-
-    /// The speaker has said all it knew, for that stream.
-    pub(crate) fn complete(&self, stream: u64) {
-        let mut state = self.lock();
-        if state.stream != stream {
-            return;
+        state.untold.extend(routes.drain(..));
+        if complete {
+            state.complete = Some(state.untold.len());
         }
-        state.complete = true;
         drop(state);
         self.changed.send_replace(());
     }
@@ -107,9 +101,8 @@ impl Fib {
         let mut state = self.lock();
         state.stream += 1;
         state.open = true;
-        state.untold = BTreeMap::new();
-        state.complete = false;
-        state.snapshot_told = false;
+        state.untold = VecDeque::new();
+        state.complete = None;
         state.ack = None;
         // A new felix sends none unasked.
         state.interfaces_told = state.interfaces.is_empty();
@@ -119,12 +112,12 @@ impl Fib {
         opened
     }
 
-    /// That stream has ended; nothing is gathered until the next one.
+    /// That stream has ended; nothing is kept for it.
     pub(crate) fn close(&self, stream: u64) {
         let mut state = self.lock();
         if state.stream == stream {
             state.open = false;
-            state.untold = BTreeMap::new();
+            state.untold = VecDeque::new();
         }
     }
 
@@ -162,15 +155,14 @@ impl Fib {
         if !std::mem::replace(&mut state.interfaces_told, true) {
             step.interfaces = Some(state.interfaces.iter().cloned().collect());
         }
-        while step.routes.len() < CHUNK
-            && let Some(route) = state.untold.pop_first()
-        {
-            step.routes.push(route);
-        }
-        if state.untold.is_empty() && state.complete && !state.snapshot_told {
-            state.snapshot_told = true;
-            step.end_of_snapshot = true;
-        }
+        let before_end = state.complete.unwrap_or(usize::MAX);
+        let count = CHUNK.min(state.untold.len()).min(before_end);
+        step.routes = state.untold.drain(..count).collect();
+        step.end_of_snapshot = count == before_end;
+        state.complete = state
+            .complete
+            .filter(|_| !step.end_of_snapshot)
+            .map(|left| left - count);
         Some(step)
     }
 }
@@ -192,53 +184,62 @@ mod tests {
         Cidr::new([10, 244, third, 0].into(), 26).unwrap()
     }
 
+    fn tell(fib: &Fib, stream: u64, prefixes: &[Cidr], complete: bool) {
+        let mut routes = prefixes.iter().map(|it| (*it, leg(1))).collect();
+        fib.tell(stream, &mut routes, complete);
+        assert!(routes.is_empty());
+    }
+
     #[test]
     fn a_stream_ends_its_snapshot_after_the_speaker_has_said_all_for_it() {
         let fib = Fib::new();
         let (stream, _) = fib.open();
-        fib.set(prefix(1), leg(1));
+        tell(&fib, stream, &[prefix(1)], false);
         let step = fib.step(stream).unwrap();
         assert_eq!(step.routes, [(prefix(1), leg(1))]);
         assert!(!step.end_of_snapshot);
-        fib.set(prefix(2), leg(2));
-        fib.complete(stream);
+        tell(&fib, stream, &[prefix(2)], true);
+        tell(&fib, stream, &[prefix(3)], false);
         let step = fib.step(stream).unwrap();
-        assert_eq!(step.routes, [(prefix(2), leg(2))]);
+        assert_eq!(step.routes, [(prefix(2), leg(1))]);
         assert!(step.end_of_snapshot);
+        let step = fib.step(stream).unwrap();
+        assert_eq!(step.routes, [(prefix(3), leg(1))]);
+        assert!(!step.end_of_snapshot);
         assert_eq!(fib.step(stream).unwrap(), Step::default());
 
         let (newer, _) = fib.open();
         assert_eq!(fib.step(stream), None, "the older stream ends");
-        fib.complete(stream);
-        fib.set(prefix(1), leg(1));
-        let step = fib.step(newer).unwrap();
-        assert_eq!(step.routes, [(prefix(1), leg(1))]);
-        assert!(!step.end_of_snapshot, "that was said for the older one");
-        fib.complete(newer);
+        tell(&fib, stream, &[prefix(1)], true);
+        assert_eq!(
+            fib.step(newer).unwrap(),
+            Step::default(),
+            "that was said for the older one"
+        );
+        tell(&fib, newer, &[], true);
         assert!(fib.step(newer).unwrap().end_of_snapshot);
     }
 
     #[test]
-    fn nothing_is_gathered_for_nobody() {
+    fn nothing_is_kept_for_nobody() {
         let fib = Fib::new();
-        fib.set(prefix(1), leg(1));
         let (stream, _) = fib.open();
-        assert!(fib.step(stream).unwrap().routes.is_empty());
+        tell(&fib, stream, &[prefix(1)], false);
         fib.close(stream);
-        fib.set(prefix(1), leg(1));
+        tell(&fib, stream, &[prefix(1)], true);
         assert!(fib.lock().untold.is_empty());
     }
 
     #[test]
-    fn changes_between_two_steps_are_told_once_in_their_newest_state() {
+    fn many_routes_are_told_in_steps() {
         let fib = Fib::new();
         let (stream, _) = fib.open();
-        fib.set(prefix(1), leg(1));
-        fib.set(prefix(1), leg(2));
-        fib.set(prefix(2), leg(1));
-        fib.set(prefix(2), Vec::new());
+        let many = vec![prefix(1); CHUNK + 1];
+        tell(&fib, stream, &many, true);
         let step = fib.step(stream).unwrap();
-        assert_eq!(step.routes, [(prefix(1), leg(2)), (prefix(2), Vec::new())]);
+        assert_eq!((step.routes.len(), step.end_of_snapshot), (CHUNK, false));
+        let step = fib.step(stream).unwrap();
+        assert_eq!((step.routes.len(), step.end_of_snapshot), (1, true));
     }
 
     #[test]

@@ -60,6 +60,8 @@ pub(crate) enum Said {
         generation: u64,
         error: String,
     },
+    /// That many best routes have been sent.
+    Taken(usize),
     Closed,
 }
 
@@ -188,7 +190,11 @@ impl Service {
                     let _ = changed.changed().await;
                     continue;
                 }
+                let routes = step.routes.len();
                 generation = send_step(out, step, generation).await?;
+                if routes > 0 {
+                    self.tell(stream, Said::Taken(routes)).await?;
+                }
             }
         };
         let hearing = async {

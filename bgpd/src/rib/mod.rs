@@ -11,6 +11,7 @@
 
 pub mod attributes;
 pub mod decide;
+mod due;
 pub mod group;
 mod ids;
 mod nexthops;
@@ -26,6 +27,7 @@ use crate::wire::Attributes;
 
 pub use attributes::{SetId, Sets};
 pub use decide::{Decision, WhyNotBest};
+pub use due::Due;
 pub use group::{Groups, Outlet};
 pub use nexthops::LegsId;
 pub use settle::Settled;

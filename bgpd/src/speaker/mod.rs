@@ -1,5 +1,6 @@
 //! Sessions and tables as one machine: inputs × now → outputs.
 
+mod best;
 mod bfd;
 mod bmp;
 mod configure;
@@ -23,6 +24,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crds::net::{Cidr, Family};
 
 pub use crate::config::PeerKey;
+pub use best::BEST_WINDOW;
 pub use bmp::StationEvent;
 pub use drain::DrainRequest;
 pub use explain::{ExplainedExport, ExplainedPath, Explanation};
@@ -69,8 +71,7 @@ pub struct Speaker {
     unfinished: BTreeSet<SourceId>,
     rib: Rib,
     groups: Groups,
-    /// Somebody takes the best routes.
-    best_wanted: bool,
+    taker: best::Taker,
     /// What the last decisions have changed; empty between two inputs.
     settled: Vec<Settled>,
     table: Table,
@@ -114,7 +115,7 @@ impl Speaker {
             unfinished: BTreeSet::new(),
             rib,
             groups: Groups::default(),
-            best_wanted: true,
+            taker: best::Taker::default(),
             settled: Vec::new(),
             table: Table::default(),
             origins: Origins::default(),
@@ -176,7 +177,8 @@ impl Speaker {
             Input::Kernel(changes) => self.kernel(changes, now, out),
             Input::Bfd { peer, event } => self.bfd(&peer, event, now, out),
             Input::Bmp { station, event } => self.station(&station, event, now, out),
-            Input::Best(wanted) => self.want_best(wanted, out),
+            Input::Best(wanted) => self.want_best(wanted),
+            Input::BestTaken(count) => self.best_taken(count),
             Input::Tick => self.tick(now, out),
         }
         self.tell_restart();

@@ -132,7 +132,6 @@ impl Startup {
             out.push(Output::Event(SpeakerEvent::DeferralOver));
         }
         self.complete = true;
-        out.push(Output::BestComplete);
         true
     }
 

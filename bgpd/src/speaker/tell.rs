@@ -20,11 +20,8 @@ impl Speaker {
         let max_paths = usize::from(self.config.multipath);
         self.rib.settle(&self.table, max_paths, &mut settled);
         for change in settled.drain(..) {
-            if let Some(legs) = change.legs.filter(|_| self.best_wanted) {
-                out.push(Output::Best {
-                    prefix: self.rib.prefix(change.id),
-                    legs: self.rib.leg_list(legs).to_vec(),
-                });
+            if change.legs.is_some() && self.taker.wanted {
+                self.taker.due.push(change.id, &mut self.rib);
             }
             if change.best_changed {
                 self.groups.touch(change.id);
@@ -32,6 +29,7 @@ impl Speaker {
             self.rib.release(change.id);
         }
         self.settled = settled;
+        self.tell_best(out);
         self.tell(now, out);
         if !self.startup.is_complete() {
             let deferral = self.config.selection_deferral;
@@ -42,24 +40,10 @@ impl Speaker {
                 // This speaker is no restarted one any more, and owes its peers an End-of-RIB.
                 self.tell_restart();
                 self.tell(now, out);
-            }
-            if !self.best_wanted {
-                out.retain(|it| *it != Output::BestComplete);
+                self.tell_best(out);
             }
         }
         self.settle_stations(now, out);
-    }
-
-    /// Somebody takes the best routes, or nobody does any more.
-    pub(super) fn want_best(&mut self, wanted: bool, out: &mut Vec<Output>) {
-        self.best_wanted = wanted;
-        if wanted {
-            let all = self.best().into_iter();
-            out.extend(all.map(|(prefix, legs)| Output::Best { prefix, legs }));
-            if self.startup.is_complete() {
-                out.push(Output::BestComplete);
-            }
-        }
     }
 
     /// Tells peers what they have not been told yet, as far as their connections have room, and that it is all.

@@ -86,6 +86,9 @@ pub enum Input {
     /// Somebody takes the best routes from now on, beginning with all there are; or nobody does any more, and
     /// [`Output::Best`] is not said. Before the first one it is.
     Best(bool),
+    /// That many of the best routes said since then are taken. Without it the speaker stops at
+    /// [`BEST_WINDOW`](super::BEST_WINDOW), so that who is slow to take them costs no memory.
+    BestTaken(usize),
     /// Time has passed: [`next_timeout`](super::Speaker::next_timeout) is due.
     Tick,
 }

@@ -214,11 +214,17 @@ impl Net {
     }
 
     pub(crate) fn input(&mut self, node: usize, input: Input) {
+        let taken = matches!(input, Input::BestTaken(_));
         let outputs = self.nodes[node].speaker.handle(input, self.now);
+        let best = |it: &&Output| matches!(it, Output::Best { .. });
+        let best = outputs.iter().filter(best).count();
         for output in outputs {
             self.output(node, output);
         }
         self.arm(node);
+        if best > 0 && !taken {
+            self.input(node, Input::BestTaken(best));
+        }
     }
 
     fn arm(&mut self, node: usize) {

@@ -1,13 +1,13 @@
 //! The order of a start, origins, and the routes felix is told.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use bgpd::config::{Distance, OriginKind};
 use bgpd::nexthop::Change;
 use bgpd::rib::WhyNotBest;
-use bgpd::speaker::{ConnId, Input, Leg, Output, RouteFilter, SpeakerEvent, TcpEvent};
+use bgpd::speaker::{BEST_WINDOW, ConnId, Input, Leg, Output, RouteFilter, SpeakerEvent, TcpEvent};
 use bgpd::wire::update;
-use crds::net::Family;
+use crds::net::{Cidr, Family};
 
 use crate::bench::{Bench, announced, best, ends, report, updates, with_peers};
 use crate::sim::{cidr, config, ip, origin};
@@ -224,4 +224,44 @@ fn best_paths_are_said_to_those_who_take_them_beginning_with_all() {
     assert_eq!(outputs.last(), Some(&Output::BestComplete));
     let outputs = bench.announce(2, &[cidr("10.2.0.0/26")]);
     assert_eq!(best(&outputs), [(cidr("10.2.0.0/26"), ways)]);
+}
+
+#[test]
+fn best_paths_wait_in_the_tables_for_who_is_slow_to_take_them() {
+    let mut bench = Bench::started(with_peers(1));
+    bench.input(Input::Best(false));
+    let (conn, _) = bench.join(2, &[Family::V4]);
+    let count = u32::try_from(BEST_WINDOW).unwrap() + 100;
+    let prefix = |number: u32| {
+        Cidr::new(Ipv4Addr::from_bits(0x0a01_0000 + (number << 6)).into(), 26).unwrap()
+    };
+    let all: Vec<Cidr> = (0..count).map(prefix).collect();
+    for some in all.chunks(500) {
+        bench.announce(2, some);
+    }
+    bench.bytes(conn, &update::end_of_rib(Family::V4));
+
+    let outputs = bench.input(Input::Best(true));
+    assert_eq!(best(&outputs).len(), BEST_WINDOW);
+    assert!(!outputs.contains(&Output::BestComplete));
+    // What goes meanwhile is told as gone, in its turn and once; what changes behind the snapshot's end, after it.
+    let (told, untold) = (all[0], all[all.len() - 1]);
+    let withdrawal = update::withdraw(Family::V4, &[told, untold]).concat();
+    assert!(best(&bench.bytes(conn, &withdrawal)).is_empty());
+    let outputs = bench.input(Input::BestTaken(BEST_WINDOW));
+    let said = best(&outputs);
+    assert_eq!(said.len(), 101);
+    assert_eq!(said[99], (untold, vec![]));
+    assert_eq!(said[100], (told, vec![]));
+    let end = outputs.iter().position(|it| *it == Output::BestComplete);
+    assert_eq!(end, Some(100));
+
+    // Whoever comes next begins with all that is left, and nothing is kept for nobody.
+    bench.input(Input::Best(false));
+    assert!(best(&bench.announce(2, &[told])).is_empty());
+    assert!(best(&bench.input(Input::BestTaken(5))).is_empty());
+    assert_eq!(best(&bench.input(Input::Best(true))).len(), BEST_WINDOW);
+    let outputs = bench.input(Input::BestTaken(1000));
+    assert_eq!(best(&outputs).len(), 99);
+    assert_eq!(outputs.last(), Some(&Output::BestComplete));
 }
