@@ -390,6 +390,11 @@ impl Session {
         let dialect = conn
             .negotiated()
             .map_or(Dialect::plain(false), |it| it.dialect);
+        // RFC 4271 section 8.2.2 has an OPEN looked at for a collision here, and there is none. OpenBGPD 7.7 says its OPEN
+        // twice when the connection it had begun before was refused; an error would cost it the routes it keeps of us.
+        if state == State::OpenConfirm && conn.peer_open.as_ref() == Some(frame) {
+            return;
+        }
         let expected = match state {
             State::OpenConfirm => frame.kind == MessageType::Keepalive,
             State::Established => frame.kind != MessageType::Open,

@@ -121,7 +121,9 @@ impl Speaker {
                 it.stop(Cease::OtherChange, now, actions)
             });
         }
+        let mut limits_changed = false;
         if let Some(state) = self.peers.get_mut(key) {
+            limits_changed = state.config.options.limits != peer.options.limits;
             state.policy = Policy::new(&self.config, peer, state.policy.drained);
             // Whoever edits a peer that announced too much wants it tried again.
             if state.torn_down.take().is_some() {
@@ -131,5 +133,8 @@ impl Speaker {
         }
         self.with_session(key, now, out, |it, actions| it.set(settings, now, actions));
         self.reconsider(key);
+        if limits_changed {
+            self.limits_changed(key, now, out);
+        }
     }
 }

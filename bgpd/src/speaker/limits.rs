@@ -42,6 +42,17 @@ fn announced(peer: &PeerState, rib: &Rib, family: Family) -> u32 {
 }
 
 impl Speaker {
+    /// Other limits hold for what a peer has announced already, too.
+    pub(super) fn limits_changed(&mut self, key: &PeerKey, now: Millis, out: &mut Vec<Output>) {
+        let Some(peer) = self.peers.get_mut(key) else {
+            return;
+        };
+        if peer.up.is_some() {
+            peer.over.clear();
+            self.check_limits(key, &[], now, out);
+        }
+    }
+
     /// Looks whether the peer has announced more than it may; `dropped` prefixes of a family were not even taken.
     pub(super) fn check_limits(
         &mut self,

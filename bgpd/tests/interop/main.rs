@@ -6,12 +6,16 @@ mod bird;
 mod frr;
 mod gobgp;
 mod openbgpd;
+mod paths;
+mod restart;
 mod rig;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeSet;
 
+use paths::{add_path_receive, they_reflect, we_reflect};
+use restart::{they_restart, we_restart};
 use rig::{Rig, Setup};
 use support::wait_for;
 
@@ -75,18 +79,66 @@ fn gtsm(kind: rig::Kind) {
 
 /// The peer asks for everything again, and the session goes on.
 fn refresh(kind: rig::Kind) {
-    let rig = Rig::new(kind, &Setup::default());
+    let mut rig = Rig::new(kind, &Setup::default());
     rig.established();
     rig.peer_sees(rig::OURS[0]);
     let sent = |rig: &Rig| -> u64 { rig.neighbors().iter().map(|it| it.messages_sent).sum() };
     let before = sent(&rig);
-    rig.ask_again();
+    rig.router().ask_again();
     // An UPDATE and an end, or just the UPDATE, to each of its addresses.
     wait_for("the routes to be sent again", || {
         (sent(&rig) >= before + 2).then_some(())
     });
     assert!(rig.neighbors().iter().all(|it| it.established_count == 1));
     rig.peer_sees(rig::OURS[0]);
+}
+
+/// It announces more prefixes than it may: that is said; then the session is torn down, and tried again later.
+fn max_prefix(kind: rig::Kind) {
+    let setup = Setup {
+        extra: true,
+        peer: ", maxPrefixes: {ipv4: 1}",
+        ..Setup::default()
+    };
+    let mut rig = Rig::new(kind, &setup);
+    rig.established();
+    rig.we_see(rig::EXTRA);
+    wait_for("a warning", || {
+        let log = rig.bgpd().log();
+        log.contains("more prefixes than the peer may announce")
+            .then_some(())
+    });
+    assert_eq!(rig.four().unwrap().established_count, 1);
+    rig.configure(
+        "maxPrefixes: {ipv4: 1}",
+        "maxPrefixes: {ipv4: 1, action: TearDown, restartAfter: 1s}",
+    );
+    let four = wait_for("the session to be torn down, twice", || {
+        rig.four()
+            .filter(|it| it.established_count >= 2 && it.state != "Established")
+    });
+    assert!(four.last_error.contains("(6/1)"), "{}", four.last_error);
+    assert!(rig::routes(&rig.socket(), rig::EXTRA).is_empty());
+    // The other session has nothing to do with it.
+    let six = rig.neighbors().into_iter().find(|it| it.name == "six");
+    assert_eq!(six.unwrap().established_count, 1);
+}
+
+/// IPv4 routes over a link without IPv4 addresses, with IPv6 next hops.
+fn extended_next_hop(kind: rig::Kind) {
+    let setup = Setup {
+        only_six: true,
+        ..Setup::default()
+    };
+    let rig = Rig::new(kind, &setup);
+    rig.established();
+    let seen = rig.peer_sees(rig::OURS[0]);
+    assert!(seen.next_hop.contains(':'), "{seen:?}");
+    rig.peer_sees(rig::OURS[1]);
+    for prefix in rig::THEIRS {
+        let route = rig.we_see(prefix);
+        assert!(route.next_hop.contains(':') && route.best, "{route:?}");
+    }
 }
 
 macro_rules! table {
@@ -104,9 +156,13 @@ macro_rules! table {
 
 mod table {
     table! {
-        bird Bird: routes communities md5 gtsm refresh;
-        frr Frr: routes communities md5 gtsm refresh;
-        gobgp Gobgp: routes communities md5 gtsm refresh;
-        openbgpd Openbgpd: routes communities md5 gtsm refresh;
+        bird Bird: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
+            we_reflect they_reflect add_path_receive;
+        frr Frr: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
+            we_reflect they_reflect add_path_receive;
+        gobgp Gobgp: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
+            we_reflect they_reflect add_path_receive;
+        openbgpd Openbgpd: routes communities md5 gtsm refresh max_prefix we_restart
+            we_reflect they_reflect add_path_receive;
     }
 }

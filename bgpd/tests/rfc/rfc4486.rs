@@ -160,3 +160,21 @@ fn a_session_torn_down_for_good_starts_when_its_peer_is_edited() {
     announce(&mut bench, 2, conn, &prefixes(0..3));
     assert_eq!(info(&bench, 2).state, State::Established);
 }
+
+#[test]
+fn another_limit_holds_for_what_was_announced_before() {
+    let mut bench = Bench::started(limited(OverLimit::Warn));
+    let (conn, _) = join(&mut bench, 2, 0, &with([]));
+    assert_eq!(warnings(&announce(&mut bench, 2, conn, &prefixes(0..3))), 1);
+    let mut config = limited(OverLimit::Warn);
+    config.peers[0].options.limits[0].max = 5;
+    assert_eq!(warnings(&bench.input(Input::Config(config))), 0);
+    assert!(!counts(&bench, 2, Family::V4).over_limit, "it is no more");
+    let action = OverLimit::TearDown {
+        restart_after: None,
+    };
+    let outputs = bench.input(Input::Config(limited(action)));
+    let sent = notification(&outputs, conn).unwrap();
+    assert_eq!(sent, Notification::max_prefixes(1, 1, 2));
+    assert_eq!(info(&bench, 2).state, State::Idle);
+}

@@ -185,7 +185,7 @@ fn messages_out_of_place_are_named_by_their_state() {
             Bench::open_confirm,
             State::OpenConfirm,
             2,
-            &[Open, Update, RouteRefresh],
+            &[Update, RouteRefresh],
         ),
         (Bench::established, State::Established, 3, &[Open]),
     ];
@@ -296,6 +296,15 @@ fn a_malformed_update_ends_the_session_and_what_follows_is_not_read() {
     let actions = bench.bytes(conn, &[&bad[..], &message(MessageType::Update)].concat());
     ends_with(&actions, conn, State::Established, 3, 1);
     assert!(!actions.iter().any(|it| matches!(it, Action::Update(_))));
+}
+
+#[test]
+fn an_open_said_twice_is_heard_once() {
+    let (mut bench, conn) = Bench::open_confirm();
+    assert_eq!(bench.bytes(conn, &open(7).encode()), []);
+    assert_eq!(bench.state(), State::OpenConfirm);
+    let actions = bench.bytes(conn, &open(8).encode());
+    ends_with(&actions, conn, State::OpenConfirm, 5, 2);
 }
 
 #[test]

@@ -277,7 +277,11 @@ fn happen(bench: &mut Bench, conn: Option<ConnId>, event: Event) -> Vec<Action> 
         Event::ConnectFailed => return bench.connect_failed(conn.unwrap()),
         Event::Connected => return bench.connected(conn.unwrap()),
         Event::Closed => return bench.closed(conn.unwrap()),
-        Event::Open => open(7).encode().to_vec(),
+        Event::Open => {
+            // The same once more would be no event.
+            let another = bench.state() == State::OpenConfirm;
+            open(if another { 8 } else { 7 }).encode().to_vec()
+        }
         Event::HeaderError => vec![0; 19],
         Event::OpenError => {
             let wrong = wire::Open::new(64999, 90, [10, 0, 0, 7].into(), Vec::new());
