@@ -358,3 +358,56 @@ fn passwords_and_filters_are_waited_for_and_missed_aloud() {
         peers_become(dir, &[("tor-a", 64601)]).await;
     });
 }
+
+#[test]
+fn an_annotation_that_is_not_understood_is_an_event_of_the_node() {
+    in_namespace(|| async {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = tmp.path();
+        let server = serve(dir, None).await;
+        let api = client(&server.kubeconfig).await;
+        populate(&api).await;
+        let _bgpd = start_bgpd(dir, &server.kubeconfig);
+        peers_become(dir, &[("tor-a", 64601)]).await;
+
+        let nodes = Api::<Node>::all(api.clone());
+        let annotate = |text: Value| {
+            let patch = json!({"metadata": {"annotations": {"margay.io/drain": text}}});
+            let nodes = nodes.clone();
+            async move {
+                let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+                nodes.patch("n1", &params, &patch).await.unwrap();
+            }
+        };
+        annotate(json!("please")).await;
+        let events = Api::<k8s_openapi::api::events::v1::Event>::default_namespaced(api.clone());
+        let event = eventually("an Event", || async {
+            let all = events.list(&Default::default()).await.ok()?;
+            let of_node = |it: &k8s_openapi::api::events::v1::Event| {
+                let regarding = it.regarding.as_ref();
+                regarding.and_then(|it| it.name.as_deref()) == Some("n1")
+            };
+            all.items.into_iter().find(of_node)
+        })
+        .await;
+        assert_eq!(event.reason.as_deref(), Some("InvalidAnnotation"));
+        assert_eq!(event.type_.as_deref(), Some("Warning"));
+        let note = event.note.unwrap();
+        assert!(note.contains("margay.io/drain: \"please\""), "{note}");
+        assert!(note.contains("set one of the two or remove it"), "{note}");
+        let status = speaker(dir).await.unwrap();
+        assert!(status.config_error.contains(&note), "{status:?}");
+
+        annotate(json!("everything")).await;
+        eventually("the drain", || async {
+            let status = speaker(dir).await?;
+            (status.config_error.is_empty() && status.drains.len() == 2).then_some(())
+        })
+        .await;
+        annotate(Value::Null).await;
+        eventually("no drain", || async {
+            speaker(dir).await?.drains.is_empty().then_some(())
+        })
+        .await;
+    });
+}

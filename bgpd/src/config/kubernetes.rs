@@ -3,6 +3,7 @@
 //! An object that is not understood stays in force as it last was; the problem is told, in [`Outcome::problems`] and for
 //! peers by [`Cluster::verdicts`].
 
+mod node;
 mod peers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,21 +15,14 @@ use crds::net::Family;
 use crds::{BGPConfiguration, BGPFilter, BGPPeer, IPPool};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
+use self::node::Facts;
+pub use self::node::{AS_ANNOTATION, CLUSTER_ID, DRAIN_ANNOTATION};
 use self::peers::Secret;
 use super::objects::general;
-use super::{Config, Drain, Filter, Pool};
-
-/// Annotation of a Node with its own AS.
-pub const AS_ANNOTATION: &str = "margay.io/as-number";
-
-/// Annotation, or label, of a Node that is a route reflector: its cluster id (RFC 4456), written like an IPv4 address.
-pub const CLUSTER_ID: &str = "margay.io/route-reflector-cluster-id";
+use super::{Config, Filter, Pool};
 
 /// What stands for the namespace among the labels of a pod.
 pub const NAMESPACE_LABEL: &str = "margay.io/namespace";
-
-/// Annotation of a Node that takes it out of use: `services` or `everything`; see [`Drain`].
-pub const DRAIN_ANNOTATION: &str = "margay.io/drain";
 
 /// An object as it came, or why it could not even be read.
 pub type Read<K> = Result<K, String>;
@@ -59,32 +53,11 @@ impl<T> Kept<T> {
     }
 }
 
-/// What matters of a Node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Facts {
-    labels: BTreeMap<String, String>,
-    asn: Option<u32>,
-    /// Cluster id of a route reflector.
-    cluster_id: Option<Ipv4Addr>,
-    drain: Drain,
-    /// InternalIPs, in the order of the Node.
-    addresses: Vec<IpAddr>,
-}
-
 /// What matters of a pod on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Workload {
     labels: BTreeMap<String, String>,
     addresses: Vec<IpAddr>,
-}
-
-impl Facts {
-    fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses
-            .iter()
-            .copied()
-            .find(|a| Family::of(*a) == family)
-    }
 }
 
 /// The objects that make one node's configuration.
@@ -166,7 +139,12 @@ impl Cluster {
     pub fn node_applied(&mut self, node: &Node) {
         let name = node.metadata.name.clone().unwrap_or_default();
         let kept = self.nodes.remove(&name);
-        self.nodes.insert(name, Kept::take(kept, facts(node)));
+        let before = kept.as_ref().and_then(|kept| kept.good.as_ref());
+        let (drain, note) = node::drain(node, before.map(|good| good.drain));
+        let mut kept = Kept::take(kept, node::facts(node, drain));
+        // A drain that is not understood holds nothing else up.
+        kept.problem = kept.problem.or(note);
+        self.nodes.insert(name, kept);
     }
 
     /// A Node is gone. This node's own stays in force: its object may be made anew.
@@ -268,6 +246,11 @@ impl Cluster {
     /// Only these pods are on this node.
     pub fn pods_are(&mut self, names: &BTreeSet<String>) {
         self.pods.retain(|name, _| names.contains(name));
+    }
+
+    /// What is wrong with this node's annotations.
+    pub fn node_problem(&self) -> Option<&str> {
+        self.nodes.get(&self.node)?.problem.as_deref()
     }
 
     /// Whether each BGPPeer that concerns this node is understood, and what it refers to is there.
@@ -443,58 +426,6 @@ fn router_id(own: &Facts, name: &str) -> Ipv4Addr {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
     Ipv4Addr::from(hash.max(1))
-}
-
-fn facts(node: &Node) -> Result<Facts, String> {
-    let annotations = node.metadata.annotations.as_ref();
-    let asn = match annotations.and_then(|all| all.get(AS_ANNOTATION)) {
-        None => None,
-        Some(text) => Some(text.parse().ok().filter(|asn| *asn != 0).ok_or_else(|| {
-            format!("annotation {AS_ANNOTATION}: {text:?} is no AS number: set 1 to 4294967295")
-        })?),
-    };
-    let text = annotations.and_then(|all| all.get(CLUSTER_ID));
-    let text = text.or_else(|| node.metadata.labels.as_ref()?.get(CLUSTER_ID));
-    let cluster_id = match text {
-        None => None,
-        Some(text) => {
-            let parsed = text.parse().ok();
-            let id = parsed.filter(|id: &Ipv4Addr| !id.is_unspecified());
-            Some(id.ok_or_else(|| {
-                format!("{CLUSTER_ID}: {text:?} is no cluster id: write it as 244.0.0.1")
-            })?)
-        }
-    };
-    let drain = match annotations
-        .and_then(|all| all.get(DRAIN_ANNOTATION))
-        .map(String::as_str)
-    {
-        None => Drain::No,
-        Some("services") => Drain::Services,
-        Some("everything") => Drain::Everything,
-        Some(text) => {
-            return Err(format!(
-                "annotation {DRAIN_ANNOTATION}: {text:?} is neither services nor everything"
-            ));
-        }
-    };
-    let status = node.status.as_ref();
-    let addresses = status
-        .and_then(|status| status.addresses.as_ref())
-        .into_iter()
-        .flatten();
-    let addresses: Vec<IpAddr> = addresses
-        .filter(|address| address.type_ == "InternalIP")
-        .filter_map(|address| address.address.parse().ok())
-        .collect();
-    let labels = node.metadata.labels.clone().unwrap_or_default();
-    Ok(Facts {
-        labels,
-        asn,
-        cluster_id,
-        drain,
-        addresses,
-    })
 }
 
 /// What matters of a pod; None: it has no address of its own, or has ended.

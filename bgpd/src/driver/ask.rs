@@ -194,14 +194,13 @@ pub(crate) fn drain(speaker: &Speaker, order: &DrainOrder) -> Result<DrainReques
     Ok(request)
 }
 
-pub(crate) fn drains(speaker: &Speaker, now: Millis) -> v1::DrainResponse {
+/// What is being drained, and how far it has come.
+pub(crate) fn drains(speaker: &Speaker, now: Millis) -> Vec<String> {
     let of = |(what, left): (String, Option<Millis>)| match left {
         Some(left) => format!("{what}: withdrawn in {} s", left.div_ceil(1000)),
         None => format!("{what}: withdrawn"),
     };
-    v1::DrainResponse {
-        drains: speaker.drains(now).into_iter().map(of).collect(),
-    }
+    speaker.drains(now).into_iter().map(of).collect()
 }
 
 #[cfg(test)]

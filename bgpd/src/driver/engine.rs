@@ -376,7 +376,8 @@ impl Engine {
                 ));
             }
         }
-        Ok(ask::drains(&self.speaker, self.now()))
+        let drains = ask::drains(&self.speaker, self.now());
+        Ok(v1::DrainResponse { drains })
     }
 
     fn answer(&mut self, query: Query) {

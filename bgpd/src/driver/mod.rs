@@ -21,6 +21,7 @@ mod grpc;
 mod keys;
 mod life;
 mod netlink;
+mod node_event;
 mod record;
 mod replay;
 mod sock;

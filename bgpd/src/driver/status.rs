@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::v1;
 use crds::net::{Cidr, Family};
 
+use super::ask;
 use super::bfd::Listing;
 use crate::Millis;
 use crate::bfd;
@@ -36,6 +37,7 @@ pub(crate) fn speaker(speaker: &Speaker, facts: &Facts, now: Millis) -> v1::Spea
         neighbors_established: count(summary.neighbors_established),
         origins: count(summary.origins),
         routes: count(summary.routes),
+        drains: ask::drains(speaker, now),
     }
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::{debug, warn};
 
-use super::{Event, accepted};
+use super::{Event, accepted, node_event};
 use crate::config::Config;
 use crate::config::bootstrap::Bootstrap;
 use crate::config::kubernetes::{Cluster, Outcome, Read};
@@ -96,6 +96,7 @@ pub(crate) async fn follow(
         peers: accepted::Writer::new::<BGPPeer>(client.clone(), cluster.node()),
         filters: accepted::Writer::new::<BGPFilter>(client.clone(), cluster.node()),
         configurations: accepted::Writer::new::<BGPConfiguration>(client.clone(), cluster.node()),
+        node: node_event::Writer::new(client.clone(), cluster.node()),
         secrets: BTreeMap::new(),
         client,
         cluster,
@@ -124,6 +125,7 @@ pub(crate) async fn follow(
                 watches.peers.write_due().await;
                 watches.filters.write_due().await;
                 watches.configurations.write_due().await;
+                watches.node.write(watches.cluster.node_problem()).await;
             }
         }
         if watches.tell().await.is_err() {
@@ -144,6 +146,7 @@ struct Watches {
     peers: accepted::Writer,
     filters: accepted::Writer,
     configurations: accepted::Writer,
+    node: node_event::Writer,
     /// Watches of Secrets, by name; and whether a list that has begun had it.
     secrets: BTreeMap<String, (AbortHandle, bool)>,
     first: Option<oneshot::Sender<First>>,
@@ -282,14 +285,17 @@ impl Watches {
                 return;
             }
             Said::OwnNode(event) => {
-                let cluster = &mut self.cluster;
+                let (cluster, writer) = (&mut self.cluster, &mut self.node);
                 list(
                     &mut self.listing,
                     &mut self.listed,
                     kind,
                     event,
                     |change| match change {
-                        Change::Applied(_, node) => cluster.node_applied(&node),
+                        Change::Applied(_, node) => {
+                            writer.seen(&node);
+                            cluster.node_applied(&node);
+                        }
                         Change::Deleted(name) => cluster.node_deleted(&name),
                         // The list has this node only.
                         Change::Only(_) => {}

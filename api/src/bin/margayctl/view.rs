@@ -86,6 +86,9 @@ pub(crate) fn status(both: &NodeAndSpeaker, screen: Screen) -> String {
                     bgpd.version,
                 ),
             );
+            for drain in &bgpd.drains {
+                line("drained", screen.paint(drain, Tone::Warn));
+            }
         }
     }
     if both.problems.is_empty() {
@@ -512,6 +515,7 @@ NEIGHBOR   NAME   AS     STATE        SINCE  RECEIVED  ACCEPTED  SENT  LAST-ERRO
                 routes: 7,
                 uptime_seconds: 75,
                 version: "0.1.0".into(),
+                drains: vec!["addresses of services: withdrawn in 12 s".into()],
                 ..Default::default()
             }),
             problems: vec!["felix does not answer".into()],
@@ -521,6 +525,7 @@ NEIGHBOR   NAME   AS     STATE        SINCE  RECEIVED  ACCEPTED  SENT  LAST-ERRO
             "\
 felix       does not answer
 bgpd        AS 4200000001, router id 10.0.1.1, 1 of 2 sessions established, 1 origin, 7 routes, up 1m15s, version 0.1.0
+drained     addresses of services: withdrawn in 12 s
 problem     felix does not answer
 "
         );

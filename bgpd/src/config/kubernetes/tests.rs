@@ -204,4 +204,5 @@ fn of_two_peers_with_one_address_the_first_is_used_and_a_node_is_not_its_own_pee
     );
 }
 
+mod annotations;
 mod relations;
