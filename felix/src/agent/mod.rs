@@ -217,18 +217,19 @@ impl Agent {
             Input::Hangup(call) => self.hangup(call, now),
             Input::Detach(key) => self.del(None, &key, now),
             Input::BgpdConnected => {
-                self.bgpd_away = None;
                 let messages = self.bgp.connect();
                 self.outputs
                     .extend(messages.into_iter().map(Output::ToBgpd));
             }
             Input::Bgpd(message) => {
+                // Only now: one that refuses every stream is away.
+                self.bgpd_away = None;
                 let change = self.bgp.take(message);
                 self.bgp_changed(change, now);
             }
             Input::BgpdLost => {
                 self.bgp.disconnect();
-                self.bgpd_away = Some(now);
+                self.bgpd_away.get_or_insert(now);
             }
             Input::Link(name, ifindex) => self.link(&name, ifindex),
             Input::Mtu(mtu) => self.mtu = mtu,

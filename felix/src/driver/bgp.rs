@@ -29,14 +29,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(socket: PathBuf, events: mpsc::Sender<Event>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        let (up, ended) = stream(&socket, &events).await;
-        if up {
+        let End { opened, heard, why } = stream(&socket, &events).await;
+        if heard {
             pause = FIRST_PAUSE;
-            if events.send(Event::Lost(ended)).await.is_err() {
+        }
+        if opened {
+            if events.send(Event::Lost(why)).await.is_err() {
                 return;
             }
         } else {
-            tracing::debug!(reason = ended, "bgpd does not answer yet");
+            tracing::debug!(reason = why, "bgpd does not answer yet");
         }
         if events.is_closed() {
             return;
@@ -46,33 +48,45 @@ pub async fn run(socket: PathBuf, events: mpsc::Sender<Event>) {
     }
 }
 
-/// One stream, to its end; tells whether it ever was up, and why it ended.
-async fn stream(socket: &std::path::Path, events: &mpsc::Sender<Event>) -> (bool, String) {
+/// How a stream ended.
+struct End {
+    /// The main loop was told of it.
+    opened: bool,
+    /// bgpd said something: it takes streams.
+    heard: bool,
+    why: String,
+}
+
+/// One stream, to its end.
+async fn stream(socket: &std::path::Path, events: &mpsc::Sender<Event>) -> End {
+    let end = |opened, heard, why| End { opened, heard, why };
     let channel = match api::local::connect(socket, None).await {
         Ok(channel) => channel,
-        Err(error) => return (false, error.to_string()),
+        Err(error) => return end(false, false, error.to_string()),
     };
     let (to_bgpd, outgoing) = mpsc::channel(WINDOW);
     // bgpd answers the call at once; what we have to say first must not wait for that answer, nor it for us.
     if events.send(Event::Connected(to_bgpd)).await.is_err() {
-        return (true, "felix stops".into());
+        return end(true, false, "felix stops".into());
     }
     let call = DataplaneClient::new(channel)
         .sync(ReceiverStream::new(outgoing))
         .await;
     let mut incoming = match call {
         Ok(response) => response.into_inner(),
-        Err(status) => return (true, status.to_string()),
+        Err(status) => return end(true, false, status.to_string()),
     };
+    let mut heard = false;
     loop {
         match incoming.message().await {
             Ok(Some(message)) => {
+                heard = true;
                 if events.send(Event::Message(message)).await.is_err() {
-                    return (true, "felix stops".into());
+                    return end(true, heard, "felix stops".into());
                 }
             }
-            Ok(None) => return (true, "bgpd ended the stream".into()),
-            Err(status) => return (true, status.to_string()),
+            Ok(None) => return end(true, heard, "bgpd ended the stream".into()),
+            Err(status) => return end(true, heard, status.to_string()),
         }
     }
 }
