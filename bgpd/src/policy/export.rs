@@ -148,7 +148,7 @@ fn run(
     let own_next_hop = to
         .next_hop(prefix.family())
         .ok_or(ExportRefusal::NoNextHop)?;
-    judge_class(attributes, source, to)?;
+    judge_class(prefix, attributes, source, to)?;
     let own = Own::of_mark(attributes.mark);
     let stage = to.drained.stage(own);
     if stage == Stage::Gone {
@@ -207,9 +207,16 @@ fn run(
 }
 
 /// What the protocol and the class keep back.
-fn judge_class(attributes: &Attributes, source: &Source, to: &To) -> Result<(), ExportRefusal> {
+fn judge_class(
+    prefix: Cidr,
+    attributes: &Attributes,
+    source: &Source,
+    to: &To,
+) -> Result<(), ExportRefusal> {
     let passes_on = to.class != ExportClass::Origins;
-    if to.require_policy && !to.internal && passes_on && to.filters.is_empty() {
+    // A policy for one family is none for the other.
+    let has_policy = to.filters.is_about(prefix.family());
+    if to.require_policy && !to.internal && passes_on && !has_policy {
         return Err(ExportRefusal::NoPolicy);
     }
     // What communities of own routes ask for is for those who learn them.

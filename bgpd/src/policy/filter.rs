@@ -192,6 +192,14 @@ impl Chain {
         self.filters.is_empty()
     }
 
+    /// Whether they say anything of routes of that family: a filter that does not exist does, it rejects them.
+    pub fn is_about(&self, family: Family) -> bool {
+        let about = |rule: &CompiledRule| rule.conditions.iter().all(|it| it.is_about(family));
+        self.filters
+            .iter()
+            .any(|it| it.rules.as_ref().is_none_or(|it| it.iter().any(about)))
+    }
+
     /// Whether verdicts depend on more of the prefix than its family. If not, one holds for all routes of a family
     /// with the same attributes and context.
     pub fn looks_at_prefix(&self) -> bool {

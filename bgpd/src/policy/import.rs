@@ -287,7 +287,9 @@ impl Importer {
         match from.policy {
             ImportPolicy::Pools => self.judge_prefix(prefix),
             ImportPolicy::All
-                if self.require_policy && !from.is_internal() && from.filters.is_empty() =>
+                if self.require_policy
+                    && !from.is_internal()
+                    && !from.filters.is_about(prefix.family()) =>
             {
                 Err(ImportRefusal::NoPolicy)
             }

@@ -42,6 +42,13 @@ struct Lengths {
 }
 
 impl Prefixes {
+    /// Whether any prefix of that family is meant.
+    pub(super) fn mean(&self, family: Family) -> bool {
+        self.families.contains(&family)
+            || self.levels.iter().any(|it| it.family == family)
+            || self.negated.iter().any(|it| it.cidr.family() == family)
+    }
+
     pub(super) fn new(matches: &[PrefixMatch]) -> Self {
         let mut prefixes = Self::default();
         for it in matches {

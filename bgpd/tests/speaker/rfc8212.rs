@@ -48,6 +48,23 @@ fn an_external_peer_without_policy_is_told_nothing_and_nothing_is_taken() {
 }
 
 #[test]
+fn a_policy_for_one_family_is_none_for_the_other() {
+    use bgpd::config::Filter;
+    let rule = "importV6: [{action: Accept}]\nexportV6: [{action: Accept}]";
+    let spec: crds::bgp_filter::BGPFilterSpec = serde_saphyr::from_str(rule).unwrap();
+    let mut config = config();
+    config
+        .filters
+        .insert("v6".into(), Filter::try_from(&spec).unwrap());
+    config.peers[0].options.import_filters = vec!["v6".into()];
+    config.peers[0].options.export_filters = vec!["v6".into()];
+    let (mut bench, told) = bench(config);
+    assert_eq!(told[0].len(), 0);
+    bench.announce(2, &[cidr("10.2.0.0/26")]);
+    assert_eq!(bench.refusal("10.2.0.0/26"), Some(ImportRefusal::NoPolicy));
+}
+
+#[test]
 fn filters_and_the_classes_that_choose_count_as_policy() {
     let mut config = config();
     let all = || filter(Match::default(), vec![], Action::Accept);

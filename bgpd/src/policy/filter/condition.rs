@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crds::net::Cidr;
+use crds::net::{Cidr, Family};
 
 use super::Route;
 use crate::config::filter::{Match, PeerType, Source};
@@ -88,6 +88,14 @@ impl Condition {
             all.push(Self::AllCommunities(Communities::new(communities_all)));
         }
         all
+    }
+
+    /// Whether it can hold for a prefix of that family.
+    pub(super) fn is_about(&self, family: Family) -> bool {
+        match self {
+            Self::Prefixes(prefixes) => prefixes.mean(family),
+            _ => true,
+        }
     }
 
     pub(super) fn looks_at_prefix(&self) -> bool {
