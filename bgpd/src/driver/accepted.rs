@@ -23,11 +23,27 @@ const SPREAD: u64 = 2000;
 /// Wait after a failed write.
 const RETRY: Duration = Duration::from_secs(10);
 
+/// A write that is not answered for so long has failed: an API server that went away in the middle says nothing.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Longest wait before a condition that others overwrite is written again.
+const LONGEST: Duration = Duration::from_secs(600);
+
+/// Own writes to one object after which it is left alone, if nobody overwrote them meanwhile.
+const CALM: Duration = Duration::from_secs(1800);
+
 /// What is known of an object's status.
 struct Seen {
     version: Option<String>,
     generation: Option<i64>,
     conditions: Vec<Condition>,
+}
+
+/// Own writes of one condition.
+struct Written {
+    generation: Option<i64>,
+    times: u32,
+    at: Instant,
 }
 
 /// Writes conditions when they are due.
@@ -36,6 +52,9 @@ pub(crate) struct Writer {
     wait: Duration,
     seen: BTreeMap<String, Seen>,
     due: BTreeMap<String, (Instant, Verdict)>,
+    /// How often, and when last, the condition of this generation of an object was written. Speakers of different releases,
+    /// or with a different past, may differ in their verdicts, and would overwrite each other without end.
+    written: BTreeMap<String, Written>,
     kind: String,
     /// Not to repeat the same failure.
     failure: Option<String>,
@@ -52,6 +71,7 @@ impl Writer {
             wait: Duration::from_millis(spread % SPREAD),
             seen: BTreeMap::new(),
             due: BTreeMap::new(),
+            written: BTreeMap::new(),
             kind: K::kind(&()).into_owned(),
             failure: None,
         }
@@ -81,12 +101,14 @@ impl Writer {
     pub(crate) fn gone(&mut self, name: &str) {
         self.seen.remove(name);
         self.due.remove(name);
+        self.written.remove(name);
     }
 
     /// Only these objects exist.
     pub(crate) fn only(&mut self, names: &BTreeSet<String>) {
         self.seen.retain(|name, _| names.contains(name));
         self.due.retain(|name, _| names.contains(name));
+        self.written.retain(|name, _| names.contains(name));
     }
 
     /// The verdicts are these now.
@@ -102,7 +124,12 @@ impl Writer {
                 .get(&verdict.name)
                 .is_none_or(|(_, known)| *known != verdict)
             {
-                let at = Instant::now() + self.wait;
+                let now = Instant::now();
+                let held = self.written.get(&verdict.name).and_then(|it| {
+                    let stale = it.generation != seen.generation || it.at + CALM < now;
+                    (!stale).then(|| it.at + pause(it.times))
+                });
+                let at = held.map_or(now, |it| it.max(now)) + self.wait;
                 self.due.insert(verdict.name.clone(), (at, verdict));
             }
         }
@@ -129,12 +156,19 @@ impl Writer {
                 "metadata": {"resourceVersion": seen.version},
                 "status": {"conditions": conditions(seen, &verdict)},
             });
-            match self
-                .api
-                .patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch))
-                .await
-            {
-                Ok(_) => self.failure = None,
+            let generation = seen.generation;
+            let (params, patch) = (PatchParams::default(), Patch::Merge(&patch));
+            let write = self.api.patch_status(&name, &params, &patch);
+            let Ok(answer) = tokio::time::timeout(PATIENCE, write).await else {
+                self.due.insert(name, (now + RETRY, verdict));
+                // The others would wait as long, and what is watched with them.
+                return;
+            };
+            match answer {
+                Ok(_) => {
+                    self.failure = None;
+                    self.wrote(name, generation, now);
+                }
                 // The watch brings the newer version, and with it another verdict.
                 Err(kube::Error::Api(status)) if status.code == 409 || status.code == 404 => {
                     debug!(
@@ -157,6 +191,29 @@ impl Writer {
                 }
             }
         }
+    }
+}
+
+impl Writer {
+    fn wrote(&mut self, name: String, generation: Option<i64>, at: Instant) {
+        let before = self.written.get(&name);
+        let again = before.filter(|it| it.generation == generation && it.at + CALM >= at);
+        let times = again.map_or(1, |it| it.times.saturating_add(1));
+        let written = Written {
+            generation,
+            times,
+            at,
+        };
+        self.written.insert(name, written);
+    }
+}
+
+/// How long a condition that was written so often is left as others make it.
+fn pause(times: u32) -> Duration {
+    // The first corrections are free: verdicts change while a speaker starts.
+    match times.checked_sub(3) {
+        None => Duration::ZERO,
+        Some(more) => Duration::from_secs(4 << more.min(8)).min(LONGEST),
     }
 }
 
