@@ -17,7 +17,8 @@
 //! bgpd starts from it without the API. What the API then says is added to it: a BGPPeer with the address of a peer here
 //! takes its place (with the same fields nothing happens to the session), the node's AS number and identifier are those of
 //! its objects. Peers, ranges and origins that only the file names stay in force, for they are the way to the API: they go
-//! when the file is changed and bgpd starts again.
+//! when the file is changed and bgpd starts again. The same holds for a peer whose password in the API was never read: it may
+//! be read over this very session.
 
 use super::file::{self, File, FileError};
 use super::{Config, Origin, OriginKind};
@@ -72,8 +73,15 @@ impl Bootstrap {
     pub fn add_to(&self, config: &mut Config) -> Vec<String> {
         let mut problems = Vec::new();
         for peer in &self.config.peers {
-            match config.peers.iter().find(|known| known.key == peer.key) {
+            match config.peers.iter_mut().find(|known| known.key == peer.key) {
                 None => config.peers.push(peer.clone()),
+                Some(known) if known.options.withheld => {
+                    problems.push(format!(
+                        "bootstrap file: the password of peer {} that the API asks for is not known: its session goes on as the file says",
+                        peer.key
+                    ));
+                    *known = peer.clone();
+                }
                 Some(known) if known.remote_asn != peer.remote_asn => problems.push(format!(
                     "bootstrap file: peer {} has AS {} there and {} in the API, which holds: correct the file before the node boots again",
                     peer.key, peer.remote_asn, known.remote_asn
@@ -177,6 +185,19 @@ import: {ranges: [192.0.2.0/24]}
         });
         assert_eq!(costly.count(), 0, "{changes:?}");
         assert_eq!(config.origins, bootstrap.config().origins);
+    }
+
+    #[test]
+    fn a_password_that_nobody_can_read_does_not_close_the_way_to_it() {
+        let bootstrap = parse(FILE).unwrap();
+        let mut config = of_api(&[("198.51.100.0", 65011), ("198.51.100.9", 65019)]);
+        for peer in &mut config.peers {
+            peer.options.withheld = true;
+        }
+        let problems = bootstrap.add_to(&mut config);
+        assert!(problems[0].contains("198.51.100.0"), "{problems:?}");
+        let withheld = config.peers.iter().map(|it| it.options.withheld);
+        assert_eq!(withheld.collect::<Vec<_>>(), [false, true, false]);
     }
 
     #[test]

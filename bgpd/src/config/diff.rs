@@ -148,6 +148,7 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
         local_port,
         // The key is changed on the living connection.
         password: _,
+        withheld,
         distance,
         bfd: _,
         graceful_restart,
@@ -162,6 +163,7 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
         cluster_id,
     } = old;
     if *local_port != new.local_port
+        || *withheld != new.withheld
         || *distance != new.distance
         || *add_path != new.add_path
         || graceful_restart.enabled != new.graceful_restart.enabled

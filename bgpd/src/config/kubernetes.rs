@@ -64,7 +64,7 @@ struct Workload {
 #[derive(Debug)]
 pub struct Cluster {
     node: String,
-    /// The configuration of the run before; stands in for objects that were never understood in this one.
+    /// The last configuration that was used, in this run or the one before; stands in for objects that were never understood.
     before: Option<Config>,
     nodes: BTreeMap<String, Kept<Facts>>,
     configuration: Option<Kept<Configuration>>,
@@ -130,6 +130,11 @@ impl Cluster {
         }
     }
 
+    /// A configuration of [`Self::outcome`] is in use: what it says of objects holds until they are understood again.
+    pub fn used(&mut self, config: &Config) {
+        self.before = Some(config.clone());
+    }
+
     /// Name of this node.
     pub fn node(&self) -> &str {
         &self.node
@@ -141,7 +146,14 @@ impl Cluster {
         let kept = self.nodes.remove(&name);
         let before = kept.as_ref().and_then(|kept| kept.good.as_ref());
         let (drain, note) = node::drain(node, before.map(|good| good.drain));
-        let mut kept = Kept::take(kept, node::facts(node, drain));
+        let mut facts = node::facts(node, drain);
+        // A Node that is registered anew has no addresses until somebody enters them.
+        if let (Ok(facts), Some(before)) = (&mut facts, before)
+            && facts.addresses.is_empty()
+        {
+            facts.addresses.clone_from(&before.addresses);
+        }
+        let mut kept = Kept::take(kept, facts);
         // A drain that is not understood holds nothing else up.
         kept.problem = kept.problem.or(note);
         self.nodes.insert(name, kept);
@@ -311,6 +323,14 @@ impl Cluster {
             let none = format!("Node {} does not exist: is --node-name right?", self.node);
             return Err(problems.into_iter().next().unwrap_or(none));
         };
+        let had_pools = |before: &Config| !before.pools.is_empty();
+        if self.pools.is_empty() && self.before.as_ref().is_some_and(had_pools) {
+            // An API that has lost its objects looks like this, and withdraws nothing.
+            return Err(
+                "all IPPools are gone from the API: the last configuration stays in force until there is one again"
+                    .to_owned(),
+            );
+        }
         let configuration = match &self.configuration {
             None => Configuration::default(),
             Some(Kept {

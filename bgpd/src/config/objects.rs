@@ -163,6 +163,7 @@ fn options(object: &bgp_peer::Peer) -> Options {
         local_port: object.local_port,
         // A Secret's content is known to the caller only.
         password: None,
+        withheld: false,
         distance: match object.distance {
             bgp_peer::Distance::Direct => Distance::Direct,
             bgp_peer::Distance::Multihop(hops) => Distance::Multihop(hops),

@@ -179,6 +179,8 @@ pub struct Options {
     pub local_port: Option<u16>,
     /// Key of TCP MD5.
     pub password: Option<Password>,
+    /// A key is asked for that nobody has read yet: there is no session, for it would be open to everybody.
+    pub withheld: bool,
     /// How far away the peer may be.
     pub distance: Distance,
     /// BFD, when wanted.

@@ -24,7 +24,7 @@ const SPREAD: u64 = 2000;
 const RETRY: Duration = Duration::from_secs(10);
 
 /// A write that is not answered for so long has failed: an API server that went away in the middle says nothing.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Longest wait before a condition that others overwrite is written again.
 const LONGEST: Duration = Duration::from_secs(600);

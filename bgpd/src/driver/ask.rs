@@ -130,7 +130,7 @@ pub(crate) fn explain(speaker: &Speaker, query: &ExplainQuery, now: Millis) -> v
         let lost = of_family.map_or(0, |it| it.not_kept);
         if lost > 0 && peer.as_ref().is_none_or(|it| *it == neighbor.key) {
             notes.push(format!(
-                "{}: {lost} refused routes were not kept, it may be one of them: keepRejected keeps all",
+                "{}: {lost} refused routes were not kept, it may be one of them: keepRejectedRoutes keeps all",
                 neighbor.key
             ));
         }

@@ -39,11 +39,16 @@ pub(crate) enum Told {
 
 /// The stations of the configuration.
 #[derive(Debug, Default)]
-pub(crate) struct Stations(BTreeMap<String, Station>);
+pub(crate) struct Stations {
+    open: BTreeMap<String, Station>,
+    /// Of the newest task: what an older one of the same name still says counts for nothing.
+    task: u64,
+}
 
 #[derive(Debug)]
 struct Station {
     config: BmpStation,
+    number: u64,
     task: JoinHandle<()>,
     pieces: Option<mpsc::Sender<Bytes>>,
     /// Its end tells the task that the station is not wanted any more.
@@ -62,13 +67,16 @@ impl Drop for Station {
 impl Stations {
     /// Connects to stations that are new, and leaves those that are gone.
     pub(crate) fn configure(&mut self, wanted: &[BmpStation], events: &mpsc::Sender<Event>) {
-        self.0.retain(|_, it| wanted.contains(&it.config));
+        self.open.retain(|_, it| wanted.contains(&it.config));
         for config in wanted {
-            self.0.entry(config.name.clone()).or_insert_with(|| {
+            self.open.entry(config.name.clone()).or_insert_with(|| {
                 let (wanted, unwanted) = oneshot::channel();
+                self.task += 1;
+                let following = follow(config.clone(), self.task, events.clone(), unwanted);
                 Station {
                     config: config.clone(),
-                    task: tokio::spawn(follow(config.clone(), events.clone(), unwanted)),
+                    number: self.task,
+                    task: tokio::spawn(following),
                     pieces: None,
                     _wanted: wanted,
                 }
@@ -77,8 +85,8 @@ impl Stations {
     }
 
     /// Takes what a task says; what the speaker has to know of it.
-    pub(crate) fn take(&mut self, name: &str, told: Told) -> Option<StationEvent> {
-        let station = self.0.get_mut(name)?;
+    pub(crate) fn take(&mut self, name: &str, task: u64, told: Told) -> Option<StationEvent> {
+        let station = self.open.get_mut(name).filter(|it| it.number == task)?;
         Some(match told {
             Told::Connected(pieces) => {
                 station.pieces = Some(pieces);
@@ -94,7 +102,7 @@ impl Stations {
 
     /// Sends to a station.
     pub(crate) fn send(&mut self, name: &str, bytes: Bytes) {
-        let Some(station) = self.0.get_mut(name) else {
+        let Some(station) = self.open.get_mut(name) else {
             return;
         };
         if let Some(pieces) = &station.pieces
@@ -110,11 +118,12 @@ impl Stations {
 /// Keeps a station connected.
 async fn follow(
     config: BmpStation,
+    task: u64,
     events: mpsc::Sender<Event>,
     mut unwanted: oneshot::Receiver<()>,
 ) {
     let name = &config.name;
-    let tell = |told| events.send(Event::Bmp(name.clone(), told));
+    let tell = |told| events.send(Event::Bmp(name.clone(), task, told));
     let mut wait = RETRY.0;
     let mut complained = false;
     loop {
@@ -127,10 +136,11 @@ async fn follow(
                     return;
                 }
                 let ended = talk(stream, inbox, &tell).await;
-                match ended {
-                    Ok(()) if unwanted.try_recv() == Err(TryRecvError::Closed) => return,
-                    Ok(()) => {}
-                    Err(error) => info!(station = name, %error, "BMP station lost"),
+                if let Err(error) = ended {
+                    info!(station = name, %error, "BMP station lost");
+                }
+                if unwanted.try_recv() == Err(TryRecvError::Closed) {
+                    return;
                 }
                 if tell(Told::Closed).await.is_err() {
                     return;

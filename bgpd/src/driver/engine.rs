@@ -198,9 +198,15 @@ impl Engine {
                     // It is gone already.
                     return;
                 };
-                let ttl = sock::syn_ttl(&stream);
-                match self.connections.accept(stream, remote.ip()) {
+                let syn = sock::syn(&stream);
+                let interface = self.speaker.interface_of(remote);
+                let signed = syn.is_some_and(|it| it.signed);
+                match self
+                    .connections
+                    .accept(stream, remote.ip(), interface, signed)
+                {
                     Ok(conn) => {
+                        let ttl = syn.map(|it| it.ttl);
                         let accepted = TcpEvent::Accepted { local, remote, ttl };
                         self.input(Input::Tcp(conn, accepted));
                     }
@@ -231,8 +237,8 @@ impl Engine {
                 }
                 self.facts.complaint = problem;
             }
-            Event::Bmp(station, told) => {
-                if let Some(event) = self.stations.take(&station, told) {
+            Event::Bmp(station, task, told) => {
+                if let Some(event) = self.stations.take(&station, task, told) {
                     self.input(Input::Bmp { station, event });
                 }
             }
@@ -260,16 +266,23 @@ impl Engine {
         self.input(Input::Config(config));
         self.stations.configure(&stations, &self.events);
         self.advertise();
-        for (conn, reason) in self.connections.rekey() {
-            warn!(%conn, reason, "connection closed");
-            self.lose(conn, reason);
-        }
+        self.rekey();
         self.keep();
     }
 
     fn kernel(&mut self, changes: Vec<Change>) {
         self.input(Input::Kernel(changes));
-        self.keys.learn(self.speaker.routers());
+        if self.keys.learn(self.speaker.routers()) {
+            self.rekey();
+        }
+    }
+
+    /// Gives connections the keys they need now. One that cannot have it ends.
+    fn rekey(&mut self) {
+        for (conn, reason) in self.connections.rekey() {
+            warn!(%conn, reason, "connection closed");
+            self.lose(conn, reason);
+        }
     }
 
     /// Asks for router advertisements where peers on interfaces have to learn our address.
@@ -522,7 +535,7 @@ impl Engine {
         for output in outputs {
             match output {
                 Output::Connect {
-                    peer: _,
+                    peer,
                     local,
                     local_port,
                     remote,
@@ -536,7 +549,11 @@ impl Engine {
                         hops,
                         key: None,
                     };
-                    self.connections.connect(conn, dial);
+                    let interface = match peer {
+                        PeerKey::Interface(name) => Some(name),
+                        PeerKey::Address(_) => None,
+                    };
+                    self.connections.connect(conn, dial, interface);
                 }
                 Output::Limit(conn, hops) => {
                     if let Err(error) = self.connections.limit(conn, hops) {

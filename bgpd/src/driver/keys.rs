@@ -95,7 +95,11 @@ impl Wanted {
             .collect()
     }
 
-    fn key(&self, remote: IpAddr) -> Option<&Password> {
+    /// The key of whoever is at the address, or, on the interface of such a peer, has any.
+    fn key(&self, remote: IpAddr, interface: Option<&str>) -> Option<&Password> {
+        if let Some(password) = interface.and_then(|it| self.interfaces.get(it)) {
+            return Some(password);
+        }
         if let Some(password) = self.peers.get(&remote) {
             return password.as_ref();
         }
@@ -140,13 +144,15 @@ impl Keys {
         state.enter();
     }
 
-    /// Takes the addresses of peers on interfaces.
-    pub(crate) fn learn(&self, routers: BTreeMap<String, Ipv6Addr>) {
+    /// Takes the addresses of peers on interfaces; whether they are others than before.
+    pub(crate) fn learn(&self, routers: BTreeMap<String, Ipv6Addr>) -> bool {
         let mut state = self.lock();
-        if state.wanted.routers != routers {
+        let changed = state.wanted.routers != routers;
+        if changed {
             state.wanted.routers = routers;
             state.enter();
         }
+        changed
     }
 
     /// Lets a bound socket listen, with all its keys.
@@ -174,9 +180,9 @@ impl Keys {
         self.lock().listening.retain(|(it, _), _| *it != port);
     }
 
-    /// The key that a connection with that address needs.
-    pub(crate) fn of(&self, remote: IpAddr) -> Option<Password> {
-        self.lock().wanted.key(remote).cloned()
+    /// The key that a connection with that address needs, on the interface if the address is link-local.
+    pub(crate) fn of(&self, remote: IpAddr, interface: Option<&str>) -> Option<Password> {
+        self.lock().wanted.key(remote, interface).cloned()
     }
 
     /// Why a key is not known to the listener, by its prefix.
@@ -253,7 +259,7 @@ mod tests {
     }
 
     fn of(keys: &Keys, address: &str) -> Option<String> {
-        keys.of(address.parse().unwrap()).map(|it| it.0)
+        keys.of(address.parse().unwrap(), None).map(|it| it.0)
     }
 
     #[test]
@@ -273,6 +279,20 @@ mod tests {
         assert_eq!(of(&keys, "192.0.2.129").as_deref(), Some("half"));
         assert_eq!(of(&keys, "198.51.100.1"), None);
         assert_eq!(of(&keys, "2001:db8::1"), None);
+    }
+
+    #[test]
+    fn on_the_interface_of_a_peer_with_a_key_nobody_is_without() {
+        let keys = Keys::default();
+        let mut config = config(&[], &[]);
+        let mut peer = Peer::new("fe80::1".parse().unwrap(), 0);
+        peer.key = PeerKey::Interface("eth0".to_owned());
+        peer.options.password = Some(Password("unnumbered".to_owned()));
+        config.peers.push(peer);
+        keys.configure(&config);
+        let key = |address: &str, on| keys.of(address.parse().unwrap(), on).map(|it| it.0);
+        assert_eq!(key("fe80::9", Some("eth0")).as_deref(), Some("unnumbered"));
+        assert_eq!(key("fe80::9", Some("eth1")), None);
     }
 
     #[tokio::test]

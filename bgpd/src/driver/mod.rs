@@ -75,8 +75,8 @@ pub(crate) enum Event {
     Config(Result<Box<Config>, String>),
     /// The configuration is in force, but something of it is not as it was asked for. Empty: all is.
     Complaint(String),
-    /// Of the BMP station of that name.
-    Bmp(String, bmp::Told),
+    /// Of the BMP station of that name, by its task of that number.
+    Bmp(String, u64, bmp::Told),
     Felix(grpc::Felix),
     Query(grpc::Query),
 }
@@ -146,7 +146,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut serving = tokio::spawn(grpc::serve(listener, service));
     info!(socket = %socket.display(), instance, "serving");
 
-    let (first, kernel) = oneshot::channel();
+    let (first, mut kernel) = oneshot::channel();
     tokio::spawn(netlink::follow(first, events.clone()));
     let starting = source::start(&options, events.clone());
     let mut start = tokio::select! {
@@ -160,8 +160,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     start.life = life::Life::find(&options.state_dir);
     ready.send_replace(true);
     // Which peers are within reach is known before the first one is connected to.
-    let kernel = tokio::time::timeout(KERNEL_WAIT, kernel).await;
-    let kernel = kernel.ok().and_then(Result::ok).unwrap_or_default();
+    let kernel = match tokio::time::timeout(KERNEL_WAIT, &mut kernel).await {
+        Ok(view) => view.unwrap_or_default(),
+        Err(_) => {
+            // What was sent in the meantime is not sent again.
+            kernel.close();
+            kernel.try_recv().unwrap_or_default()
+        }
+    };
     let drains = state::drain_path(&options.state_dir);
     let (running, mut ended) = oneshot::channel();
     let (stop, stopped) = oneshot::channel::<()>();

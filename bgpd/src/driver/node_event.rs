@@ -55,7 +55,12 @@ impl Writer {
             action: "Configure".to_owned(),
             secondary: None,
         };
-        match self.recorder.publish(&event, node).await {
+        let written = self.recorder.publish(&event, node);
+        let Ok(written) = tokio::time::timeout(super::accepted::PATIENCE, written).await else {
+            self.failed = Some(Instant::now());
+            return;
+        };
+        match written {
             Ok(()) => {
                 debug!(problem, "told by an Event of the Node");
                 (self.told, self.failed) = (Some(problem.to_owned()), None);

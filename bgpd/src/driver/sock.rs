@@ -166,8 +166,18 @@ pub(crate) fn set_key(socket: &impl AsRawFd, of: Cidr, key: Option<&[u8]>) -> io
     }
 }
 
-/// TTL or hop limit of the SYN that an accepted connection began with; None: the kernel has not kept it.
-pub(crate) fn syn_ttl(socket: &impl AsRawFd) -> Option<u8> {
+/// The packet that an accepted connection began with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Syn {
+    /// TTL or hop limit as it arrived.
+    pub(crate) ttl: u8,
+    /// It has an MD5 signature (RFC 2385). The kernel drops signed packets for which the listener has no key, and those whose
+    /// signature is wrong: so the listener had the key, and the peer has it.
+    pub(crate) signed: bool,
+}
+
+/// The SYN that an accepted connection began with; None: the kernel has not kept it.
+pub(crate) fn syn(socket: &impl AsRawFd) -> Option<Syn> {
     let mut header = [0_u8; 512];
     let mut length = libc::socklen_t::try_from(header.len()).ok()?;
     // SAFETY: the kernel writes at most `length` bytes to `header`, which is that long and outlives the call.
@@ -183,10 +193,49 @@ pub(crate) fn syn_ttl(socket: &impl AsRawFd) -> Option<u8> {
     if code != 0 || length == 0 {
         return None;
     }
-    match header[0] >> 4 {
-        4 => Some(header[8]),
-        6 => Some(header[7]),
-        _ => None,
+    header
+        .get(..usize::try_from(length).ok()?)
+        .and_then(read_syn)
+}
+
+/// Reads a SYN from its network header on.
+fn read_syn(packet: &[u8]) -> Option<Syn> {
+    let (ttl, tcp) = match packet.first()? >> 4 {
+        4 => (packet.get(8)?, usize::from(packet[0] & 0xf) * 4),
+        // Behind other headers no option is looked for: nobody signs such packets.
+        6 => (packet.get(7)?, 40),
+        _ => return None,
+    };
+    let is_tcp = packet[0] >> 4 == 4 || packet[6] == 6;
+    let options = packet.get(tcp..).filter(|_| is_tcp).and_then(options);
+    Some(Syn {
+        ttl: *ttl,
+        signed: options.is_some_and(|it| has_option(it, MD5_OPTION)),
+    })
+}
+
+/// Kind of the option with an MD5 signature (RFC 2385 section 3.0).
+const MD5_OPTION: u8 = 19;
+
+/// The options of a TCP header.
+fn options(tcp: &[u8]) -> Option<&[u8]> {
+    let length = usize::from(tcp.get(12)? >> 4) * 4;
+    tcp.get(20..length)
+}
+
+/// Whether an option of that kind is among them (RFC 9293 section 3.1).
+fn has_option(mut options: &[u8], kind: u8) -> bool {
+    loop {
+        match *options {
+            [] | [0, ..] => return false,
+            [1, ref rest @ ..] => options = rest,
+            [it, ..] if it == kind => return true,
+            [_, length, ..] if length >= 2 => match options.get(usize::from(length)..) {
+                Some(rest) => options = rest,
+                None => return false,
+            },
+            _ => return false,
+        }
     }
 }
 

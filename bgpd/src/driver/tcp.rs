@@ -94,6 +94,8 @@ struct Connection {
     connecting: Option<JoinHandle<()>>,
     stream: Option<Arc<TcpStream>>,
     remote: IpAddr,
+    /// The interface that a link-local address is on.
+    interface: Option<String>,
     /// The key of TCP MD5 that it has.
     key: Option<Password>,
 }
@@ -101,13 +103,17 @@ struct Connection {
 impl Connection {
     /// Gives the connection the key that it needs now.
     fn rekey(&mut self, keys: &Keys) -> io::Result<()> {
-        let wanted = keys.of(self.remote);
-        let Some(stream) = &self.stream else {
-            return Ok(());
-        };
+        let wanted = keys.of(self.remote, self.interface.as_deref());
         if wanted != self.key {
+            let Some(stream) = &self.stream else {
+                return Err(io::Error::other(
+                    "its SYN has another key than it needs now",
+                ));
+            };
             let key = wanted.as_ref().map(|it| it.0.as_bytes());
-            sock::set_key(&**stream, Cidr::host(self.remote), key)?;
+            sock::set_key(&**stream, Cidr::host(self.remote), key).map_err(|e| {
+                io::Error::other(format!("the kernel refuses the TCP MD5 key: {e}"))
+            })?;
             self.key = wanted;
         }
         Ok(())
@@ -190,9 +196,9 @@ impl Connections {
     }
 
     /// Starts to connect and reports on it as `conn`.
-    pub(crate) fn connect(&mut self, conn: ConnId, mut dial: Dial) {
+    pub(crate) fn connect(&mut self, conn: ConnId, mut dial: Dial, interface: Option<String>) {
         let remote = dial.remote.ip().to_canonical();
-        let key = self.keys.of(remote);
+        let key = self.keys.of(remote, interface.as_deref());
         dial.key = key.as_ref().map(|it| it.0.clone().into_bytes());
         let events = self.events.clone();
         let task = tokio::spawn(async move {
@@ -214,6 +220,7 @@ impl Connections {
                 connecting: Some(task),
                 stream: None,
                 remote,
+                interface,
                 key,
             },
         );
@@ -243,12 +250,19 @@ impl Connections {
         }
     }
 
-    /// Takes an accepted connection in; its name.
-    ///
-    /// # Errors
-    ///
-    /// Why it cannot be taken.
-    pub(crate) fn accept(&mut self, stream: TcpStream, remote: IpAddr) -> io::Result<ConnId> {
+    /// Takes an accepted connection in; its name, or why it is not taken. `signed`: its SYN had an MD5 signature.
+    pub(crate) fn accept(
+        &mut self,
+        stream: TcpStream,
+        remote: IpAddr,
+        interface: Option<String>,
+        signed: bool,
+    ) -> io::Result<ConnId> {
+        let remote = remote.to_canonical();
+        // The listener may not have had the key then, or not know this address of the interface's.
+        if !signed && self.keys.of(remote, interface.as_deref()).is_some() {
+            return Err(io::Error::other("it has no MD5 signature, and needs one"));
+        }
         if self.open.len() >= OPEN_MAX {
             return Err(io::Error::other("there are too many connections"));
         }
@@ -258,10 +272,11 @@ impl Connections {
             given: Vec::new(),
             connecting: None,
             stream: Some(Arc::clone(&stream)),
-            remote: remote.to_canonical(),
+            remote,
+            interface,
             key: None,
         };
-        // It may have waited since before the listener had the key.
+        // The key may be a newer one than the listener's was.
         connection.rekey(&self.keys)?;
         self.accepted += 1;
         let conn = ConnId::In(self.accepted);
@@ -287,7 +302,7 @@ impl Connections {
         let mut failed = Vec::new();
         for (conn, connection) in &mut self.open {
             if let Err(e) = connection.rekey(&self.keys) {
-                failed.push((*conn, format!("the kernel refuses the TCP MD5 key: {e}")));
+                failed.push((*conn, e.to_string()));
             }
         }
         failed

@@ -147,8 +147,7 @@ struct Watches {
     filters: accepted::Writer,
     configurations: accepted::Writer,
     node: node_event::Writer,
-    /// Watches of Secrets, by name; and whether a list that has begun had it.
-    secrets: BTreeMap<String, (AbortHandle, bool)>,
+    secrets: BTreeMap<String, SecretWatch>,
     first: Option<oneshot::Sender<First>>,
     /// Something was seen that no configuration was made of yet.
     changed: bool,
@@ -156,6 +155,15 @@ struct Watches {
     problems: Vec<String>,
     complaint: Option<String>,
     events: mpsc::Sender<Event>,
+}
+
+/// The watch of one Secret.
+struct SecretWatch {
+    abort: AbortHandle,
+    /// The list that has begun had it.
+    found: bool,
+    /// A list has ended: whether the Secret is there is known.
+    listed: bool,
 }
 
 /// The program ends.
@@ -217,10 +225,10 @@ impl Watches {
             self.streams.push(pods);
         }
         let wanted = self.cluster.secrets();
-        self.secrets.retain(|name, (watch, _)| {
+        self.secrets.retain(|name, watch| {
             let stays = wanted.contains(name);
             if !stays {
-                watch.abort();
+                watch.abort.abort();
             }
             stays
         });
@@ -237,26 +245,32 @@ impl Watches {
                 move |event| Said::Secret(said.clone(), event),
             );
             let (secret, abort) = abortable(secret);
-            self.secrets.insert(name, (abort, false));
+            let watch = SecretWatch {
+                abort,
+                found: false,
+                listed: false,
+            };
+            self.secrets.insert(name, watch);
             self.streams.push(secret.boxed());
         }
     }
 
     /// Takes what the watch of one Secret says.
     fn take_secret(&mut self, name: &str, event: Watched<Secret>) {
-        let Some((_, found)) = self.secrets.get_mut(name) else {
-            // Its watch was ended.
+        let Some(watch) = self.secrets.get_mut(name) else {
+            // It was ended.
             return;
         };
+        watch.listed |= matches!(event, Watched::InitDone);
         match event {
-            Watched::Init => *found = false,
+            Watched::Init => watch.found = false,
             Watched::InitApply(secret) | Watched::Apply(secret) => {
-                *found = true;
+                watch.found = true;
                 let data = secret.data.unwrap_or_default();
                 let data = data.into_iter().map(|(key, value)| (key, value.0));
                 self.cluster.secret_is(name, Some(data.collect()));
             }
-            Watched::InitDone if *found => {}
+            Watched::InitDone if watch.found => {}
             Watched::InitDone | Watched::Delete(_) => self.cluster.secret_is(name, None),
         }
     }
@@ -431,6 +445,8 @@ impl Watches {
         known(self.cluster.needs_nodes(), Kind::AllNodes)
             // Without the right to see pods everything else goes on.
             && known(self.cluster.needs_pods() && !self.errors.contains_key(&Kind::Pod), Kind::Pod)
+            // A password that is on its way is no reason to end a session.
+            && (self.errors.contains_key(&Kind::Secret) || self.secrets.values().all(|it| it.listed))
             && NEEDED.iter().all(|kind| self.listed.contains(kind))
     }
 
@@ -448,6 +464,7 @@ impl Watches {
                     mut config,
                     mut problems,
                 }) => {
+                    self.cluster.used(&config);
                     if let Some(bootstrap) = &self.bootstrap {
                         problems.extend(bootstrap.add_to(&mut config));
                     }

@@ -47,7 +47,8 @@ impl Speaker {
     pub(super) fn admit(&mut self, address: IpAddr, now: Millis) -> Result<PeerKey, Refusal> {
         let key = PeerKey::Address(address);
         // An own address is in the range of the own network: who connects from there is this speaker.
-        let found = range_of(&self.config, address).filter(|_| !self.table.is_own(address));
+        let found = range_of(&self.config, address)
+            .filter(|it| !it.template.options.withheld && !self.table.is_own(address));
         let dynamic = found.ok_or(Refusal::Unknown)?;
         let (range, limit) = (dynamic.range, dynamic.limit);
         let of_range = self.peers.values().filter(|it| it.range == Some(range));

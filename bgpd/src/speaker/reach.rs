@@ -30,13 +30,16 @@ pub enum Hindrance {
     /// The address that the peer is reached through has no route.
     #[error("{0}, which the peer is reached by, has no route")]
     NoRoute(IpAddr),
+    /// Its password was never read.
+    #[error("its password is not known: see the condition Accepted of the object that asks for it")]
+    NoPassword,
 }
 
 impl Hindrance {
     /// Whether not even a connection that the peer makes is taken.
     pub fn blocks(&self) -> bool {
         match self {
-            Self::NotConnected(_) | Self::NoRoute(_) => true,
+            Self::NotConnected(_) | Self::NoRoute(_) | Self::NoPassword => true,
             Self::NoRouter(_) | Self::NoInterface(_) => false,
         }
     }
@@ -72,6 +75,9 @@ fn target(table: &Table, peer: &Peer) -> Result<SocketAddr, Hindrance> {
 
 /// Why the peer's session cannot start, or only if the peer connects.
 fn hindrance(config: &Config, table: &Table, peer: &Peer) -> Option<Hindrance> {
+    if peer.options.withheld {
+        return Some(Hindrance::NoPassword);
+    }
     // Without the kernel's word nothing is known to be out of reach; who only waits to be connected to harms nobody.
     if table.is_empty() || peer.passive {
         return None;
@@ -217,14 +223,18 @@ impl Speaker {
         self.connections.insert(conn, connection);
     }
 
+    /// The interface that a link-local address is on, if it is known.
+    pub fn interface_of(&self, remote: SocketAddr) -> Option<String> {
+        match remote {
+            SocketAddr::V6(v6) => self.table.interface_name(v6.scope_id()).map(str::to_owned),
+            SocketAddr::V4(_) => None,
+        }
+    }
+
     /// Whose address that would be: the peer's on the interface, for a link-local one.
     fn key_of(&self, remote: SocketAddr) -> PeerKey {
-        let on_interface = match remote {
-            SocketAddr::V6(v6) => self.table.interface_name(v6.scope_id()),
-            SocketAddr::V4(_) => None,
-        };
-        on_interface
-            .map(|name| PeerKey::Interface(name.to_owned()))
+        self.interface_of(remote)
+            .map(PeerKey::Interface)
             .filter(|key| self.peers.contains_key(key))
             .unwrap_or_else(|| PeerKey::Address(remote.ip().to_canonical()))
     }
@@ -251,7 +261,9 @@ impl Speaker {
         };
         let hops = hops(&self.config, &peer.config);
         // The limit is set on a connection that is there: what came before is judged by its first packet.
-        if let Some(ttl) = ttl.filter(|ttl| *ttl < hops.least) {
+        // Without it, as the kernel keeps none of a connection made by a SYN cookie, nothing is known of how far it came.
+        let ttl = ttl.unwrap_or(0);
+        if ttl < hops.least {
             let least = hops.least;
             out.push(Output::Event(SpeakerEvent::TooFar { remote, ttl, least }));
             out.push(Output::Close(conn));

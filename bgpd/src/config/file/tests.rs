@@ -225,6 +225,7 @@ peers:
     let options = Options {
         local_port: Some(1790),
         password: Some(Password("secret".to_owned())),
+        withheld: false,
         distance: Distance::Secure(1),
         bfd: Some(Bfd {
             transmit: 100,

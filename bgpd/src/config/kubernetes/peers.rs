@@ -67,22 +67,13 @@ impl Cluster {
                 made.like_before(name, self.before.as_ref(), problems);
                 continue;
             };
-            let secret = match &good.password {
-                None => None,
-                Some(at) => match self.password(at, name) {
-                    Some(password) => Some(password),
-                    // Without its password there is no session: it would be open to everybody.
-                    None => continue,
-                },
-            };
+            let key = good.password.as_ref().map(|at| self.password(at, name));
             let mut asked = self.asked(good, own, configuration, config);
-            for peer in &mut asked.0 {
-                finish(peer, good, secret.as_ref(), &config.filters);
+            let ranges = asked.1.iter_mut().map(|range| &mut range.template);
+            for peer in asked.0.iter_mut().chain(ranges) {
+                secure(peer, key.as_ref());
+                name_filters(peer, &good.filters, &config.filters);
                 self.reflect(peer, own, config);
-            }
-            for range in &mut asked.1 {
-                finish(&mut range.template, good, secret.as_ref(), &config.filters);
-                self.reflect(&mut range.template, own, config);
             }
             for peer in asked.0 {
                 made.add(name, peer, problems);
@@ -190,13 +181,8 @@ impl Cluster {
         if !self.in_mesh(configuration.mesh, &self.node, own) {
             return peers;
         }
-        let secret = match &configuration.mesh_password {
-            None => None,
-            Some(at) => match self.password(at, MESH) {
-                Some(password) => Some(password),
-                None => return peers,
-            },
-        };
+        let at = configuration.mesh_password.as_ref();
+        let key = at.map(|at| self.password(at, MESH));
         for (name, other) in self.others() {
             if !self.in_mesh(configuration.mesh, name, other) {
                 continue;
@@ -213,7 +199,7 @@ impl Cluster {
                 peer.timers.keepalive = configuration
                     .keepalive
                     .map(|seconds| Millis::from(seconds) * 1000);
-                peer.options.password.clone_from(&secret);
+                secure(&mut peer, key.as_ref());
                 if let Some(seconds) = configuration.mesh_restart_time {
                     peer.options.graceful_restart.restart_time = seconds;
                 }
@@ -229,13 +215,23 @@ impl Cluster {
         wanted && facts.cluster_id.is_none()
     }
 
-    /// Whether a BGPPeer gives that node a session with anybody but its pods. One that was never understood might.
+    /// Whether a BGPPeer gives that node a session with anybody but its pods. One that was never understood gives what it
+    /// gave in the run before: a mistake in a new object ends no session of the mesh.
     fn has_peers(&self, name: &str, facts: &Facts) -> bool {
-        self.peers.values().any(|kept| match &kept.good {
-            None => true,
+        self.peers.iter().any(|(object, kept)| match &kept.good {
+            None => name == self.node && self.gave(object),
             Some(good) => {
                 !matches!(good.remote, Remote::Workloads(_)) && self.concerns(good, name, facts)
             }
+        })
+    }
+
+    /// Whether the run before had a peer by that object.
+    fn gave(&self, object: &str) -> bool {
+        self.before.as_ref().is_some_and(|before| {
+            let ranges = before.dynamic.iter().map(|range| &range.template);
+            let mut peers = before.peers.iter().chain(ranges);
+            peers.any(|peer| is_of(peer, object))
         })
     }
 
@@ -401,15 +397,10 @@ fn is_of(peer: &Peer, name: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || name == MESH)
 }
 
-/// Adds what other objects say.
-fn finish(
-    peer: &mut Peer,
-    good: &bgp_peer::Peer,
-    secret: Option<&Password>,
-    filters: &BTreeMap<String, Filter>,
-) {
-    peer.options.password = secret.cloned();
-    name_filters(peer, &good.filters, filters);
+/// Gives a peer the key that its object asks for, if any. One that is not known leaves it without a session.
+fn secure(peer: &mut Peer, key: Option<&Option<Password>>) {
+    peer.options.withheld = key.is_some_and(Option::is_none);
+    peer.options.password = key.cloned().flatten();
 }
 
 struct Made {

@@ -137,6 +137,26 @@ fn what_was_never_understood_is_taken_from_the_run_before() {
 }
 
 #[test]
+fn an_api_that_lost_everything_takes_nothing_away() {
+    let mut cluster = cluster();
+    let outcome = cluster.outcome().unwrap();
+    cluster.used(&outcome.config);
+    let none = BTreeSet::new();
+    cluster.pools_are(&none);
+    cluster.peers_are(&none);
+    cluster.configuration_is(None);
+    // The node is registered anew, with nothing known of it yet.
+    cluster.node_applied(&node("n1", Some("4200000001"), &[]));
+    assert!(cluster.outcome().unwrap_err().contains("IPPools"));
+    cluster.pool_applied("v4", pool("v4", "10.244.0.0/16"));
+    let after = cluster.outcome().unwrap().config;
+    assert_eq!(
+        (after.router_id, after.asn),
+        (outcome.config.router_id, 4_200_000_001)
+    );
+}
+
+#[test]
 fn the_own_node_is_needed_and_survives_its_deletion() {
     let mut cluster = Cluster::new("n1", None);
     assert!(cluster.outcome().unwrap_err().contains("--node-name"));

@@ -88,7 +88,8 @@ async fn the_ttl_of_the_syn_tells_how_far_the_peer_is() {
                 ..dial(to)
             };
             let (_out, accepted) = tokio::join!(connect(near), listener.accept());
-            assert_eq!(syn_ttl(&accepted.unwrap().0), Some(ttl));
+            let signed = false;
+            assert_eq!(syn(&accepted.unwrap().0), Some(Syn { ttl, signed }));
         }
         let far = Dial {
             hops: Hops {
@@ -130,4 +131,58 @@ async fn only_who_has_the_key_connects() {
     let socket = bind(Family::V4, 0).unwrap();
     let long = vec![b'x'; KEY_MAX + 1];
     assert!(set_key(&socket, "192.0.2.1/32".parse().unwrap(), Some(&long)).is_err());
+}
+
+#[test]
+fn a_signature_is_found_among_the_options_of_a_syn() {
+    // Every header length that its four bits can say, with the option at each place, cut at each place.
+    let syn = |version: u8, options: &[u8]| {
+        let mut packet = match version {
+            4 => vec![
+                0x45, 0, 0, 0, 0, 0, 0, 0, 254, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2,
+            ],
+            _ => {
+                let mut packet = vec![0x60, 0, 0, 0, 0, 0, 6, 254];
+                packet.extend([0_u8; 32]);
+                packet
+            }
+        };
+        let mut tcp = [0_u8; 20];
+        tcp[12] = u8::try_from((20 + options.len()) / 4).unwrap() << 4;
+        packet.extend(tcp);
+        packet.extend(options);
+        packet
+    };
+    let mut md5 = vec![1, 1, 19, 18];
+    md5.extend([7; 16]);
+    let mut after_mss = vec![2, 4, 5, 180];
+    after_mss.extend(&md5);
+    let mut after_end = vec![0, 0, 0, 0];
+    after_end.extend(&md5);
+    for version in [4, 6] {
+        let read = |options: &[u8]| read_syn(&syn(version, options)).unwrap();
+        assert_eq!(
+            read(&[]),
+            Syn {
+                ttl: 254,
+                signed: false
+            }
+        );
+        assert_eq!(
+            read(&md5),
+            Syn {
+                ttl: 254,
+                signed: true
+            }
+        );
+        assert!(read(&after_mss).signed);
+        assert!(!read(&after_end).signed, "nothing follows the end");
+        assert!(!read(&[2, 0, 19, 18]).signed, "an option of no length");
+        let whole = syn(version, &after_mss);
+        for length in 0..whole.len() {
+            // Whatever is missing, nothing is read beyond it.
+            let _ = read_syn(&whole[..length]);
+        }
+    }
+    assert_eq!(read_syn(&[0x10; 60]), None);
 }

@@ -14,7 +14,9 @@ async fn pair() -> (Connections, mpsc::Receiver<Event>, ConnId, TcpStream) {
         listener.accept()
     );
     let from = Ipv4Addr::LOCALHOST.into();
-    let conn = connections.accept(ours.unwrap(), from).unwrap();
+    let conn = connections
+        .accept(ours.unwrap(), from, None, false)
+        .unwrap();
     (connections, inbox, conn, peer.unwrap().0)
 }
 
@@ -135,7 +137,7 @@ async fn a_refused_connection_is_reported_and_an_unwanted_one_is_not() {
     let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let nobody = free.local_addr().unwrap();
     drop(free);
-    connections.connect(ConnId::Out(1), dial(nobody));
+    connections.connect(ConnId::Out(1), dial(nobody), None);
     let Some(Event::Tcp(conn, event)) = inbox.recv().await else {
         panic!("no event");
     };
@@ -143,7 +145,35 @@ async fn a_refused_connection_is_reported_and_an_unwanted_one_is_not() {
     assert!(connections.admit(conn, &event));
     assert!(!connections.admit(conn, &event), "it is over");
 
-    connections.connect(ConnId::Out(2), dial(nobody));
+    connections.connect(ConnId::Out(2), dial(nobody), None);
     connections.close(ConnId::Out(2));
     assert!(!connections.admit(ConnId::Out(2), &event));
+}
+
+#[tokio::test]
+async fn where_a_key_is_asked_for_an_unsigned_connection_is_refused() {
+    use crate::config::{Config, Peer, PeerKey};
+    let mut config = Config::new(65001, Ipv4Addr::new(192, 0, 2, 1));
+    let password = || Some(Password("secret".to_owned()));
+    let mut known = Peer::new(Ipv4Addr::LOCALHOST.into(), 65002);
+    known.options.password = password();
+    let mut unnumbered = Peer::new("fe80::1".parse().unwrap(), 0);
+    unnumbered.key = PeerKey::Interface("eth0".to_owned());
+    unnumbered.options.password = password();
+    config.peers = vec![known, unnumbered];
+    let keys = Arc::new(Keys::default());
+    keys.configure(&config);
+    let (events, _inbox) = mpsc::channel(64);
+    let mut connections = Connections::new(events, keys);
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let stranger: IpAddr = "fe80::bad".parse().unwrap();
+    for (remote, interface, wanted) in [
+        (Ipv4Addr::LOCALHOST.into(), None, false),
+        (stranger, Some("eth0".to_owned()), false),
+        (stranger, Some("eth1".to_owned()), true),
+    ] {
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let accepted = connections.accept(stream.unwrap(), remote, interface.clone(), false);
+        assert_eq!(accepted.is_ok(), wanted, "{remote} on {interface:?}");
+    }
 }

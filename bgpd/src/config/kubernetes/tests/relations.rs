@@ -146,11 +146,58 @@ fn nodes_without_peers_are_a_mesh_and_those_with_a_tor_are_not() {
 }
 
 #[test]
+fn a_new_object_that_is_not_understood_ends_no_session_of_the_mesh() {
+    let mut cluster = Cluster::new("n1", None);
+    cluster.node_applied(&node("n1", None, &["10.0.1.1"]));
+    cluster.node_applied(&node("n2", None, &["10.0.1.2"]));
+    let wrong = || {
+        peer(
+            "tor",
+            json!({"nodeSelector": "rack = 'a'", "peerIP": "10.9.9.9", "asNumber": 1}),
+        )
+    };
+    cluster.peer_applied("tor", wrong());
+    let outcome = cluster.outcome().unwrap();
+    assert_eq!(names(&outcome), ["mesh-n2"]);
+    assert!(
+        outcome.problems[0].contains("nodeSelector"),
+        "{:?}",
+        outcome.problems
+    );
+
+    // One that had made a peer goes on with it, and without the mesh.
+    let right = json!({"nodeSelector": "rack == 'a'", "peerIP": "10.9.9.9", "asNumber": 1});
+    cluster.peer_applied("tor", peer("tor", right));
+    let before = cluster.outcome().unwrap().config;
+    let mut after = Cluster::new("n1", Some(before));
+    after.node_applied(&node("n1", None, &["10.0.1.1"]));
+    after.node_applied(&node("n2", None, &["10.0.1.2"]));
+    after.peer_applied("tor", wrong());
+    assert_eq!(names(&after.outcome().unwrap()), ["tor"]);
+}
+
+#[test]
+fn the_mesh_waits_for_its_password() {
+    let mut cluster = Cluster::new("n1", None);
+    cluster.node_applied(&node("n1", None, &["10.0.1.1"]));
+    cluster.node_applied(&node("n2", None, &["10.0.1.2"]));
+    let secret_of = json!({"nodeMeshPassword": {"secretKeyRef": {"name": "bgp", "key": "tor"}}});
+    cluster.configuration_is(configuration(secret_of));
+    assert!(cluster.outcome().unwrap().config.peers[0].options.withheld);
+    cluster.secret_is("bgp", secret("mesh"));
+    assert_eq!(password(&cluster), Some(Password("mesh".to_owned())));
+}
+
+#[test]
 fn a_peer_without_its_password_is_not_started_and_a_lost_secret_ends_nothing() {
     let mut cluster = with_password(None);
     assert_eq!(cluster.secrets(), BTreeSet::from(["bgp".to_owned()]));
     let problem = |cluster: &Cluster| cluster.verdicts()[0].problem.clone();
-    assert!(cluster.outcome().unwrap().config.peers.is_empty());
+    let withheld = |cluster: &Cluster| {
+        let peers = cluster.outcome().unwrap().config.peers;
+        peers.iter().all(|it| it.options.withheld) && peers.len() == 1
+    };
+    assert!(withheld(&cluster));
     assert_eq!(problem(&cluster), None, "it was not read yet");
     for (data, want) in [
         (None, "Secret bgp does not exist"),
@@ -158,12 +205,13 @@ fn a_peer_without_its_password_is_not_started_and_a_lost_secret_ends_nothing() {
         (secret(""), "key tor of Secret bgp has 0 bytes"),
     ] {
         cluster.secret_is("bgp", data);
-        assert!(cluster.outcome().unwrap().config.peers.is_empty());
+        assert!(withheld(&cluster));
         let problem = problem(&cluster).unwrap();
         assert!(problem.message.contains(want), "{}", problem.message);
         assert_eq!(problem.reason, "NoPassword");
     }
     cluster.secret_is("bgp", secret("first\n"));
+    assert!(!withheld(&cluster));
     assert_eq!(password(&cluster), Some(Password("first".to_owned())));
     assert_eq!(problem(&cluster), None);
     cluster.secret_is("bgp", secret("second"));
@@ -173,8 +221,20 @@ fn a_peer_without_its_password_is_not_started_and_a_lost_secret_ends_nothing() {
     assert!(problem(&cluster).is_some());
 
     let before = cluster.outcome().unwrap().config;
-    let after = with_password(Some(before));
+    let after = with_password(Some(before.clone()));
     assert_eq!(password(&after), Some(Password("second".to_owned())));
+
+    // Another Secret, which nobody has made yet: the last password is the one that was used last.
+    let mut later = with_password(Some(before));
+    later.secret_is("bgp", secret("third"));
+    later.used(&later.outcome().unwrap().config.clone());
+    let spec = json!({
+        "peerIP": "10.0.1.254", "asNumber": 64601,
+        "password": {"secretKeyRef": {"name": "other", "key": "tor"}},
+    });
+    later.peer_applied("tor", peer("tor", spec));
+    later.secret_is("other", None);
+    assert_eq!(password(&later), Some(Password("third".to_owned())));
 }
 
 #[test]
