@@ -140,7 +140,7 @@ async fn speaker(dir: &Path) -> Option<v1::Speaker> {
 }
 
 /// Name and AS of every peer.
-async fn peers(dir: &Path) -> Option<Vec<(String, u32)>> {
+async fn neighbors(dir: &Path) -> Option<Vec<v1::Neighbor>> {
     let socket = dir.join("run/bgpd.sock");
     let mut bgpd = api::client::bgpd(&socket, Duration::from_secs(5))
         .await
@@ -149,10 +149,13 @@ async fn peers(dir: &Path) -> Option<Vec<(String, u32)>> {
         .list_neighbors(v1::ListNeighborsRequest {})
         .await
         .ok()?;
+    Some(answer.into_inner().neighbors)
+}
+
+async fn peers(dir: &Path) -> Option<Vec<(String, u32)>> {
+    let neighbors = neighbors(dir).await?;
     Some(
-        answer
-            .into_inner()
-            .neighbors
+        neighbors
             .into_iter()
             .map(|n| (n.name, n.peer_asn))
             .collect(),
@@ -326,9 +329,13 @@ fn passwords_and_filters_are_waited_for_and_missed_aloud() {
         patch(&api, "tor-a", spec).await;
         let _bgpd = start_bgpd(dir, &server.kubeconfig);
 
-        // Without its password the peer is not there, and says so.
+        // Without its password the peer has no session, and says so.
         condition::<crds::BGPPeer>(&api, "tor-a", "False", "Secret bgp does not exist").await;
-        assert_eq!(peers(dir).await.unwrap(), []);
+        eventually("the reason", || async {
+            let neighbor = neighbors(dir).await?.pop()?;
+            (neighbor.state == "Idle" && neighbor.problem.contains("password")).then_some(())
+        })
+        .await;
         let secrets = Api::<k8s_openapi::api::core::v1::Secret>::default_namespaced(api.clone());
         let secret = json!({"metadata": {"name": "bgp"}, "stringData": {"tor-a": "secret"}});
         let secret = serde_json::from_value(secret).unwrap();
@@ -336,7 +343,11 @@ fn passwords_and_filters_are_waited_for_and_missed_aloud() {
             .create(&PostParams::default(), &secret)
             .await
             .unwrap();
-        peers_become(dir, &[("tor-a", 64601)]).await;
+        eventually("a session that may start", || async {
+            let neighbor = neighbors(dir).await?.pop()?;
+            (!neighbor.problem.contains("password")).then_some(())
+        })
+        .await;
 
         // Its filter is missing still.
         condition::<crds::BGPPeer>(&api, "tor-a", "False", "BGPFilter from-tors does not exist")
