@@ -66,6 +66,9 @@ impl BgpStatus for Speaker {
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
         let request = request.into_inner();
+        if request.prefix == "10.8.0.0/16" {
+            return Ok(Response::new(page(&request.after)));
+        }
         Ok(Response::new(v1::ListRoutesResponse {
             routes: vec![v1::Route {
                 prefix: request.prefix,
@@ -74,6 +77,7 @@ impl BgpStatus for Speaker {
                 local_pref: Some(100),
                 ..Default::default()
             }],
+            next: String::new(),
         }))
     }
 
@@ -87,6 +91,7 @@ impl BgpStatus for Speaker {
                 neighbor: request.into_inner().neighbor,
                 ..Default::default()
             }],
+            next: String::new(),
         }))
     }
 
@@ -286,6 +291,40 @@ fn an_absent_daemon_is_exit_code_1_with_the_next_step() {
     assert_eq!(document["bgpd"]["router_id"], "10.0.1.1");
     let problem = document["problems"][0].as_str().unwrap();
     assert!(problem.contains("felix does not answer"), "{problem}");
+}
+
+/// Three prefixes, one in each answer.
+fn page(after: &str) -> v1::ListRoutesResponse {
+    let all = ["10.8.0.0/26", "10.8.0.64/26", "10.8.0.128/26"];
+    let at = all
+        .iter()
+        .position(|it| *it == after)
+        .map_or(0, |it| it + 1);
+    v1::ListRoutesResponse {
+        routes: vec![v1::Route {
+            prefix: all[at].to_owned(),
+            ..Default::default()
+        }],
+        next: if at < 2 {
+            all[at].to_owned()
+        } else {
+            String::new()
+        },
+    }
+}
+
+#[test]
+fn a_long_answer_is_asked_for_in_parts() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+    let answer = margayctl(tmp.path(), &["bgp", "routes", "10.8.0.0/16", "-o", "json"]);
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let routes = document["routes"].as_array().unwrap();
+    let prefixes: Vec<&str> = routes
+        .iter()
+        .filter_map(|it| it["prefix"].as_str())
+        .collect();
+    assert_eq!(prefixes, ["10.8.0.0/26", "10.8.0.64/26", "10.8.0.128/26"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crds::net::Cidr;
 use super::status;
 use crate::Millis;
 use crate::config::{Drain, PeerKey};
-use crate::speaker::{DrainRequest, RouteFilter, Speaker};
+use crate::speaker::{DrainRequest, Page, RouteFilter, RouteInfo, Speaker};
 use crate::wire::attribute::community;
 
 /// What is to be explained.
@@ -102,9 +102,29 @@ fn canonical(text: &str) -> String {
     }
 }
 
-pub(crate) fn advertised(speaker: &Speaker, peer: &PeerKey) -> Option<Vec<v1::Route>> {
-    let routes = speaker.advertised(peer)?;
-    Some(routes.into_iter().map(status::route).collect())
+/// Prefixes looked at for one answer: a few milliseconds of the speaker's time.
+const PAGE_MAX: usize = 4096;
+
+/// The part of an answer that is asked for.
+pub(crate) fn page(after: &str, limit: u32) -> Result<Page, String> {
+    let after = match after {
+        "" => None,
+        text => Some(text.parse().map_err(|e| format!("after: {e}"))?),
+    };
+    let limit = usize::try_from(limit).unwrap_or(PAGE_MAX);
+    let limit = if limit == 0 { PAGE_MAX } else { limit };
+    Ok(Page {
+        after,
+        limit: limit.min(PAGE_MAX),
+    })
+}
+
+/// An answer in parts.
+pub(crate) fn listed((routes, next): (Vec<RouteInfo>, Option<Cidr>)) -> v1::ListRoutesResponse {
+    v1::ListRoutesResponse {
+        routes: routes.into_iter().map(status::route).collect(),
+        next: next.map(|it| it.to_string()).unwrap_or_default(),
+    }
 }
 
 pub(crate) fn explain(speaker: &Speaker, query: &ExplainQuery, now: Millis) -> v1::ExplainResponse {

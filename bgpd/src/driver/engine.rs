@@ -407,11 +407,13 @@ impl Engine {
                 Some(bfd) => bfd.list(answer),
                 None => drop(answer.send(super::bfd::Listing::default())),
             },
-            Query::Routes(filter, answer) => {
-                let _ = answer.send(status::routes(&self.speaker, &filter, now));
+            Query::Routes(page, filter, answer) => {
+                let found = self.speaker.routes_on(page, &filter, now);
+                let _ = answer.send(ask::listed(found));
             }
-            Query::Advertised(peer, answer) => {
-                let _ = answer.send(ask::advertised(&self.speaker, &peer));
+            Query::Advertised(page, peer, answer) => {
+                let found = self.speaker.advertised_on(page, &peer);
+                let _ = answer.send(found.map(ask::listed));
             }
             Query::Explain(query, answer) => {
                 let _ = answer.send(ask::explain(&self.speaker, &query, now));

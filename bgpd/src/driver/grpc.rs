@@ -21,7 +21,7 @@ use super::bfd::Listing;
 use super::fib::{Fib, Step};
 use super::status;
 use crate::config::{OriginKind, PeerKey};
-use crate::speaker::{DataplaneReport, Leg, RouteFilter};
+use crate::speaker::{DataplaneReport, Leg, Page, RouteFilter};
 
 /// Version of the contract with felix; one up and one down are understood.
 const CONTRACT: u32 = 1;
@@ -71,8 +71,12 @@ pub(crate) enum Query {
     Speaker(oneshot::Sender<v1::Speaker>),
     Neighbors(oneshot::Sender<Vec<v1::Neighbor>>),
     Bfd(oneshot::Sender<Listing>),
-    Routes(RouteFilter, oneshot::Sender<Vec<v1::Route>>),
-    Advertised(PeerKey, oneshot::Sender<Option<Vec<v1::Route>>>),
+    Routes(Page, RouteFilter, oneshot::Sender<v1::ListRoutesResponse>),
+    Advertised(
+        Page,
+        PeerKey,
+        oneshot::Sender<Option<v1::ListRoutesResponse>>,
+    ),
     Explain(ExplainQuery, oneshot::Sender<v1::ExplainResponse>),
     Drain(
         DrainOrder,
@@ -379,9 +383,13 @@ impl BgpStatus for Service {
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
-        let query = ask::route_filter(request.get_ref()).map_err(Status::invalid_argument)?;
-        let routes = self.ask(|answer| Query::Routes(query, answer)).await?;
-        Ok(Response::new(v1::ListRoutesResponse { routes }))
+        let request = request.get_ref();
+        let query = ask::route_filter(request).map_err(Status::invalid_argument)?;
+        let page = ask::page(&request.after, request.limit).map_err(Status::invalid_argument)?;
+        let routes = self
+            .ask(|answer| Query::Routes(page, query, answer))
+            .await?;
+        Ok(Response::new(routes))
     }
 
     async fn list_advertised(
@@ -389,11 +397,14 @@ impl BgpStatus for Service {
         request: Request<v1::ListAdvertisedRequest>,
     ) -> Result<Response<v1::ListRoutesResponse>, Status> {
         let missing = || Status::invalid_argument("neighbor: which one is not said");
-        let peer = ask::peer(&request.get_ref().neighbor).ok_or_else(missing)?;
+        let request = request.get_ref();
+        let peer = ask::peer(&request.neighbor).ok_or_else(missing)?;
         let unknown = Status::not_found(format!("{peer} is not a neighbour"));
-        let routes = self.ask(|answer| Query::Advertised(peer, answer)).await?;
-        let routes = routes.ok_or(unknown)?;
-        Ok(Response::new(v1::ListRoutesResponse { routes }))
+        let page = ask::page(&request.after, request.limit).map_err(Status::invalid_argument)?;
+        let routes = self
+            .ask(|answer| Query::Advertised(page, peer, answer))
+            .await?;
+        Ok(Response::new(routes.ok_or(unknown)?))
     }
 
     async fn explain(

@@ -10,7 +10,7 @@ use super::bfd::Listing;
 use crate::Millis;
 use crate::bfd;
 use crate::fsm::{MessageCounts, PeerRestart};
-use crate::speaker::{FamilyCount, NeighborInfo, RouteFilter, RouteInfo, Speaker};
+use crate::speaker::{FamilyCount, NeighborInfo, RouteInfo, Speaker};
 
 /// What the driver knows beside the speaker.
 #[derive(Debug)]
@@ -172,10 +172,6 @@ fn family(counts: &FamilyCount, restart: Option<&PeerRestart>) -> v1::FamilyCoun
         over_limit: counts.over_limit,
         preserved: restart.is_some_and(|it| it.preserved.contains(counts.family)),
     }
-}
-
-pub(crate) fn routes(speaker: &Speaker, filter: &RouteFilter, now: Millis) -> Vec<v1::Route> {
-    speaker.routes(filter, now).into_iter().map(route).collect()
 }
 
 pub(crate) fn route(info: RouteInfo) -> v1::Route {

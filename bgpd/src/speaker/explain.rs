@@ -6,7 +6,7 @@ use crds::net::Cidr;
 use serde::Serialize;
 
 use super::show::route;
-use super::{RouteInfo, Speaker, learn};
+use super::{Page, RouteInfo, Speaker, learn};
 use crate::Millis;
 use crate::config::PeerKey;
 use crate::policy::export;
@@ -106,10 +106,21 @@ impl Speaker {
 
     /// What a peer with a session is told, ordered by prefix; None: there is no such peer.
     pub fn advertised(&self, key: &PeerKey) -> Option<Vec<RouteInfo>> {
+        Some(self.advertised_on(Page::ALL, key)?.0)
+    }
+
+    /// What a peer with a session is told of the prefixes of a page, ordered by prefix, and where the next page begins;
+    /// None: there is no such peer.
+    pub fn advertised_on(
+        &self,
+        page: Page,
+        key: &PeerKey,
+    ) -> Option<(Vec<RouteInfo>, Option<Cidr>)> {
         let peer = self.peers.get(key)?;
         let mut told: Vec<RouteInfo> = Vec::new();
+        let (ids, next) = self.page(page, |_| true);
         if let (Some(up), Some(_)) = (&peer.up, peer.session.negotiated()) {
-            for id in self.rib.ids() {
+            for id in ids {
                 let best = self.rib.best(id).filter(|best| best.from != peer.id);
                 let source = best.as_ref().and_then(|best| self.rib.source(best.from));
                 if let (Some(best), Some(source)) = (&best, source) {
@@ -121,8 +132,7 @@ impl Speaker {
                 }
             }
         }
-        told.sort_by_key(|it| it.prefix);
-        Some(told)
+        Some((told, next))
     }
 
     fn explain_path(&self, path: &Path, route: RouteInfo) -> ExplainedPath {

@@ -30,6 +30,7 @@ pub use drain::DrainRequest;
 pub use explain::{ExplainedExport, ExplainedPath, Explanation};
 pub use learn::REFUSED_KEPT;
 pub use reach::Hindrance;
+pub use show::Page;
 pub use stale::{StaleStage, SweepReason};
 pub use types::{
     BfdInfo, ConnId, DataplaneReport, FamilyCount, Hops, Input, Leg, NeighborInfo, Output,

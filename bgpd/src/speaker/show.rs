@@ -1,6 +1,6 @@
 //! What the speaker knows, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use crds::net::{Cidr, Family};
 
@@ -12,6 +12,23 @@ use crate::wire::Attributes;
 
 use super::peer::PeerState;
 use super::{FamilyCount, Leg, NeighborInfo, RouteFilter, RouteInfo, Speaker, Summary};
+
+/// A part of a long answer, in the order of prefixes: a question costs a bounded time and memory, however large the table is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Page {
+    /// Only prefixes after this one; None: from the first.
+    pub after: Option<Cidr>,
+    /// Most prefixes.
+    pub limit: usize,
+}
+
+impl Page {
+    /// Everything at once.
+    pub const ALL: Self = Self {
+        after: None,
+        limit: usize::MAX,
+    };
+}
 
 impl Speaker {
     /// The speaker as a whole.
@@ -38,16 +55,24 @@ impl Speaker {
             .collect()
     }
 
-    /// Paths, ordered by prefix, best first.
+    /// All paths, ordered by prefix, best first.
     pub fn routes(&self, filter: &RouteFilter, now: Millis) -> Vec<RouteInfo> {
+        self.routes_on(Page::ALL, filter, now).0
+    }
+
+    /// Paths to the prefixes of a page, ordered by prefix, best first; and where the next page begins.
+    pub fn routes_on(
+        &self,
+        page: Page,
+        filter: &RouteFilter,
+        now: Millis,
+    ) -> (Vec<RouteInfo>, Option<Cidr>) {
         let neighbors: BTreeMap<SourceId, &PeerKey> =
             self.peers.iter().map(|(key, it)| (it.id, key)).collect();
-        let mut ids: Vec<PrefixId> = match filter.prefix {
-            Some(prefix) => self.rib.find(prefix).into_iter().collect(),
-            None => self.rib.ids().collect(),
+        let (ids, next) = match filter.prefix {
+            Some(prefix) => (self.rib.find(prefix).into_iter().collect(), None),
+            None => self.page(page, |prefix| filter.asks_for(prefix)),
         };
-        ids.retain(|id| filter.asks_for(self.rib.prefix(*id)));
-        ids.sort_by_cached_key(|id| self.rib.prefix(*id));
         let mut routes = Vec::new();
         for id in ids {
             let mut paths = self.paths(id, &neighbors, now);
@@ -62,7 +87,32 @@ impl Speaker {
             });
             routes.append(&mut paths);
         }
-        routes
+        (routes, next)
+    }
+
+    /// The prefixes of a page in their order; and the last of them, if there are more. Takes the time of a look at each
+    /// prefix of the table, and the memory of the page.
+    pub(super) fn page(
+        &self,
+        page: Page,
+        asks_for: impl Fn(Cidr) -> bool,
+    ) -> (Vec<PrefixId>, Option<Cidr>) {
+        let known = self.rib.ids().map(|id| (self.rib.prefix(id), id));
+        let wanted = known
+            .filter(|(prefix, _)| page.after.is_none_or(|it| it < *prefix) && asks_for(*prefix));
+        // The lowest ones so far, the highest of them on top.
+        let mut lowest = BinaryHeap::new();
+        let mut more = false;
+        for it in wanted {
+            lowest.push(it);
+            if lowest.len() > page.limit {
+                lowest.pop();
+                more = true;
+            }
+        }
+        let lowest = lowest.into_sorted_vec();
+        let next = lowest.last().filter(|_| more).map(|(prefix, _)| *prefix);
+        (lowest.into_iter().map(|(_, id)| id).collect(), next)
     }
 
     /// The legs last told for every prefix, ordered by prefix: the snapshot for a new felix.

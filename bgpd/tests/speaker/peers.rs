@@ -294,3 +294,44 @@ fn a_changed_session_starts_again_at_once() {
         (2, 1)
     );
 }
+
+#[test]
+fn a_long_answer_comes_in_pages_in_order() {
+    use bgpd::speaker::Page;
+    let mut config = with_peers(2);
+    config.peers[1].export = ExportClass::Transit;
+    let mut bench = Bench::started(config);
+    bench.join(2, &[Family::V4]);
+    bench.join(3, &[Family::V4]);
+    let prefixes: Vec<Cidr> = (0..100_u32)
+        // In an order that is not theirs.
+        .map(|n| 0x1400_0000 + ((n * 37 % 100) << 8))
+        .map(|it| Cidr::new(std::net::Ipv4Addr::from(it).into(), 24).unwrap())
+        .collect();
+    bench.announce(2, &prefixes);
+    let mut ordered = prefixes;
+    ordered.sort();
+    let to = config_key(3);
+    for limit in [1, 7, 99, 100, 101] {
+        let (mut shown, mut told, mut pages) = (Vec::new(), Vec::new(), 0);
+        let mut page = Page { after: None, limit };
+        loop {
+            let (routes, next) = bench.speaker.routes_on(page, &RouteFilter::default(), 0);
+            let (out, same) = bench.speaker.advertised_on(page, &to).unwrap();
+            assert!(routes.len() <= limit && next == same);
+            shown.extend(routes.iter().map(|it| it.prefix));
+            told.extend(out.iter().map(|it| it.prefix));
+            pages += 1;
+            match next {
+                Some(_) => page.after = next,
+                None => break,
+            }
+        }
+        assert_eq!((&shown, &told), (&ordered, &ordered), "{limit} a page");
+        assert_eq!(pages, 100_usize.div_ceil(limit));
+    }
+}
+
+fn config_key(host: u8) -> bgpd::config::PeerKey {
+    bgpd::config::PeerKey::Address(ip(&format!("192.0.2.{host}")))
+}

@@ -96,27 +96,30 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
                 r#match: matching.into(),
                 origin_as: origin_as.unwrap_or_default(),
                 community: community.clone().unwrap_or_default(),
+                ..Default::default()
             };
-            let answer = bgpd(global)
-                .await?
-                .list_routes(request)
-                .await
-                .map_err(Error::call(Daemon::Bgpd))?
-                .into_inner();
+            let answer = whole(bgpd(global).await?, async |bgpd, after| {
+                let request = v1::ListRoutesRequest {
+                    after,
+                    ..request.clone()
+                };
+                bgpd.list_routes(request).await
+            })
+            .await?;
             print(global, &answer, || {
                 view::routes(&answer.routes, wide, screen)
             })
         }
         Command::Bgp(Bgp::Advertised { neighbor }) => {
-            let request = v1::ListAdvertisedRequest {
-                neighbor: neighbor.clone(),
-            };
-            let answer = bgpd(global)
-                .await?
-                .list_advertised(request)
-                .await
-                .map_err(Error::call(Daemon::Bgpd))?
-                .into_inner();
+            let answer = whole(bgpd(global).await?, async |bgpd, after| {
+                let request = v1::ListAdvertisedRequest {
+                    neighbor: neighbor.clone(),
+                    after,
+                    ..Default::default()
+                };
+                bgpd.list_advertised(request).await
+            })
+            .await?;
             print(global, &answer, || {
                 bgp::advertised(&answer.routes, neighbor, screen)
             })
@@ -245,9 +248,29 @@ async fn felix(
     client::felix(&path, global.timeout).await
 }
 
-async fn bgpd(
-    global: &Global,
-) -> Result<v1::bgp_status_client::BgpStatusClient<tonic::transport::Channel>, Error> {
+type Bgpd = v1::bgp_status_client::BgpStatusClient<tonic::transport::Channel>;
+
+/// All parts of a long answer.
+async fn whole(
+    mut bgpd: Bgpd,
+    ask: impl AsyncFn(&mut Bgpd, String) -> tonic::Result<tonic::Response<v1::ListRoutesResponse>>,
+) -> Result<v1::ListRoutesResponse, Error> {
+    let mut all = v1::ListRoutesResponse::default();
+    let mut after = String::new();
+    loop {
+        let answer = ask(&mut bgpd, after)
+            .await
+            .map_err(Error::call(Daemon::Bgpd))?;
+        let part = answer.into_inner();
+        all.routes.extend(part.routes);
+        if part.next.is_empty() {
+            return Ok(all);
+        }
+        after = part.next;
+    }
+}
+
+async fn bgpd(global: &Global) -> Result<Bgpd, Error> {
     let path = global
         .bgpd_socket
         .clone()
