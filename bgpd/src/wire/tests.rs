@@ -346,12 +346,15 @@ fn an_old_speaker_in_between_does_not_shorten_the_path() {
     assert_eq!(old("40 02 06 02 02 5ba0 5ba0", four), "70000 70001");
     // Longer than the AS_PATH: somebody has rewritten that; it counts alone.
     assert_eq!(old("40 02 04 02 01 0064", four), "100");
-    // An AGGREGATOR that is not AS_TRANS: an old speaker has aggregated since.
+    // An AGGREGATOR whose AS fits into two octets says nothing about that.
     let aggregated = ["c0 07 06 0064 01020304", four].concat();
-    assert_eq!(
-        old("40 02 08 02 03 0064 5ba0 5ba0", &aggregated),
-        "100 23456 23456"
-    );
+    let two = "40 02 08 02 03 0064 5ba0 5ba0";
+    assert_eq!(old(two, &aggregated), "100 70000 70001");
+    // Beside an AS4_AGGREGATOR it does: an old speaker has aggregated since.
+    let since = [&aggregated, "c0 12 08 00011170 01020304"].concat();
+    assert_eq!(old(two, &since), "100 23456 23456");
+    let before = since.replace("0064 01020304", "5ba0 01020304");
+    assert_eq!(old(two, &before), "100 70000 70001");
 }
 
 #[test]

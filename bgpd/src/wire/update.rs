@@ -58,6 +58,11 @@ impl Update {
             nlri::decode(withdrawn, Family::V4, with_ids).ok_or_else(network)?;
         let plain = nlri::decode(plain, Family::V4, with_ids).ok_or_else(network)?;
         let mut decoded = attribute::decode(attributes, dialect)?;
+        // RFC 4760 section 3: where only MP_REACH_NLRI announces, NEXT_HOP is ignored, whatever it says.
+        let reached = |it: &attribute::Reach| !it.paths.0.is_empty();
+        if plain.0.is_empty() && decoded.reach.as_ref().is_some_and(reached) {
+            decoded.problems.retain(|it| it.code != code::NEXT_HOP);
+        }
 
         let mut update = Self {
             withdrawn,
@@ -83,12 +88,12 @@ impl Update {
             .any(|problem| problem.reaction == Reaction::TreatAsWithdraw);
         if bad {
             // RFC 7606 section 5.2: without prefixes there is nothing that could be withdrawn, and nobody knows what
-            // was meant. Prefixes of a family not spoken here are some, though.
+            // was meant. Prefixes of a family not spoken here are some, though, and MP_UNREACH_NLRI alone is clear.
             let others = update
                 .problems
                 .iter()
                 .any(|problem| problem.kind == ProblemKind::Family);
-            if update.announced.is_empty() && !others {
+            if update.announced.is_empty() && !others && decoded.any {
                 return Err(lengths());
             }
             let ids = std::mem::take(&mut update.path_ids.announced);

@@ -66,6 +66,7 @@ pub(in crate::wire) fn decode(bytes: &[u8], dialect: Dialect) -> Result<Decoded,
     while !cursor.is_empty() {
         // RFC 7606 section 4: the prefixes can still be found, so a list that ends too early only withdraws them.
         let Some((flags, kind, value)) = header(&mut cursor) else {
+            decoded.any = true;
             decoded.problem(0, ProblemKind::Truncated, WITHDRAW, cursor.rest());
             break;
         };
@@ -298,11 +299,13 @@ impl Decoded {
 
     /// The attributes of routes with that next hop; None while a mandatory one is missing.
     pub(in crate::wire) fn attributes(&self, next_hop: NextHop) -> Option<Attributes> {
-        // RFC 6793 section 4.2.3: an AGGREGATOR that is not AS_TRANS was made by an old speaker on the way, behind
-        // which neither of the new attributes can be trusted.
-        let old_aggregator = self
-            .aggregator
-            .is_some_and(|it| it.asn != u32::from(crate::wire::open::AS_TRANS));
+        // RFC 6793 section 4.2.3: beside an AS4_AGGREGATOR, an AGGREGATOR that is not AS_TRANS was made by an old
+        // speaker on the way, behind which neither of the new attributes can be trusted. Alone it says nothing of that:
+        // an aggregator whose AS fits into two octets has no need of the other.
+        let old_aggregator = self.as4_aggregator.is_some()
+            && self
+                .aggregator
+                .is_some_and(|it| it.asn != u32::from(crate::wire::open::AS_TRANS));
         let (as4_path, as4_aggregator) = if old_aggregator {
             (None, None)
         } else {
@@ -373,8 +376,9 @@ fn aggregator4(value: &[u8]) -> Option<Aggregator> {
 /// An address a neighbour can have.
 fn is_usable(address: IpAddr) -> bool {
     match address {
-        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_multicast() || v4.is_broadcast()),
-        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_multicast()),
+        // From 224 on there are multicast and what is reserved.
+        IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_loopback() || v4.octets()[0] >= 224),
+        IpAddr::V6(v6) => !(v6.is_unspecified() || v6.is_loopback() || v6.is_multicast()),
     }
 }
 

@@ -229,3 +229,49 @@ fn other_families_are_left_alone() {
     assert!(update.announced.is_empty() && update.withdrawn.is_empty());
     assert_eq!(update.problems[0].kind, ProblemKind::Family);
 }
+
+#[test]
+fn withdrawals_alone_need_no_session_to_end() {
+    // RFC 7606 section 5.2: what is meant is clear while there is no other attribute.
+    let flagged = "c0 0f 07 0001 01 18 0a0200";
+    let update = Update::decode(&body("", flagged, ""), EBGP).unwrap();
+    assert_eq!(update.withdrawn, [cidr("10.2.0.0/24")]);
+    assert_eq!(update.problems[0].kind, ProblemKind::Flags);
+    for more in [ORIGIN, "40 01 01 09", "c0 08 20 00"] {
+        let error = Update::decode(&body("", &[flagged, more].concat(), ""), EBGP).unwrap_err();
+        assert_eq!((error.code, error.subcode), (3, 1), "{more}");
+    }
+}
+
+#[test]
+fn next_hop_counts_for_the_prefixes_beside_it_only() {
+    // RFC 4760 section 3.
+    let reach = "80 0e 0d 0001 01 04 c0000202 00 18 0a0200";
+    for hop in ["40 03 04 e0000001", "40 03 03 c00002", "c0 03 04 c0000201"] {
+        let attributes = [ORIGIN, PATH, hop, reach].concat();
+        let update = Update::decode(&body("", &attributes, ""), EBGP).unwrap();
+        assert_eq!(update.problems, [], "{hop}");
+        let [(attributes, prefixes)] = &update.announced[..] else {
+            panic!("{update:?}")
+        };
+        assert_eq!(attributes.next_hop, next_hop("192.0.2.2"));
+        assert_eq!(*prefixes, [cidr("10.2.0.0/24")]);
+        let both = body("", &[ORIGIN, PATH, hop, reach].concat(), NLRI);
+        let update = Update::decode(&both, EBGP).unwrap();
+        assert_eq!(update.problems[0].code, 3, "{hop}");
+        assert!(update.announced.is_empty(), "{hop}");
+    }
+}
+
+#[test]
+fn next_hops_that_no_neighbour_can_have() {
+    for hop in [
+        "7f000001", "7fffffff", "f0000001", "ffffffff", "e0000001", "00000000",
+    ] {
+        let attributes = [ORIGIN, PATH, "40 03 04 ", hop].concat();
+        assert_eq!(withdrawn_for(EBGP, &attributes), (3, ProblemKind::Value));
+    }
+    let loopback = "80 0e 19 0002 01 10 00000000000000000000000000000001 00 18 200000";
+    let update = Update::decode(&body("", &[ORIGIN, PATH, loopback].concat(), ""), EBGP).unwrap();
+    assert_eq!(update.withdrawn, [cidr("2000::/24")]);
+}
