@@ -6,7 +6,7 @@ use super::{Jitter, Negotiated, State};
 use crate::Millis;
 use crate::config::Timers;
 use crate::speaker::ConnId;
-use crate::wire::{Frame, FrameReader, Open};
+use crate::wire::{Frame, FrameReader, Notification, Open};
 
 /// Hold time until the peer's OPEN says another (RFC 4271 section 8.2.2, OpenSent).
 pub(super) const OPEN_HOLD: Millis = 240_000;
@@ -37,6 +37,8 @@ pub(super) struct Connection {
     pub(super) peer_open: Option<Frame>,
     pub(super) phase: Phase,
     pub(super) reader: FrameReader,
+    /// The next message, or what is wrong with it, while what came before is still to be carried out.
+    pub(super) held: Option<Result<Frame, Notification>>,
     /// When the peer counts as lost.
     pub(super) hold_at: Option<Millis>,
     /// When it has to hear of us.
@@ -63,6 +65,7 @@ impl Connection {
             peer_open: None,
             phase: Phase::OpenSent,
             reader: FrameReader::default(),
+            held: None,
             hold_at: Some(now + OPEN_HOLD),
             keepalive_at: None,
             unsent: 0,
@@ -101,9 +104,14 @@ impl Connection {
 
     /// Something was heard of the peer.
     pub(super) fn heard(&mut self, now: Millis) {
-        let hold = self
-            .negotiated()
-            .map_or(OPEN_HOLD, |it| Millis::from(it.hold_time) * 1000);
+        let hold = match &self.phase {
+            Phase::Established(negotiated, _) => Millis::from(negotiated.hold_time) * 1000,
+            // Without a hold time nobody else would notice that nothing follows.
+            Phase::OpenConfirm(negotiated) if negotiated.hold_time > 0 => {
+                Millis::from(negotiated.hold_time) * 1000
+            }
+            Phase::OpenConfirm(_) | Phase::OpenSent => OPEN_HOLD,
+        };
         self.hold_at = (hold > 0).then(|| now + hold);
     }
 

@@ -252,20 +252,36 @@ impl Session {
         self.show(now);
     }
 
-    /// Bytes have arrived.
-    pub fn bytes(&mut self, id: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<Action>) {
+    /// Bytes have arrived. Whether there is more to be read, by another call, once the actions are carried out: what
+    /// a message means depends on the session that it came in, which the next one may end.
+    pub fn bytes(&mut self, id: ConnId, bytes: &[u8], now: Millis, out: &mut Vec<Action>) -> bool {
         if let Some(conn) = self.connection(id) {
             conn.reader.push(bytes);
         }
+        let mut is_behind = false;
         // Each message may end the connection.
         while let Some(conn) = self.connection(id) {
-            match conn.reader.next_frame() {
-                Ok(None) => break,
-                Ok(Some(frame)) => self.frame(id, &frame, now, out),
+            let next = match conn.held.take() {
+                Some(held) => held,
+                None => match conn.reader.next_frame().transpose() {
+                    Some(next) => next,
+                    None => break,
+                },
+            };
+            // Routes change nothing about the session, and are carried out together.
+            let of_routes = |it: &Frame| it.kind == MessageType::Update;
+            if !out.is_empty() && !next.as_ref().is_ok_and(of_routes) {
+                conn.held = Some(next);
+                is_behind = true;
+                break;
+            }
+            match next {
+                Ok(frame) => self.frame(id, &frame, now, out),
                 Err(error) => self.fail(id, error, now, out),
             }
         }
         self.show(now);
+        is_behind
     }
 
     /// Time has passed.
@@ -409,6 +425,7 @@ impl Session {
             return self.fail(id, Notification::fsm(subcode, frame.kind), now, out);
         }
         match Message::decode(frame, dialect) {
+            Err(error) if !out.is_empty() => conn.held = Some(Err(error)),
             Err(error) => self.fail(id, error, now, out),
             Ok(Message::Notification(notification)) => {
                 if let Some(index) = self.connections.iter().position(|conn| conn.id == id) {
@@ -485,6 +502,7 @@ impl Session {
             && let Phase::OpenConfirm(negotiated) = &conn.phase
         {
             conn.phase = Phase::Established(negotiated.clone(), now);
+            conn.heard(now);
         }
         self.established_count += 1;
         if let Some(conn) = self.dialing.take() {

@@ -106,6 +106,7 @@ impl Speaker {
                 stale: BTreeMap::new(),
                 over: Vec::new(),
                 torn_down: None,
+                last_asn: 0,
                 range: None,
             },
         );

@@ -255,9 +255,13 @@ impl Speaker {
                 });
             }
             TcpEvent::Bytes(bytes) => {
-                self.with_session(&key, now, out, |it, actions| {
-                    it.bytes(conn, &bytes, now, actions)
-                });
+                let (mut bytes, mut is_behind) = (&bytes[..], true);
+                while is_behind {
+                    is_behind = false;
+                    self.with_session(&key, now, out, |it, actions| {
+                        is_behind = it.bytes(conn, std::mem::take(&mut bytes), now, actions);
+                    });
+                }
             }
             TcpEvent::ConnectFailed { reason } => {
                 self.connections.remove(&conn);
@@ -358,6 +362,7 @@ impl Speaker {
         peer.over.clear();
         peer.torn_down = None;
         if let Some(negotiated) = peer.session.negotiated() {
+            peer.last_asn = negotiated.asn;
             out.push(Output::Event(SpeakerEvent::Established {
                 peer: key.clone(),
                 families: negotiated.families.clone(),

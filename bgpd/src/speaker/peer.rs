@@ -34,6 +34,8 @@ pub(super) struct PeerState {
     pub(super) hindrance: Option<Hindrance>,
     /// The range it connected from, when it is not configured by itself.
     pub(super) range: Option<Cidr>,
+    /// The AS that the last session agreed on, which the routes kept of it are judged by; 0 before the first.
+    pub(super) last_asn: u32,
     /// Routes that are not fresh, by family.
     pub(super) stale: BTreeMap<Family, Stale>,
     /// Families of which more prefixes have come in this session than may.
@@ -94,7 +96,11 @@ impl PeerState {
     pub(super) fn from(&self) -> From<'_> {
         let settings = self.session.settings();
         From {
-            asn: self.session.remote_asn(),
+            // Without a fixed AS the session knows none while it is down, but its routes may be kept.
+            asn: match self.session.remote_asn() {
+                0 => self.last_asn,
+                asn => asn,
+            },
             local_asn: settings.local_asn,
             policy: self.config.import,
             allowed_own_as: self.config.options.allowed_own_as,

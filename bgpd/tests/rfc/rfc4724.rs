@@ -3,8 +3,9 @@
 use bgpd::config::Config;
 use bgpd::fsm::State;
 use bgpd::speaker::{Input, Output, SpeakerEvent, StaleStage, SweepReason};
+use bgpd::wire::capability::GracefulRestart;
 use bgpd::wire::notification::Cease;
-use bgpd::wire::{Capability, Notification};
+use bgpd::wire::{self, Capability, Notification};
 use crds::net::{Cidr, Family};
 
 use crate::bench::{Bench, best, with_peers};
@@ -12,7 +13,7 @@ use crate::peers::{
     announce, connect, counts, end_of_rib, graceful, info, join, lose, pass, restarting, routes,
     with,
 };
-use crate::sim::cidr;
+use crate::sim::{cidr, interface};
 
 fn started() -> Bench {
     started_with(|_| ())
@@ -227,4 +228,53 @@ fn a_peer_that_leaves_the_configuration_takes_its_stale_routes_along() {
     let mut config = with_peers(1);
     config.peers.clear();
     assert_eq!(best(&bench.input(Input::Config(config))).len(), 3);
+}
+
+#[test]
+fn kept_routes_of_a_peer_without_a_fixed_as_are_judged_by_the_one_it_had() {
+    let mut bench = started_with(|it| it.peers[0].remote_asn = 0);
+    let (conn, _) = join(&mut bench, 2, 0, &restarting(&[Family::V4], true));
+    announce(&mut bench, 2, conn, &prefixes());
+    lose(&mut bench, conn);
+    // Another address has everything judged again.
+    let outputs = bench.input(Input::Kernel(interface(4, &["fe80::4/64"])));
+    assert!(best(&outputs).is_empty(), "{outputs:?}");
+    let count = counts(&bench, 2, Family::V4);
+    assert_eq!((count.accepted, count.stale), (3, 3));
+    // Also where that is because an origin is gone that they were inside of.
+    let origin = |withdrawn| Input::Origin {
+        prefix: cidr("10.2.0.0/16"),
+        kind: bgpd::config::OriginKind::Block,
+        withdrawn,
+    };
+    bench.input(origin(false));
+    bench.input(origin(true));
+    assert_eq!(counts(&bench, 2, Family::V4).accepted, 3);
+}
+
+#[test]
+fn what_was_said_right_before_the_end_of_a_session_counts() {
+    let update = |it| wire::update::withdraw(Family::V4, &[it]).concat();
+    let notification = Notification::cease(Cease::Shutdown).encode();
+    let nonsense = [&[0xff; 16][..], &[0, 19, 9]].concat();
+    let malformed = [&[0xff; 16][..], &[0, 23, 2, 0, 9, 0, 0]].concat();
+    for end in [&notification[..], &nonsense, &malformed] {
+        let mut bench = started();
+        let capabilities = with([Capability::GracefulRestart(GracefulRestart {
+            notifications: true,
+            ..graceful(&[Family::V4], true)
+        })]);
+        let (conn, _) = join(&mut bench, 2, 0, &capabilities);
+        announce(&mut bench, 2, conn, &prefixes());
+        let [one, two, three] = prefixes();
+        let keepalive = wire::keepalive();
+        let read = [&update(one)[..], &keepalive, &update(two), end].concat();
+        let outputs = bench.bytes(conn, &read);
+        assert_eq!(best(&outputs), [(one, vec![]), (two, vec![])], "{end:?}");
+        assert_eq!(routes(&bench, 2), (1, 1), "{three} is kept");
+        assert_eq!(
+            info(&bench, 2).received.update,
+            3 + u64::from(end == malformed)
+        );
+    }
 }

@@ -133,7 +133,14 @@ impl Bench {
     }
 
     pub(crate) fn bytes(&mut self, conn: ConnId, bytes: &[u8]) -> Vec<Action> {
-        self.act(|it, now, out| it.bytes(conn, bytes, now, out))
+        let mut all = Vec::new();
+        let (mut bytes, mut is_behind) = (bytes, true);
+        while is_behind {
+            all.extend(self.act(|it, now, out| {
+                is_behind = it.bytes(conn, std::mem::take(&mut bytes), now, out);
+            }));
+        }
+        all
     }
 
     pub(crate) fn closed(&mut self, conn: ConnId) -> Vec<Action> {

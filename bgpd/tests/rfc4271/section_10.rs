@@ -1,9 +1,9 @@
 //! Timers and their jitter.
 
-use bgpd::fsm::Jitter;
+use bgpd::fsm::{Action, Jitter, State};
 use bgpd::wire::Message;
 
-use crate::bench::{Bench, sent};
+use crate::bench::{Bench, open, sent};
 
 #[test]
 fn jitter_takes_up_to_a_quarter_and_uses_the_whole_range() {
@@ -41,4 +41,25 @@ fn keepalives_are_at_most_a_third_of_the_hold_time_apart() {
         "{apart:?}"
     );
     assert!(apart.iter().any(|it| *it != apart[0]), "there is jitter");
+}
+
+#[test]
+fn without_a_hold_time_the_peer_s_answer_is_still_waited_for_only_so_long() {
+    let (mut bench, conn) = Bench::open_sent();
+    let mut open = open(7);
+    open.hold_time = 0;
+    bench.bytes(conn, &open.encode());
+    assert_eq!(bench.state(), State::OpenConfirm);
+    let (waited, actions) = bench.expire();
+    assert_eq!(waited, 240_000);
+    assert!(actions.contains(&Action::Close(conn)), "{actions:?}");
+
+    let (mut bench, conn) = Bench::open_sent();
+    bench.bytes(conn, &[open.encode(), bgpd::wire::keepalive()].concat());
+    assert_eq!(bench.state(), State::Established);
+    assert_eq!(
+        bench.session.next_timeout(),
+        None,
+        "from then on there is none"
+    );
 }
