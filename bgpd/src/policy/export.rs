@@ -28,6 +28,9 @@ use crate::rib::decide::DEFAULT_LOCAL_PREF;
 use crate::wire::Attributes;
 use crate::wire::attribute::community;
 
+/// The bit in the first octet of an extended community that keeps it inside its AS (RFC 4360 section 2).
+const NOT_TRANSITIVE: u8 = 0x40;
+
 /// What export needs to know of the peer. Peers for which it is equal are told the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct To {
@@ -194,6 +197,13 @@ fn run(
             told.cluster_list.insert(0, to.cluster_id);
         }
     } else {
+        if !source.is_local() {
+            // RFC 4360 section 6: what is not transitive ends here, but for what a filter of the peer adds.
+            let ends = |it: &[u8; 8]| it[0] & NOT_TRANSITIVE != 0;
+            let learnt = &attributes.extended_communities;
+            told.extended_communities
+                .retain(|it| !ends(it) || !learnt.contains(it));
+        }
         told.as_path = told.as_path.prepended(to.local_asn);
         told.local_pref = None;
         told.originator_id = None;
