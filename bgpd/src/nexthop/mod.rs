@@ -8,6 +8,7 @@ use crds::net::Cidr;
 use serde::{Deserialize, Serialize};
 
 pub use table::Table;
+pub(crate) use table::is_link_local;
 
 /// One change of what the kernel knows. The driver sends all that exists at start, then what changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

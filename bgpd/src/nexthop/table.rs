@@ -12,6 +12,8 @@ use super::{Change, NextHop, Resolution, Route, Via};
 pub struct Table {
     links: BTreeMap<u32, Link>,
     addresses: BTreeSet<(u32, IpAddr, Cidr)>,
+    /// The interfaces that carry an own address, once for each network it is in there.
+    own: BTreeMap<IpAddr, Vec<u32>>,
     routes: BTreeMap<Cidr, BTreeMap<u32, Vec<Via>>>,
     routers: BTreeSet<(u32, Ipv6Addr)>,
 }
@@ -32,6 +34,10 @@ impl Table {
             }
             Change::LinkGone { ifindex } => {
                 self.addresses.retain(|(index, ..)| *index != ifindex);
+                self.own.retain(|_, on| {
+                    on.retain(|index| *index != ifindex);
+                    !on.is_empty()
+                });
                 self.routers.retain(|(index, _)| *index != ifindex);
                 self.links.remove(&ifindex).is_some()
             }
@@ -39,12 +45,29 @@ impl Table {
                 ifindex,
                 address,
                 network,
-            } => self.addresses.insert((ifindex, address, network)),
+            } => {
+                let is_new = self.addresses.insert((ifindex, address, network));
+                if is_new {
+                    self.own.entry(address).or_default().push(ifindex);
+                }
+                is_new
+            }
             Change::AddressGone {
                 ifindex,
                 address,
                 network,
-            } => self.addresses.remove(&(ifindex, address, network)),
+            } => {
+                let is_gone = self.addresses.remove(&(ifindex, address, network));
+                if is_gone && let Some(on) = self.own.get_mut(&address) {
+                    if let Some(at) = on.iter().position(|index| *index == ifindex) {
+                        on.swap_remove(at);
+                    }
+                    if on.is_empty() {
+                        self.own.remove(&address);
+                    }
+                }
+                is_gone
+            }
             Change::Router { ifindex, address } => self.routers.insert((ifindex, address)),
             Change::RouterGone { ifindex, address } => self.routers.remove(&(ifindex, address)),
             Change::Route(Route {
@@ -68,9 +91,44 @@ impl Table {
         }
     }
 
-    /// Whether the address is this node's own.
+    /// Own addresses that a change brings or takes away, with their networks.
+    pub fn addresses_of(&self, change: &Change) -> Vec<(IpAddr, Cidr)> {
+        match change {
+            Change::Address {
+                address, network, ..
+            }
+            | Change::AddressGone {
+                address, network, ..
+            } => vec![(*address, *network)],
+            // They go with their interface.
+            Change::LinkGone { ifindex } => {
+                let on = self.addresses.iter().filter(|(index, ..)| index == ifindex);
+                on.map(|(_, address, network)| (*address, *network))
+                    .collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Whether the address is this node's own, on any interface.
     pub fn is_own(&self, address: IpAddr) -> bool {
-        self.addresses.iter().any(|(_, own, _)| *own == address)
+        self.own.contains_key(&address)
+    }
+
+    /// Whether the address means this node for whoever is on that interface: a link-local one may be a neighbour's
+    /// on one link, and an own one on another.
+    pub fn is_own_on(&self, address: IpAddr, ifindex: Option<u32>) -> bool {
+        let on_it = |on: &Vec<u32>| match ifindex {
+            Some(ifindex) if is_link_local(address) => on.contains(&ifindex),
+            _ => true,
+        };
+        self.own.get(&address).is_some_and(on_it)
+    }
+
+    /// Whether an own network holds the address, on an interface that is up or not.
+    pub fn shares_network(&self, address: IpAddr) -> bool {
+        let mut networks = self.addresses.iter().map(|(_, _, network)| network);
+        networks.any(|network| network.contains(address))
     }
 
     /// The interface that carries the own address, an up one first.
@@ -127,10 +185,9 @@ impl Table {
     /// The router on an up interface, which is not this machine; of several the one with the lowest address, so that the
     /// choice is stable.
     pub fn router(&self, ifindex: u32) -> Option<Ipv6Addr> {
-        let mut on = self
-            .routers
-            .iter()
-            .filter(|(index, address)| *index == ifindex && !self.is_own(IpAddr::V6(*address)));
+        let mut on = self.routers.iter().filter(|(index, address)| {
+            *index == ifindex && !self.is_own_on(IpAddr::V6(*address), Some(ifindex))
+        });
         let (_, address) = on.next()?;
         self.is_up(ifindex).then_some(*address)
     }

@@ -203,3 +203,31 @@ fn own_addresses_are_found_by_interface_and_family() {
     assert_eq!(table.interface_named("eth3"), Some(3));
     assert_eq!(table.interface_name(2), Some("eth2"));
 }
+
+#[test]
+fn own_addresses_are_known_by_their_link_where_that_gives_them_their_meaning() {
+    let mut table = Table::default();
+    let on = |ifindex, address: &str, network: &str| Change::Address {
+        ifindex,
+        address: ip(address),
+        network: cidr(network),
+    };
+    let gone = |ifindex, address: &str, network: &str| Change::AddressGone {
+        ifindex,
+        address: ip(address),
+        network: cidr(network),
+    };
+    table.apply(on(2, "fe80::1", "fe80::/64"));
+    table.apply(on(2, "192.0.2.1", "192.0.2.0/24"));
+    table.apply(on(2, "192.0.2.1", "192.0.2.0/25"));
+    let own = |table: &Table, address, index| table.is_own_on(ip(address), index);
+    assert!(own(&table, "fe80::1", Some(2)) && own(&table, "fe80::1", None));
+    assert!(!own(&table, "fe80::1", Some(3)));
+    assert!(own(&table, "192.0.2.1", Some(3)));
+    // It is in another network still.
+    table.apply(gone(2, "192.0.2.1", "192.0.2.0/24"));
+    assert!(table.is_own(ip("192.0.2.1")));
+    table.apply(gone(2, "192.0.2.1", "192.0.2.0/25"));
+    assert!(!table.is_own(ip("192.0.2.1")));
+    assert!(table.shares_network(ip("fe80::5")) && !table.shares_network(ip("192.0.2.5")));
+}

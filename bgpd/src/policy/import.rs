@@ -40,6 +40,9 @@ pub enum ImportRefusal {
     ClusterLoop,
     /// Its next hop is one of our own addresses (RFC 4271 section 5.1.3).
     OwnNextHop,
+    /// Its next hop is neither the peer nor on a network shared with it, though the peer is an external one a single
+    /// hop away (RFC 4271 section 6.3).
+    ForeignNextHop,
     /// A prefix that never is routed: loopback, link-local, multicast.
     Martian,
     /// A default route that neither a configured range nor a filter asks for.
@@ -66,6 +69,7 @@ impl fmt::Display for ImportRefusal {
             Self::OwnOriginator => "reflected to its originator",
             Self::ClusterLoop => "own cluster in the cluster list",
             Self::OwnNextHop => "next hop is an own address",
+            Self::ForeignNextHop => "next hop is on no network shared with the peer",
             Self::Martian => "not a routable prefix",
             Self::DefaultRoute => "default route not asked for",
             Self::InsideOwn => "inside an own prefix",
@@ -103,6 +107,10 @@ pub struct From<'a> {
     pub filters: &'a Chain,
     /// It is being taken out of use: what it says is the last to be used.
     pub leaving: bool,
+    /// The interface its session runs over.
+    pub ifindex: Option<u32>,
+    /// Its address, if it is an external one a single hop away.
+    pub neighbor: Option<IpAddr>,
 }
 
 impl From<'_> {

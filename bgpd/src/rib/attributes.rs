@@ -160,6 +160,11 @@ impl Sets {
         self.next_hops.get(self.sets[at(id.0)].next_hop)
     }
 
+    /// Whether a set has a next hop of which `wanted` says so.
+    pub(super) fn uses(&self, wanted: impl Fn(NextHop) -> bool) -> bool {
+        self.next_hops.all().any(wanted)
+    }
+
     pub(super) fn next_hops(&mut self) -> &mut NextHops {
         &mut self.next_hops
     }

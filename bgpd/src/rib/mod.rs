@@ -14,6 +14,7 @@ pub mod decide;
 mod due;
 pub mod group;
 mod ids;
+mod judge;
 mod nexthops;
 mod prefixes;
 mod settle;

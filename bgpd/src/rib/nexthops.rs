@@ -82,6 +82,11 @@ impl NextHops {
         self.all[at(id.0)].next_hop
     }
 
+    /// All that are held.
+    pub(super) fn all(&self) -> impl Iterator<Item = NextHop> {
+        self.index.keys().copied()
+    }
+
     /// What a next hop resolves to, when that is known already.
     pub(super) fn known(&self, id: NextHopId, ifindex: Option<u32>) -> Option<Resolved> {
         let mut resolved = self.all[at(id.0)].resolved.iter();

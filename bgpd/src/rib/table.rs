@@ -18,13 +18,13 @@ use crate::wire::Attributes;
 /// The routing tables.
 #[derive(Debug, Default)]
 pub struct Rib {
-    prefixes: Prefixes,
+    pub(super) prefixes: Prefixes,
     pub(super) entries: Vec<Entry>,
     pub(super) paths: Vec<PathRecord>,
     free_paths: Vec<u32>,
     /// What was received, of paths that import policy made something else of.
-    received: HashMap<u32, SetId, RandomState>,
-    sources: HashMap<SourceId, SourceState, RandomState>,
+    pub(super) received: HashMap<u32, SetId, RandomState>,
+    pub(super) sources: HashMap<SourceId, SourceState, RandomState>,
     /// Prefixes whose paths have changed since the last decision, each once.
     pub(super) pending: Vec<PrefixId>,
     pub(super) legs: Legs,
@@ -54,7 +54,7 @@ pub(super) struct PathRecord {
     pub(super) from: SourceId,
     pub(super) path_id: u32,
     /// Seconds.
-    since: u32,
+    pub(super) since: u32,
     pub(super) next: u32,
     pub(super) refused: Option<ImportRefusal>,
     pub(super) freshness: Freshness,
@@ -73,11 +73,11 @@ const NO_ENTRY: Entry = Entry {
 };
 
 #[derive(Debug)]
-struct SourceState {
+pub(super) struct SourceState {
     source: Source,
     /// Prefixes it has paths to.
     ids: IdSet,
-    counts: [SourceCount; 2],
+    pub(super) counts: [SourceCount; 2],
 }
 
 impl Rib {
@@ -255,59 +255,6 @@ impl Rib {
     /// Whether there is no path.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
-    }
-
-    /// Judges import anew, of every path in `within` or of all, from what was received.
-    pub fn judge_again(
-        &mut self,
-        within: Option<Cidr>,
-        judge: impl Fn(SourceId, Cidr, &Attributes) -> Verdict<Attributes>,
-    ) {
-        // Neighbours in the table often have the same attributes.
-        let mut last: Option<(SetId, Attributes)> = None;
-        for id in self.all_ids() {
-            let prefix = self.prefixes.get(id);
-            if within.is_some_and(|within| !within.covers(prefix)) {
-                continue;
-            }
-            let mut next = self.entries[id.index()].first;
-            while next != NONE {
-                let path = next;
-                let record = self.paths[at(path)];
-                next = record.next;
-                if record.from == SourceId::LOCAL {
-                    continue;
-                }
-                let received = self.received.get(&path).copied().unwrap_or(record.set);
-                let attributes = match &mut last {
-                    Some((set, attributes)) if *set == received => attributes,
-                    _ => &mut last.insert((received, self.sets.get(received))).1,
-                };
-                let (refused, changed) = match judge(record.from, prefix, attributes) {
-                    Ok(changed) => (None, changed),
-                    Err(refused) => (Some(refused), None),
-                };
-                let changed = changed.map(|it| self.sets.intern(&it));
-                let set = changed.unwrap_or(received);
-                if (record.refused, record.set) != (refused, set) {
-                    let now = PathRecord {
-                        set,
-                        refused,
-                        ..record
-                    };
-                    self.count(id, &record, false);
-                    self.count(id, &now, true);
-                    self.paths[at(path)] = now;
-                    self.sets.hold(set);
-                    self.keep_received(path, (set != received).then_some(received));
-                    self.sets.drop_one(record.set);
-                    self.touch_path(id, path);
-                }
-                if let Some(changed) = changed {
-                    self.sets.drop_one(changed);
-                }
-            }
-        }
     }
 
     /// Gives free the number of a prefix without paths that no peer has been told of. What a decision has changed has to
@@ -556,7 +503,7 @@ impl Rib {
     }
 
     /// Keeps what was received of a path that import policy made something else of, or forgets it.
-    fn keep_received(&mut self, path: u32, received: Option<SetId>) {
+    pub(super) fn keep_received(&mut self, path: u32, received: Option<SetId>) {
         if received.is_none() && self.received.is_empty() {
             return;
         }
@@ -573,7 +520,7 @@ impl Rib {
     }
 
     /// Counts a path in, or out.
-    fn count(&mut self, id: PrefixId, path: &PathRecord, present: bool) {
+    pub(super) fn count(&mut self, id: PrefixId, path: &PathRecord, present: bool) {
         let side = side(self.prefixes.family(id));
         let Some(source) = self.sources.get_mut(&path.from) else {
             return;

@@ -10,7 +10,7 @@ use crate::rib::{Source, SourceId};
 use crate::wire::notification::Cease;
 
 use super::learn::{Judging, Policy};
-use super::peer::PeerState;
+use super::peer::{Last, PeerState};
 use super::{Output, Speaker};
 
 impl Speaker {
@@ -106,7 +106,7 @@ impl Speaker {
                 stale: BTreeMap::new(),
                 over: Vec::new(),
                 torn_down: None,
-                last_asn: 0,
+                last: Last::default(),
                 range: None,
             },
         );

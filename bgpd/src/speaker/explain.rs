@@ -9,7 +9,7 @@ use super::show::route;
 use super::{Page, RouteInfo, Speaker, learn};
 use crate::Millis;
 use crate::config::PeerKey;
-use crate::policy::export;
+use crate::policy::{ImportRefusal, export};
 use crate::rib::{Path, PrefixId, SourceId};
 
 /// Everything about one prefix.
@@ -142,12 +142,12 @@ impl Speaker {
         if let Some(peer) = peer {
             let received = path.received.as_ref().unwrap_or(&path.attributes);
             let (importer, table) = (&self.importer, &self.table);
-            let verdict = if table.is_own(received.next_hop.address) {
-                Err(crate::policy::ImportRefusal::OwnNextHop)
-            } else {
+            let next_hop = learn::judge_next_hop(table, received.next_hop, peer.from());
+            if next_hop != Err(ImportRefusal::OwnNextHop) {
                 import = importer.trace(prefix, received, peer.from()).1;
-                learn::judge(importer, table, prefix, received, peer.from())
-            };
+            }
+            let from = peer.from();
+            let verdict = learn::judge(importer, table, prefix, received, from, next_hop);
             import.push(match verdict {
                 Ok(_) => "taken".to_owned(),
                 Err(refusal) => format!("refused: {}", refusal.words(&peer.policy.import)),

@@ -1,8 +1,8 @@
 //! Judging what peers say, again when the policy changes, and asking them again for what was not kept.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use crds::net::{Cidr, Family};
@@ -11,7 +11,7 @@ use super::peer::PeerState;
 use super::{Output, Speaker};
 use crate::Millis;
 use crate::config::{Config, ImportPolicy, Peer, PeerKey};
-use crate::nexthop::Table;
+use crate::nexthop::{NextHop, Table, is_link_local};
 use crate::policy::filter::{Chain, Direction};
 use crate::policy::import::From;
 use crate::policy::{Drained, ImportRefusal, Importer};
@@ -53,12 +53,60 @@ impl Policy {
 pub(super) type Judging = (ImportPolicy, u8, bool, Arc<Chain>);
 
 /// Refused routes that were not kept, of one family and since it was last asked for.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Unkept {
     /// All of them.
     pub(super) count: u64,
-    /// Refused for what changes without the configuration: own prefixes and addresses.
-    pub(super) passing: bool,
+    /// Some were refused as they are inside an own prefix, which changes without the configuration.
+    pub(super) inside_own: bool,
+    /// Next hops that others were refused for, which changes with own addresses; more than these if there are many.
+    pub(super) next_hops: BTreeSet<IpAddr>,
+}
+
+/// Next hops that are remembered of routes that are not.
+const NEXT_HOPS_KEPT: usize = 64;
+
+impl Unkept {
+    /// Whether one that was refused may be taken now that those addresses have come or gone.
+    pub(super) fn is_moved(&self, moved: &Moved) -> bool {
+        self.next_hops.len() >= NEXT_HOPS_KEPT
+            || self.next_hops.iter().any(|it| moved.concerns(*it))
+    }
+
+    fn add(&mut self, refusal: ImportRefusal, next_hop: IpAddr) {
+        self.inside_own |= refusal == ImportRefusal::InsideOwn;
+        if of_next_hop(refusal) && self.next_hops.len() < NEXT_HOPS_KEPT {
+            self.next_hops.insert(next_hop);
+        }
+    }
+}
+
+/// Own addresses that have come or gone.
+#[derive(Debug, Default)]
+pub(super) struct Moved {
+    addresses: BTreeSet<IpAddr>,
+    /// The networks they are in, but for those that every link has.
+    networks: BTreeSet<Cidr>,
+}
+
+impl Moved {
+    pub(super) fn extend(&mut self, addresses: Vec<(IpAddr, Cidr)>) {
+        for (address, network) in addresses {
+            self.addresses.insert(address);
+            if !is_link_local(address) {
+                self.networks.insert(network);
+            }
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    /// Whether they make a difference to routes with that next hop.
+    fn concerns(&self, next_hop: IpAddr) -> bool {
+        self.addresses.contains(&next_hop) || self.networks.iter().any(|it| it.contains(next_hop))
+    }
 }
 
 impl PeerState {
@@ -88,63 +136,110 @@ impl PeerState {
     }
 
     /// Counts a refused route that is not kept.
-    pub(super) fn not_kept(&mut self, family: Family, refusal: ImportRefusal) {
+    pub(super) fn not_kept(&mut self, family: Family, refusal: ImportRefusal, next_hop: IpAddr) {
         if let Some(up) = &mut self.up {
             let unkept = up.unkept.entry(family).or_default();
             unkept.count += 1;
-            unkept.passing |= passing(refusal);
+            unkept.add(refusal, next_hop);
         }
     }
 }
 
-/// Whether a refusal may end without the configuration changing.
-fn passing(refusal: ImportRefusal) -> bool {
+/// Whether a refusal may end with own addresses.
+fn of_next_hop(refusal: ImportRefusal) -> bool {
     matches!(
         refusal,
-        ImportRefusal::InsideOwn | ImportRefusal::OwnNextHop
+        ImportRefusal::OwnNextHop | ImportRefusal::ForeignNextHop
     )
 }
 
-/// Whether a route is taken whose next hop is no own address: what policy says, unless that sets one.
+/// Whether routes with that next hop are taken from a peer.
+pub(super) fn judge_next_hop(
+    table: &Table,
+    next_hop: NextHop,
+    from: From<'_>,
+) -> Result<(), ImportRefusal> {
+    let address = next_hop.address;
+    if table.is_own_on(address, from.ifindex) {
+        return Err(ImportRefusal::OwnNextHop);
+    }
+    // RFC 4271 section 6.3. A link-local address, also one that comes along with another, is on the peer's link.
+    let near = |neighbor| {
+        address == neighbor
+            || next_hop.link_local.is_some()
+            || is_link_local(address)
+            || table.is_empty()
+            || table.shares_network(address)
+    };
+    match from.neighbor {
+        Some(neighbor) if !near(neighbor) => Err(ImportRefusal::ForeignNextHop),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a route is taken, when `next_hop` is what is to be said about its next hop; policy may set another one,
+/// but not one that is ours.
 pub(super) fn judge(
     importer: &Importer,
     table: &Table,
     prefix: Cidr,
     attributes: &Attributes,
     from: From<'_>,
+    next_hop: Result<(), ImportRefusal>,
 ) -> Result<Option<Attributes>, ImportRefusal> {
-    let taken = importer.judge(prefix, attributes, from)?;
-    let to_self = |changed: &Attributes| {
-        changed.next_hop != attributes.next_hop && table.is_own(changed.next_hop.address)
-    };
-    match taken {
-        Some(changed) if to_self(&changed) => Err(ImportRefusal::OwnNextHop),
-        taken => Ok(taken),
+    if next_hop == Err(ImportRefusal::OwnNextHop) {
+        return Err(ImportRefusal::OwnNextHop);
     }
+    let taken = importer.judge(prefix, attributes, from)?;
+    match &taken {
+        Some(changed) if changed.next_hop != attributes.next_hop => {
+            judge_next_hop(table, changed.next_hop, from)?;
+        }
+        _ => next_hop?,
+    }
+    Ok(taken)
 }
 
 impl Speaker {
     /// Judges the import of paths anew, of those inside a prefix or of all.
     pub(super) fn judge_again(&mut self, within: Option<Cidr>) {
+        self.judge_where(within, |_, _| true);
+        if within.is_none() {
+            self.forget_refused();
+        }
+    }
+
+    /// Judges the import of paths anew to whose next hop a change of own addresses makes a difference.
+    pub(super) fn judge_moved(&mut self, moved: &Moved) {
+        // Policy may have set a next hop for which it was refused, which nobody remembers.
+        self.judge_where(None, |next_hop, refused| {
+            refused.is_some_and(of_next_hop) || moved.concerns(next_hop.address)
+        });
+        self.forget_refused();
+    }
+
+    fn judge_where(
+        &mut self,
+        within: Option<Cidr>,
+        concerned: impl Fn(NextHop, Option<ImportRefusal>) -> bool,
+    ) {
         let from: BTreeMap<SourceId, From<'_>> = self
             .peers
             .values()
             .map(|peer| (peer.id, peer.from()))
             .collect();
         let (importer, table) = (&self.importer, &self.table);
-        self.rib.judge_again(within, |source, prefix, attributes| {
-            match from.get(&source) {
-                Some(_) if table.is_own(attributes.next_hop.address) => {
-                    Err(ImportRefusal::OwnNextHop)
+        self.rib
+            .judge_again(within, concerned, |source, prefix, attributes| {
+                match from.get(&source) {
+                    Some(from) => {
+                        let next_hop = judge_next_hop(table, attributes.next_hop, *from);
+                        judge(importer, table, prefix, attributes, *from, next_hop)
+                    }
+                    // Paths of a source that is going have nobody left to judge for.
+                    None => Ok(None),
                 }
-                Some(from) => judge(importer, table, prefix, attributes, *from),
-                // Paths of a source that is going have nobody left to judge for.
-                None => Ok(None),
-            }
-        });
-        if within.is_none() {
-            self.forget_refused();
-        }
+            });
     }
 
     /// Asks peers again for families of which something was not kept, where `wanted` says so.
@@ -188,17 +283,22 @@ impl Speaker {
                 continue;
             }
             let Some(up) = &mut peer.up else { continue };
-            let lost_passing = Cell::new(false);
-            self.rib.withdraw_where(peer.id, |_, refused| {
-                if refused.is_some_and(passing) {
-                    lost_passing.set(true);
+            let lost = RefCell::new(Unkept::default());
+            self.rib.withdraw_where(peer.id, |attributes, refused| {
+                if let Some(refusal) = refused
+                    && (of_next_hop(refusal) || refusal == ImportRefusal::InsideOwn)
+                {
+                    let next_hop = attributes().next_hop.address;
+                    lost.borrow_mut().add(refusal, next_hop);
                 }
                 refused.is_some()
             });
+            let lost = lost.into_inner();
             for (family, count) in Family::ALL.into_iter().zip(refused) {
                 let unkept = up.unkept.entry(family).or_default();
                 unkept.count += u64::try_from(count).unwrap_or(u64::MAX);
-                unkept.passing |= lost_passing.get();
+                unkept.inside_own |= lost.inside_own;
+                unkept.next_hops.extend(&lost.next_hops);
             }
         }
     }

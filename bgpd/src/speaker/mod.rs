@@ -41,7 +41,7 @@ use crate::Millis;
 use crate::config::Config;
 use crate::fsm::{Action, DownReason, Forwarding, Jitter, State};
 use crate::nexthop::{Change, Table};
-use crate::policy::{ImportRefusal, Importer};
+use crate::policy::Importer;
 use crate::rib::{Groups, Rib, Settled, Source, SourceId, group};
 use crate::wire::{RouteRefresh, Update, hex, refresh};
 
@@ -340,6 +340,7 @@ impl Speaker {
             return;
         };
         self.rewatch.insert(key.clone());
+        (peer.last.address, peer.last.ifindex) = (source.address, source.ifindex);
         self.rib.set_source(peer.id, source);
         self.established.insert(peer.id, (key.clone(), conn));
         self.unfinished.insert(peer.id);
@@ -362,7 +363,7 @@ impl Speaker {
         peer.over.clear();
         peer.torn_down = None;
         if let Some(negotiated) = peer.session.negotiated() {
-            peer.last_asn = negotiated.asn;
+            peer.last.asn = negotiated.asn;
             out.push(Output::Event(SpeakerEvent::Established {
                 peer: key.clone(),
                 families: negotiated.families.clone(),
@@ -444,25 +445,21 @@ impl Speaker {
         let mut dropped = Vec::new();
         for (attributes, paths) in update.announced_paths() {
             let set = self.rib.sets.intern(attributes);
-            let own_next_hop = self.table.is_own(attributes.next_hop.address);
+            let next_hop = learn::judge_next_hop(&self.table, attributes.next_hop, peer.from());
             for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
                 if limited && peer.is_full(&self.rib, prefix, path_id) {
                     dropped.push(prefix.family());
                     continue;
                 }
-                let verdict = match own_next_hop {
-                    true => Err(ImportRefusal::OwnNextHop),
-                    false => {
-                        let (importer, table) = (&self.importer, &self.table);
-                        learn::judge(importer, table, prefix, attributes, peer.from())
-                    }
-                };
+                let (importer, table) = (&self.importer, &self.table);
+                let from = peer.from();
+                let verdict = learn::judge(importer, table, prefix, attributes, from, next_hop);
                 if let Err(refusal) = verdict {
                     let family = prefix.family();
                     let count = self.rib.source_count(peer.id, family);
                     if !peer.keeps_refused(count.received.saturating_sub(count.accepted)) {
                         self.rib.withdraw(peer.id, path_id, prefix);
-                        peer.not_kept(family, refusal);
+                        peer.not_kept(family, refusal, attributes.next_hop.address);
                         continue;
                     }
                 }
@@ -528,17 +525,14 @@ impl Speaker {
     }
 
     fn kernel(&mut self, changes: Vec<Change>, now: Millis, out: &mut Vec<Output>) {
-        let (mut changed, mut own) = (false, false);
+        let (mut changed, mut moved) = (false, learn::Moved::default());
         let cut_off = self.cut_off(&changes);
         for change in changes {
-            // Addresses go with their interface.
-            let of_addresses = matches!(
-                change,
-                Change::Address { .. } | Change::AddressGone { .. } | Change::LinkGone { .. }
-            );
-            let differs = self.table.apply(change);
-            changed |= differs;
-            own |= differs && of_addresses;
+            let addresses = self.table.addresses_of(&change);
+            if self.table.apply(change) {
+                changed = true;
+                moved.extend(addresses);
+            }
         }
         if !changed {
             return;
@@ -555,10 +549,9 @@ impl Speaker {
         }
         self.rib.next_hops_changed(&self.table);
         self.reach_again(now, out);
-        // An own address may have become a next hop of somebody, or ceased to be one.
-        if own {
-            self.ask_again(now, out, |_, unkept| unkept.passing);
-            self.judge_again(None);
+        if !moved.is_empty() {
+            self.ask_again(now, out, |_, unkept| unkept.is_moved(&moved));
+            self.judge_moved(&moved);
         }
     }
 
@@ -574,6 +567,7 @@ impl Speaker {
             return;
         };
         up.to = to.clone();
+        peer.last.ifindex = source.ifindex;
         self.unfinished.insert(peer.id);
         let key = group::Key { to, dialect };
         self.groups.join(peer.id, key, &mut self.rib);

@@ -162,7 +162,7 @@ impl Speaker {
         if self.importer.own(prefix, own.is_some()) {
             self.judge_again(Some(prefix));
             if own.is_none() {
-                self.ask_again(now, out, |_, unkept| unkept.passing);
+                self.ask_again(now, out, |_, unkept| unkept.inside_own);
             }
         }
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use crds::net::{Cidr, Family};
 
 use crate::Millis;
-use crate::config::{ExportClass, Peer};
+use crate::config::{Distance, ExportClass, Peer};
 use crate::fsm::{PeerRestart, Session, Settings};
 use crate::nexthop::{NextHop, Table};
 use crate::policy::drain::Stage;
@@ -34,14 +34,24 @@ pub(super) struct PeerState {
     pub(super) hindrance: Option<Hindrance>,
     /// The range it connected from, when it is not configured by itself.
     pub(super) range: Option<Cidr>,
-    /// The AS that the last session agreed on, which the routes kept of it are judged by; 0 before the first.
-    pub(super) last_asn: u32,
+    /// The last session, which the routes kept of it are judged by.
+    pub(super) last: Last,
     /// Routes that are not fresh, by family.
     pub(super) stale: BTreeMap<Family, Stale>,
     /// Families of which more prefixes have come in this session than may.
     pub(super) over: Vec<Family>,
     /// The family that ended the last session by its number of prefixes.
     pub(super) torn_down: Option<Family>,
+}
+
+/// What import needs to know of a session, also when it is over.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Last {
+    /// The peer's AS; 0 before the first session.
+    pub(super) asn: u32,
+    pub(super) ifindex: Option<u32>,
+    /// The peer's address.
+    pub(super) address: Option<IpAddr>,
 }
 
 /// What exists while the session is established.
@@ -95,10 +105,16 @@ impl PeerState {
     /// What import needs to know.
     pub(super) fn from(&self) -> From<'_> {
         let settings = self.session.settings();
+        let options = &self.config.options;
+        let one_hop = match options.distance {
+            Distance::Direct => options.reachable_by.is_none(),
+            Distance::Secure(hops) => hops <= 1,
+            Distance::Multihop(_) => false,
+        };
         From {
             // Without a fixed AS the session knows none while it is down, but its routes may be kept.
             asn: match self.session.remote_asn() {
-                0 => self.last_asn,
+                0 => self.last.asn,
                 asn => asn,
             },
             local_asn: settings.local_asn,
@@ -106,6 +122,11 @@ impl PeerState {
             allowed_own_as: self.config.options.allowed_own_as,
             filters: &self.policy.import,
             leaving: self.policy.drained.peer != Stage::InUse,
+            ifindex: self.last.ifindex,
+            neighbor: self
+                .last
+                .address
+                .filter(|_| one_hop && !settings.is_internal()),
         }
     }
 

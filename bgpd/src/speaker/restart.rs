@@ -10,7 +10,7 @@ use crate::rib::{Freshness, Path, Rib, SourceId};
 use crate::wire::attribute::community;
 use crate::wire::refresh;
 
-use super::learn::judge;
+use super::learn::{judge, judge_next_hop};
 use super::peer::PeerState;
 use super::{Output, Speaker, SpeakerEvent, StaleStage, SweepReason};
 
@@ -240,7 +240,11 @@ impl Speaker {
             }
             let verdict = match path.refused {
                 Some(refused) => Err(refused),
-                None => judge(&self.importer, &self.table, prefix, &attributes, from),
+                None => {
+                    let (importer, table) = (&self.importer, &self.table);
+                    let next_hop = judge_next_hop(table, attributes.next_hop, from);
+                    judge(importer, table, prefix, &attributes, from, next_hop)
+                }
             };
             let set = self.rib.sets.intern(&attributes);
             let changed = match verdict {

@@ -59,8 +59,8 @@ impl Update {
         let plain = nlri::decode(plain, Family::V4, with_ids).ok_or_else(network)?;
         let mut decoded = attribute::decode(attributes, dialect)?;
         // RFC 4760 section 3: where only MP_REACH_NLRI announces, NEXT_HOP is ignored, whatever it says.
-        let reached = |it: &attribute::Reach| !it.paths.0.is_empty();
-        if plain.0.is_empty() && decoded.reach.as_ref().is_some_and(reached) {
+        let reach = decoded.reach.as_ref();
+        if plain.0.is_empty() && reach.is_some_and(|it| !it.paths.0.is_empty()) {
             decoded.problems.retain(|it| it.code != code::NEXT_HOP);
         }
 

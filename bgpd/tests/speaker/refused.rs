@@ -194,7 +194,7 @@ fn import_changes_are_made_once_however_often_it_is_judged() {
 }
 
 /// Joins as a peer that can be asked again.
-fn join_refreshing(bench: &mut Bench) -> ConnId {
+pub(crate) fn join_refreshing(bench: &mut Bench) -> ConnId {
     let conn = ConnId::In(2);
     let end = |host: u8, port: u16| std::net::SocketAddr::from(([192, 0, 2, host], port));
     bench.input(Input::Tcp(

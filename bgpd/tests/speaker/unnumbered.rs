@@ -73,6 +73,7 @@ fn a_router_that_advertises_itself_is_connected_to() {
     };
     let outputs = bench.input(Input::Kernel(vec![own]));
     assert_eq!(dialed(&outputs), None, "its own advertisement, heard again");
+    bench.input(Input::Kernel(interface(4, &["fe80::99/64"])));
     let outputs = bench.input(router(true));
     let (conn, remote) = dialed(&outputs).expect("a connection");
     assert_eq!(remote, end(ROUTER, 179));
@@ -98,6 +99,8 @@ fn a_router_that_advertises_itself_is_connected_to() {
 fn both_families_pass_over_one_link_local_session() {
     let mut bench = Bench::new(unnumbered(|it| it.passive = true));
     bench.input(Input::Kernel(interface(3, &["fe80::1/64", "192.0.2.1/24"])));
+    // The router's own address on one link may be ours on another.
+    bench.input(Input::Kernel(interface(4, &["fe80::99/64"])));
     bench.input(report());
     for prefix in ["10.1.0.0/26", "fd00:1::/122"] {
         bench.input(Input::Origin {
