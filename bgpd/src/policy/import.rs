@@ -57,6 +57,8 @@ pub enum ImportRefusal {
     NoPolicy,
     /// A rule of the peer's filters rejects it.
     Filter(Step),
+    /// Policy makes its attributes longer than they can be.
+    TooLong,
     /// It carries BLACKHOLE, which no filter asks for (RFC 7999).
     Blackhole,
 }
@@ -77,6 +79,7 @@ impl fmt::Display for ImportRefusal {
             Self::OutsidePools => "outside of pools and configured ranges",
             Self::NoPolicy => "no policy for this external peer",
             Self::Filter(_) => "rejected by a filter",
+            Self::TooLong => "attributes too long after policy",
             Self::Blackhole => "BLACKHOLE not asked for by a filter",
         })
     }

@@ -8,10 +8,12 @@ use std::hash::BuildHasher;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 
+use super::Verdict;
 use super::decide::Summary;
 use super::nexthops::{NextHopId, NextHops, Resolved};
 use super::prefixes::{at, count};
 use crate::nexthop::NextHop;
+use crate::policy::ImportRefusal;
 use crate::wire::Attributes;
 use crate::wire::attribute::{pack, unpack};
 
@@ -52,11 +54,14 @@ impl Sets {
         }
     }
 
-    /// The number of these attributes, held once more: the caller has to [`drop_one`](Self::drop_one).
-    pub fn intern(&mut self, attributes: &Attributes) -> SetId {
+    /// The number of these attributes, held once more: the caller has to [`drop_one`](Self::drop_one). None: one of them
+    /// is longer than an attribute can be.
+    pub fn intern(&mut self, attributes: &Attributes) -> Option<SetId> {
         let mut bytes = std::mem::take(&mut self.scratch);
         bytes.clear();
-        pack(attributes, &mut bytes);
+        if !pack(attributes, &mut bytes) {
+            return None;
+        }
         // The next hop stands for itself by its number: few next hops have many attributes.
         let next_hop = self.next_hops.hold(attributes.next_hop);
         bytes.extend_from_slice(&next_hop.number().to_ne_bytes());
@@ -85,7 +90,18 @@ impl Sets {
             }
         };
         self.scratch = bytes;
-        SetId(id)
+        Some(SetId(id))
+    }
+
+    /// The same for what import policy makes of attributes.
+    pub fn intern_verdict(&mut self, verdict: Verdict<Attributes>) -> Verdict {
+        match verdict? {
+            Some(changed) => match self.intern(&changed) {
+                Some(set) => Ok(Some(set)),
+                None => Err(ImportRefusal::TooLong),
+            },
+            None => Ok(None),
+        }
     }
 
     fn add(&mut self, set: Set) -> u32 {

@@ -48,11 +48,11 @@ impl Rib {
                     Some((set, attributes)) if *set == received => attributes,
                     _ => &mut last.insert((received, self.sets.get(received))).1,
                 };
-                let (refused, changed) = match judge(record.from, prefix, attributes) {
+                let verdict = judge(record.from, prefix, attributes);
+                let (refused, changed) = match self.sets.intern_verdict(verdict) {
                     Ok(changed) => (None, changed),
                     Err(refused) => (Some(refused), None),
                 };
-                let changed = changed.map(|it| self.sets.intern(&it));
                 let set = changed.unwrap_or(received);
                 if (record.refused, record.set) != (refused, set) {
                     let now = PathRecord {

@@ -42,7 +42,7 @@ fn prefix(text: &str) -> Cidr {
 fn announce(rib: &mut Rib, from: SourceId, path_id: u32, to: &str) {
     let host = u8::try_from(from.0 + 1).unwrap();
     let next_hop = NextHop::from(IpAddr::from([192, 0, 2, host]));
-    let set = rib.sets.intern(&Attributes::new(next_hop));
+    let set = rib.sets.intern(&Attributes::new(next_hop)).unwrap();
     rib.insert(from, path_id, prefix(to), set, Ok(None), 0);
     rib.sets.drop_one(set);
 }

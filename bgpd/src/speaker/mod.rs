@@ -444,7 +444,17 @@ impl Speaker {
         let limited = peer.is_limited();
         let mut dropped = Vec::new();
         for (attributes, paths) in update.announced_paths() {
-            let set = self.rib.sets.intern(attributes);
+            let Some(set) = self.rib.sets.intern(attributes) else {
+                for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
+                    self.rib.withdraw(peer.id, path_id, prefix);
+                }
+                out.push(Output::Event(SpeakerEvent::Malformed {
+                    peer: key.clone(),
+                    problem: "attributes longer than they can be, treated as withdrawal".into(),
+                    bytes: String::new(),
+                }));
+                continue;
+            };
             let next_hop = learn::judge_next_hop(&self.table, attributes.next_hop, peer.from());
             for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
                 if limited && peer.is_full(&self.rib, prefix, path_id) {
@@ -463,10 +473,7 @@ impl Speaker {
                         continue;
                     }
                 }
-                let changed = match verdict {
-                    Ok(changed) => Ok(changed.map(|it| self.rib.sets.intern(&it))),
-                    Err(refusal) => Err(refusal),
-                };
+                let changed = self.rib.sets.intern_verdict(verdict);
                 self.rib.insert(peer.id, path_id, prefix, set, changed, now);
                 if let Ok(Some(changed)) = changed {
                     self.rib.sets.drop_one(changed);

@@ -150,9 +150,9 @@ impl Speaker {
     /// A prefix is originated now, in another way, or no longer.
     pub(super) fn originate(&mut self, prefix: Cidr, now: Millis, out: &mut Vec<Output>) {
         let own = self.origins.own(prefix);
-        if let Some(own) = own {
-            let attributes = own_attributes(&self.config, prefix, own);
-            let set = self.rib.sets.intern(&attributes);
+        let attributes = own.map(|own| own_attributes(&self.config, prefix, own));
+        let set = attributes.and_then(|it| self.rib.sets.intern(&it));
+        if let Some(set) = set {
             self.rib
                 .insert(SourceId::LOCAL, 0, prefix, set, Ok(None), now);
             self.rib.sets.drop_one(set);

@@ -246,11 +246,11 @@ impl Speaker {
                     judge(importer, table, prefix, &attributes, from, next_hop)
                 }
             };
-            let set = self.rib.sets.intern(&attributes);
-            let changed = match verdict {
-                Ok(changed) => Ok(changed.map(|it| self.rib.sets.intern(&it))),
-                Err(refused) => Err(refused),
+            let Some(set) = self.rib.sets.intern(&attributes) else {
+                self.rib.withdraw(id, path.id, prefix);
+                continue;
             };
+            let changed = self.rib.sets.intern_verdict(verdict);
             self.rib
                 .insert(id, path.id, prefix, set, changed, path.since);
             if let Ok(Some(changed)) = changed {

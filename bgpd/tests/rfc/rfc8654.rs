@@ -6,7 +6,7 @@ use bgpd::wire::{Capability, Dialect, MAX_EXTENDED_MESSAGE, MAX_MESSAGE, update}
 use crds::net::{Cidr, Family};
 
 use crate::bench::{Bench, EBGP, announced, with_peers};
-use crate::peers::{announce_with, counts, join, notification, open, opened, with};
+use crate::peers::{announce_with, connect, counts, join, notification, open, opened, with};
 use crate::sim::cidr;
 
 fn extended() -> Vec<Capability> {
@@ -147,4 +147,33 @@ fn announced_long(outputs: &[Output], conn: ConnId) -> Vec<Cidr> {
     .flatten()
     .flat_map(|it| it.1)
     .collect()
+}
+
+#[test]
+fn a_path_that_is_too_long_in_four_octets_is_withdrawn() {
+    let mut bench = Bench::started(with_peers(1));
+    let (conn, _) = connect(&mut bench, 2, 0);
+    let mut old = open(2, extended());
+    let four = |it: &Capability| matches!(it, Capability::FourOctetAs(_));
+    old.capabilities.retain(|it| !four(it));
+    bench.bytes(conn, &old.encode());
+    bench.bytes(conn, &bgpd::wire::keepalive());
+    let dialect = Dialect {
+        extended_message: true,
+        four_octet_as: false,
+        ..EBGP
+    };
+    let mut say = |hops: usize| {
+        let mut attributes = bgpd::wire::Attributes::new(crate::sim::ip("192.0.2.2").into());
+        attributes.as_path = bgpd::wire::AsPath::sequence(std::iter::repeat_n(65002, hops));
+        let messages = update::announce(&attributes, Family::V4, &many(1), dialect).unwrap();
+        let outputs = bench.bytes(conn, &messages.concat());
+        let malformed = |it: &Output| matches!(it, Output::Event(SpeakerEvent::Malformed { .. }));
+        let routes = bench.speaker.routes(&Default::default(), bench.now);
+        let lengths: Vec<usize> = routes.iter().map(|it| it.as_path.len()).collect();
+        (lengths, outputs.iter().any(malformed))
+    };
+    assert_eq!(say(16_000), (vec![16_000], false));
+    assert_eq!(say(32_000), (vec![], true));
+    assert_eq!(say(1), (vec![1], false));
 }

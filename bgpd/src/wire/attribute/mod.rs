@@ -154,16 +154,24 @@ impl Attributes {
     }
 }
 
-/// Writes everything but the next hop, so that [`unpack`] gives the same again.
-pub(crate) fn pack(attributes: &Attributes, out: &mut Vec<u8>) {
+/// Writes everything but the next hop, so that [`unpack`] gives the same again. Whether it can: a path of 2-octet AS
+/// numbers that filled a message may be longer than an attribute can be, and policy adds to lists.
+pub(crate) fn pack(attributes: &Attributes, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
     encode(attributes, false, Dialect::plain(true), out);
+    let is_short = u16::try_from(out.len() - start).is_ok();
+    is_short || {
+        let mut again = unpack(&out[start..], attributes.next_hop);
+        again.mark = attributes.mark;
+        again == *attributes
+    }
 }
 
 /// What [`pack`] wrote, with that next hop.
 pub(crate) fn unpack(bytes: &[u8], next_hop: NextHop) -> Attributes {
     let decoded = decode(bytes, Dialect::plain(true)).ok();
     let attributes = decoded.and_then(|it| it.attributes(next_hop));
-    // What was written is readable.
+    // What was written, and fits, is readable.
     attributes.unwrap_or_else(|| Attributes::new(next_hop))
 }
 
