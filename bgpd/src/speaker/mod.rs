@@ -515,7 +515,6 @@ impl Speaker {
             && !up.asked.contains(&family)
         {
             up.asked.push(family);
-            self.unfinished.insert(peer.id);
             self.repeat(key, now, out);
         }
     }

@@ -68,7 +68,7 @@ pub(super) struct Up {
     pub(super) missing: Vec<Family>,
     /// What the peer said about its restarts.
     pub(super) restart: Option<PeerRestart>,
-    /// Families that the peer wants again, and those that are being repeated.
+    /// Families that the peer wants again, and those that are being repeated; both, if it has asked again meanwhile.
     pub(super) asked: Vec<Family>,
     pub(super) refreshing: Vec<Family>,
 }

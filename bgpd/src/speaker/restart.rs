@@ -159,6 +159,11 @@ impl Speaker {
         match subtype {
             // Before End-of-RIB there is nothing to refresh, and with graceful restart that one sweeps.
             refresh::BEGIN if negotiated.restart.is_none() || up.eor_received.contains(&family) => {
+                let count = self.rib.source_count(peer.id, family);
+                if count.stale == count.received && peer.stale.contains_key(&family) {
+                    // It has begun already.
+                    return;
+                }
                 self.rib.mark_stale(peer.id, family);
                 let stale = Stale {
                     stage: StaleStage::Refreshing,

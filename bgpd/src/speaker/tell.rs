@@ -65,7 +65,8 @@ impl Speaker {
     }
 
     /// A peer is told everything again that it asked for, once it has got End-of-RIB, where a refresh has its place
-    /// (RFC 7313 section 4.1). Whether there was something.
+    /// (RFC 7313 section 4.1). However often it asks while an answer is under way or cannot leave, it gets one more.
+    /// Whether there was something.
     pub(super) fn repeat(&mut self, key: &PeerKey, now: Millis, out: &mut Vec<Output>) -> bool {
         let Some(peer) = self.peers.get_mut(key) else {
             return false;
@@ -75,22 +76,26 @@ impl Speaker {
             .negotiated()
             .is_some_and(|it| it.enhanced_refresh);
         let Some(up) = &mut peer.up else { return false };
-        let sent = &up.eor_sent;
-        let asked: Vec<Family> = up.asked.extract_if(.., |it| sent.contains(it)).collect();
+        let Some(connection) = self.connections.get_mut(&up.conn) else {
+            return false;
+        };
+        // What stays is looked at again when something has been sent.
+        self.unfinished.insert(peer.id);
+        if connection.unsent >= SEND_WINDOW {
+            return false;
+        }
+        let (sent, refreshing) = (&up.eor_sent, &up.refreshing);
+        let may = |it: &mut Family| sent.contains(it) && !refreshing.contains(it);
+        let asked: Vec<Family> = up.asked.extract_if(.., may).collect();
         for family in &asked {
             if marked {
                 let begin = RouteRefresh::unicast(*family, refresh::BEGIN);
                 let bytes = peer.session.refresh(up.conn, begin, now);
-                if let Some(connection) = self.connections.get_mut(&up.conn) {
-                    connection.unsent += bytes.len();
-                    out.push(Output::Send(up.conn, bytes));
-                }
-                if !up.refreshing.contains(family) {
-                    up.refreshing.push(*family);
-                }
+                connection.unsent += bytes.len();
+                out.push(Output::Send(up.conn, bytes));
             }
+            up.refreshing.push(*family);
             self.groups.repeat(peer.id, *family, &mut self.rib);
-            self.unfinished.insert(peer.id);
         }
         !asked.is_empty()
     }
@@ -127,7 +132,12 @@ impl Speaker {
                     out.push(Output::Send(*conn, bytes));
                 }
             }
+            let marked = peer.session.negotiated();
+            let marked = marked.is_some_and(|it| it.enhanced_refresh);
             for family in std::mem::take(&mut up.refreshing) {
+                if !marked {
+                    continue;
+                }
                 let end = RouteRefresh::unicast(family, refresh::END);
                 let bytes = peer.session.refresh(*conn, end, now);
                 connection.unsent += bytes.len();

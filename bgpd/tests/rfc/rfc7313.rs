@@ -1,6 +1,6 @@
 //! Enhanced route refresh.
 
-use bgpd::speaker::{Input, Output, StaleStage};
+use bgpd::speaker::{Input, Output, SEND_WINDOW, StaleStage, TcpEvent};
 use bgpd::wire::refresh::{BEGIN, END, REQUEST};
 use bgpd::wire::{Capability, Message, RouteRefresh};
 use crds::net::{Cidr, Family};
@@ -151,4 +151,49 @@ fn a_mark_of_a_wrong_length_ends_the_session_with_the_message_as_data() {
     let sent = notification(&outputs, conn).unwrap();
     assert_eq!((sent.code, sent.subcode, sent.data), (7, 1, bad));
     assert!(outputs.contains(&Output::Close(conn)));
+}
+
+#[test]
+fn a_flood_of_requests_costs_two_answers() {
+    for capabilities in [capabilities(), with([Capability::RouteRefresh])] {
+        let mut bench = started();
+        bench.input(Input::OriginsComplete);
+        let (conn, _) = join(&mut bench, 2, 0, &capabilities);
+        let outputs = bench.bytes(conn, &mark(REQUEST).repeat(10_000));
+        assert_eq!(announced(&outputs, conn).len(), 4);
+        assert!(messages(&outputs, conn).len() <= 6);
+        // The next one is heard again.
+        let outputs = bench.bytes(conn, &mark(REQUEST));
+        assert_eq!(announced(&outputs, conn).len(), 2);
+    }
+}
+
+#[test]
+fn a_peer_that_asks_and_does_not_read_is_owed_a_bounded_number_of_bytes() {
+    let mut bench = started();
+    bench.input(Input::OriginsComplete);
+    let (conn, _) = join(&mut bench, 2, 0, &capabilities());
+    bench.report_sent = false;
+    let mut owed = 0;
+    for _ in 0..20_000 {
+        let outputs = bench.speaker.handle(
+            Input::Tcp(conn, TcpEvent::Bytes(mark(REQUEST).into())),
+            bench.now,
+        );
+        for output in outputs {
+            if let Output::Send(_, bytes) = output {
+                owed += bytes.len();
+            }
+        }
+    }
+    assert!(owed <= SEND_WINDOW + 4096, "{owed}");
+    // What was asked for last is answered once there is room.
+    let sent = Input::Tcp(conn, TcpEvent::Sent(owed));
+    let outputs = bench.input(sent);
+    assert_eq!(announced(&outputs, conn).len(), 2);
+    let subtypes: Vec<u8> = refreshes(&outputs, conn)
+        .iter()
+        .map(|it| it.subtype)
+        .collect();
+    assert_eq!(subtypes, [BEGIN, END]);
 }
