@@ -73,7 +73,7 @@ fn elsewhere_they_are_of_bad_length() {
 #[test]
 fn open_and_keepalive_stay_short() {
     let mut bench = Bench::started(with_peers(1));
-    let (conn, _) = crate::peers::connect(&mut bench, 2, 0);
+    let (conn, _) = connect(&mut bench, 2, 0);
     let mut bad = open(2, extended()).encode().to_vec();
     bad[16..18].copy_from_slice(&5_000u16.to_be_bytes());
     let outputs = bench.bytes(conn, &bad);
@@ -176,4 +176,32 @@ fn a_path_that_is_too_long_in_four_octets_is_withdrawn() {
     assert_eq!(say(16_000), (vec![16_000], false));
     assert_eq!(say(32_000), (vec![], true));
     assert_eq!(say(1), (vec![1], false));
+}
+
+#[test]
+fn one_prefix_too_many_does_not_keep_back_the_others() {
+    let mut config = with_peers(2);
+    config.peers[1].export = ExportClass::Transit;
+    let mut bench = Bench::started(config);
+    let (two, _) = join(&mut bench, 2, 0, &extended());
+    let (three, _) = join(&mut bench, 3, 0, &with([]));
+    let mut attributes = bgpd::wire::Attributes::new(crate::sim::ip("192.0.2.2").into());
+    attributes.as_path = bgpd::wire::AsPath::sequence([65002]);
+    // With our AS in the path they leave two bytes of a short message.
+    attributes.communities = (0..1_010).map(|it| 0x0001_0000 + it).collect();
+    attributes.atomic_aggregate = true;
+    let dialect = Dialect {
+        extended_message: true,
+        ..EBGP
+    };
+    let prefixes = ["10.2.0.0/26", "11.0.0.0/8", "12.0.0.0/8"].map(cidr);
+    let messages = update::announce(&attributes, Family::V4, &prefixes, dialect).unwrap();
+    let outputs = bench.bytes(two, &messages.concat());
+    assert_eq!(announced(&outputs, three), prefixes[1..]);
+    let told = |it: &Output| match it {
+        Output::Event(SpeakerEvent::TooLong { prefix, .. }) => Some(*prefix),
+        _ => None,
+    };
+    let too_long: Vec<Cidr> = outputs.iter().filter_map(told).collect();
+    assert_eq!(too_long, prefixes[..1]);
 }

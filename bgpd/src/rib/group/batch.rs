@@ -110,26 +110,36 @@ impl Batch {
             prefixes.clear();
             prefixes.extend(items.iter().map(|(_, id)| rib.prefix(*id)));
             let start = out.len();
-            match announcer.write(&prefixes, &mut out) {
+            let ids = items.iter().map(|(_, id)| *id);
+            let messages = match announcer.write(&prefixes, &mut out) {
                 Ok(messages) => {
-                    let told = items.iter().map(|(_, id)| (*id, export.best));
-                    written.told.extend(told);
-                    match written.runs.last_mut() {
-                        Some(run) if run.from == export.best.from => {
-                            run.bytes.end = out.len();
-                            run.messages += messages;
-                        }
-                        _ => written.runs.push(Run {
-                            from: export.best.from,
-                            bytes: start..out.len(),
-                            messages,
-                        }),
-                    }
+                    written.told.extend(ids.map(|id| (id, export.best)));
+                    messages
                 }
+                // A long prefix may not fit where the others do.
                 Err(_) => {
                     out.truncate(start);
-                    written.too_long.extend(items.iter().map(|(_, id)| *id));
+                    let told = written.told.len();
+                    for (id, prefix) in ids.zip(&prefixes) {
+                        match announcer.write(&[*prefix], &mut out) {
+                            Ok(_) => written.told.push((id, export.best)),
+                            Err(_) => written.too_long.push(id),
+                        }
+                    }
+                    written.told.len() - told
                 }
+            };
+            match written.runs.last_mut() {
+                _ if messages == 0 => {}
+                Some(run) if run.from == export.best.from => {
+                    run.bytes.end = out.len();
+                    run.messages += messages;
+                }
+                _ => written.runs.push(Run {
+                    from: export.best.from,
+                    bytes: start..out.len(),
+                    messages,
+                }),
             }
         }
         written.bytes = out.into();
