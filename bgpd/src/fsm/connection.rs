@@ -14,6 +14,12 @@ pub(super) const OPEN_HOLD: Millis = 240_000;
 /// How long a peer may take nothing of what is sent to it, at least (RFC 9687 section 4.1).
 pub(super) const SEND_HOLD: Millis = 480_000;
 
+/// A timer looked at so much later (milliseconds) says that this program, or its machine, has stood still.
+const LATE: Millis = 1_000;
+
+/// How long (milliseconds) what has arrived meanwhile may take to be read.
+const CATCH_UP: Millis = 2_000;
+
 /// How far a connection has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -41,6 +47,8 @@ pub(super) struct Connection {
     pub(super) held: Option<Result<Frame, Notification>>,
     /// When the peer counts as lost.
     pub(super) hold_at: Option<Millis>,
+    /// The hold time was over when nobody looked, and has been extended for what may be there to be read.
+    pub(super) spared: bool,
     /// When it has to hear of us.
     pub(super) keepalive_at: Option<Millis>,
     /// Bytes given to be sent and not yet taken by the kernel.
@@ -67,6 +75,7 @@ impl Connection {
             reader: FrameReader::default(),
             held: None,
             hold_at: Some(now + OPEN_HOLD),
+            spared: false,
             keepalive_at: None,
             unsent: 0,
             send_hold_at: None,
@@ -113,6 +122,21 @@ impl Connection {
             Phase::OpenConfirm(_) | Phase::OpenSent => OPEN_HOLD,
         };
         self.hold_at = (hold > 0).then(|| now + hold);
+        self.spared = false;
+    }
+
+    /// Whether the peer counts as lost. Who looks much too late has not listened either: what an established peer has
+    /// said meanwhile gets a moment to be read, once.
+    pub(super) fn is_lost(&mut self, now: Millis) -> bool {
+        let Some(at) = self.hold_at.filter(|at| *at <= now) else {
+            return false;
+        };
+        if self.spared || now - at < LATE || self.state() != State::Established {
+            return true;
+        }
+        self.spared = true;
+        self.hold_at = Some(now + CATCH_UP);
+        false
     }
 
     /// Bytes wait to be sent.

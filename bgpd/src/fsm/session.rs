@@ -70,8 +70,8 @@ pub struct Session {
     failures: u32,
     /// Connections in a row that came to nothing.
     fruitless: u32,
-    /// The last attempt to connect found nobody.
-    unreachable: bool,
+    /// Attempts to connect in a row that found nobody.
+    unreachable: u32,
     /// The peer is not let in before.
     calm_until: Millis,
     shown: (State, Millis),
@@ -96,7 +96,7 @@ impl Session {
             retry_at: None,
             failures: 0,
             fruitless: 0,
-            unreachable: false,
+            unreachable: 0,
             calm_until: 0,
             shown: (State::Idle, now),
             last_error: None,
@@ -162,7 +162,7 @@ impl Session {
     ) {
         if self.dialing == Some(id) {
             self.dialing = None;
-            self.unreachable = true;
+            self.unreachable = self.unreachable.saturating_add(1);
             let reason = DownReason::ConnectFailed(reason);
             out.push(Action::Down(self.state(), reason.clone()));
             self.last_error = Some(reason);
@@ -286,13 +286,11 @@ impl Session {
 
     /// Time has passed.
     pub fn tick(&mut self, now: Millis, out: &mut Vec<Action>) {
-        let lost = |conn: &Connection| conn.hold_at.is_some_and(|at| at <= now);
-        while let Some(id) = self
-            .connections
-            .iter()
-            .find(|conn| lost(conn))
-            .map(|conn| conn.id)
-        {
+        let lost = self.connections.iter_mut().filter_map(|conn| {
+            let is_lost = conn.is_lost(now);
+            is_lost.then_some(conn.id)
+        });
+        for id in lost.collect::<Vec<_>>() {
             self.fail(id, Notification::hold_timer(), now, out);
         }
         let stuck = |conn: &Connection| conn.send_hold_at.is_some_and(|at| at <= now);
@@ -391,7 +389,7 @@ impl Session {
     ) {
         let open = negotiate::offer(&self.settings, self.offer, self.forwarding);
         let bytes = open.encode();
-        self.unreachable = false;
+        self.unreachable = 0;
         self.connections
             .push(Connection::new(id, local, remote, open, now));
         self.send(id, MessageType::Open, bytes, now, out);

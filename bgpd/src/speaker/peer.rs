@@ -86,7 +86,9 @@ impl PeerState {
         let Some(up) = &self.up else {
             // A passive one has to be given a chance to come back, but only where there are routes of it to be kept.
             let passive = self.session.settings().passive;
-            return coming && self.session.is_coming() && (kept || !passive);
+            let coming = coming && self.session.is_coming() && (kept || !passive);
+            // What there is of it in the kernel would be gone, though it is about to be said again.
+            return coming || kept && self.session.is_likely();
         };
         // Whoever names none of them keeps nothing, but does send End-of-RIB (RFC 4724 section 3).
         up.restart.as_ref().is_some_and(|restart| {

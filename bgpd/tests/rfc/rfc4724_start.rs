@@ -7,8 +7,8 @@ use crds::net::Family;
 
 use crate::bench::{Bench, best, ends, with_peers};
 use crate::peers::{
-    announce, connect, end_of_rib, graceful, join, lose, opened, own_graceful, pass, restarting,
-    with,
+    announce, connect, end_of_rib, graceful, join, lose, open, opened, own_graceful, pass,
+    restarting, with,
 };
 use crate::sim::{cidr, interface, origin};
 
@@ -147,26 +147,51 @@ fn a_peer_that_keeps_nothing_is_waited_for_as_it_says_when_it_is_through() {
 }
 
 #[test]
-fn nobody_waits_for_peers_that_are_down() {
+fn nobody_waits_for_peers_that_refuse_twice() {
     let mut config = two();
     config.peers.iter_mut().for_each(|it| it.passive = false);
     let (mut bench, outputs) = restarted(config);
     assert!(!is_complete(&outputs));
-    let dialed: Vec<ConnId> = bench
-        .outputs
-        .iter()
-        .flatten()
-        .filter_map(|it| match it {
+    let dialed = |outputs: &[Output]| -> Vec<ConnId> {
+        let conns = outputs.iter().filter_map(|it| match it {
             Output::Connect { conn, .. } => Some(*conn),
             _ => None,
-        })
-        .collect();
+        });
+        conns.collect()
+    };
     let refused = |conn| {
         let reason = "connection refused".into();
         Input::Tcp(conn, TcpEvent::ConnectFailed { reason })
     };
-    assert!(!is_complete(&bench.input(refused(dialed[0]))));
-    assert!(is_complete(&bench.input(refused(dialed[1]))));
+    let first = dialed(&bench.outputs.concat());
+    assert_eq!(first.len(), 2);
+    for conn in first {
+        assert!(!is_complete(&bench.input(refused(conn))), "it is starting");
+    }
+    let again = dialed(&pass(&mut bench, 500, &[]));
+    assert_eq!(again.len(), 2);
+    assert!(!is_complete(&bench.input(refused(again[0]))));
+    assert!(is_complete(&bench.input(refused(again[1]))));
+}
+
+#[test]
+fn a_peer_that_answers_late_is_waited_for_while_there_is_something_to_lose() {
+    let mut config = with_peers(1);
+    config.selection_deferral = 30_000;
+    let (mut bench, _) = restarted(config.clone());
+    // It connects, and is slow to say anything.
+    pass(&mut bench, 4_000, &[]);
+    let (conn, _) = connect(&mut bench, 2, 0);
+    assert!(!is_complete(&pass(&mut bench, 20_000, &[])));
+    let capabilities = restarting(&[Family::V4], true);
+    bench.bytes(conn, &open(2, capabilities).encode());
+    assert!(!is_complete(&bench.bytes(conn, &bgpd::wire::keepalive())));
+    assert!(is_complete(&end_of_rib(&mut bench, conn, Family::V4)));
+    // It has the deferral, and no more.
+    let (mut bench, _) = restarted(config);
+    connect(&mut bench, 2, 0);
+    assert!(!is_complete(&pass(&mut bench, 29_999, &[])));
+    assert!(is_complete(&pass(&mut bench, 1, &[])));
 }
 
 #[test]

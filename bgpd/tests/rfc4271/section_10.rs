@@ -63,3 +63,26 @@ fn without_a_hold_time_the_peer_s_answer_is_still_waited_for_only_so_long() {
         "from then on there is none"
     );
 }
+
+#[test]
+fn a_hold_timer_that_is_looked_at_too_late_leaves_time_to_read_what_has_come() {
+    let (mut bench, conn) = Bench::established();
+    // The machine sleeps; keepalives are waiting when it wakes.
+    bench.now += 95_000;
+    let actions = bench.act(|it, now, out| it.tick(now, out));
+    assert!(sent(&actions, conn).contains(&Message::Keepalive));
+    bench.bytes(conn, &bgpd::wire::keepalive());
+    assert_eq!(bench.state(), State::Established);
+    // Nothing is waiting when it wakes again.
+    bench.now += 95_000;
+    bench.act(|it, now, out| it.tick(now, out));
+    assert_eq!(bench.state(), State::Established);
+    bench.now += 2_000;
+    let actions = bench.act(|it, now, out| it.tick(now, out));
+    assert!(actions.contains(&Action::Close(conn)), "{actions:?}");
+    // One that is in time is not spared.
+    let (mut bench, conn) = Bench::established();
+    bench.now += 90_000;
+    let actions = bench.act(|it, now, out| it.tick(now, out));
+    assert!(actions.contains(&Action::Close(conn)), "{actions:?}");
+}

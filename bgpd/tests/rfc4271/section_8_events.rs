@@ -270,7 +270,11 @@ fn happen(bench: &mut Bench, conn: Option<ConnId>, event: Event) -> Vec<Action> 
         Event::Stop => return bench.act(|it, now, out| it.stop(Cease::Shutdown, now, out)),
         Event::Retry | Event::KeepaliveDue => return bench.expire().1,
         Event::Hold => {
-            bench.now += 240_000;
+            // In time: who looks later gives an established session another moment.
+            bench.now += match bench.state() {
+                State::Established => 90_000,
+                _ => 240_000,
+            };
             return bench.act(|it, now, out| it.tick(now, out));
         }
         Event::Accepted => return bench.accepted().map(|it| it.1).unwrap_or_default(),

@@ -80,7 +80,13 @@ impl Session {
     /// The session may be up soon: nothing says that the peer is down.
     pub fn is_coming(&self) -> bool {
         let under_way = self.rest != State::Idle || !self.connections.is_empty();
-        !self.unreachable && (under_way || self.retry_at.is_some())
+        self.unreachable == 0 && (under_way || self.retry_at.is_some())
+    }
+
+    /// The peer is not known to be down: it answers, or it has refused once and is to be asked again.
+    pub fn is_likely(&self) -> bool {
+        let refused_once = self.unreachable == 1 && self.retry_at.is_some();
+        self.state() >= State::OpenSent || refused_once
     }
 
     /// When [`tick`](Self::tick) is due.
