@@ -43,7 +43,7 @@ bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a 
 
 bench-bgp: ## BGP beside BIRD, FRR, GoBGP (root); BENCH='single-1m -r 3' for a part, BENCH=--help
 	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT)
-	$(CARGO) build --release --locked --bin bench --bin margay-bgpd
+	$(CARGO) build --release --locked --bin bench --bin margay-bgpd --bin margay-fib
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" bgp $(BENCH)
 
 fmt: ## format the sources

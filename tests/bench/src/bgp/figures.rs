@@ -151,7 +151,7 @@ enum Unit {
 impl Unit {
     const fn of(kind: Kind, part: Part) -> Self {
         match (kind, part) {
-            (Kind::Idle, _) => Self::Share,
+            (Kind::Idle | Kind::Bfd, _) => Self::Share,
             (Kind::Start | Kind::Restart | Kind::Kernel | Kind::Failover, _) | (_, Part::Ping) => {
                 Self::Millis
             }

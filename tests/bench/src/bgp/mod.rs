@@ -12,6 +12,7 @@
 //! what is measured, `run` does it once, `figures` makes the table. All ends and all speakers run at the highest ordinary
 //! priority, the ends on the last core: what else the machine does is seen by `weather` and printed with every run.
 
+mod bfd;
 mod dice;
 mod ends;
 mod feed;
@@ -26,6 +27,7 @@ mod weather;
 mod wire;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -51,6 +53,9 @@ pub(crate) struct Choice {
     /// How many runs of each, taken in turn
     #[arg(short, long, default_value_t = RUNS, value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
+    /// How long sessions are watched where time is all that passes (bfd-200), instead of twenty seconds
+    #[arg(short, long, value_parser = clap::value_parser!(u32).range(1..=60))]
+    minutes: Option<u32>,
     /// Only these speakers: margay-bgpd, bird, frr, frr-queue, gobgp, null
     #[arg(short, long, value_delimiter = ',', value_parser = speaker)]
     speakers: Vec<Speaker>,
@@ -71,6 +76,7 @@ enum Output {
 }
 
 const RUNS: u32 = 5;
+const WATCHED: Duration = Duration::from_secs(20);
 /// Open files, of this process and of each speaker: a thousand sessions and some.
 const FILES: u64 = 65_536;
 
@@ -85,6 +91,7 @@ impl Default for Choice {
             rows: Vec::new(),
             routes: None,
             runs: RUNS,
+            minutes: None,
             speakers: Vec::new(),
             output: Output::Table,
             list: false,
@@ -127,9 +134,11 @@ pub(crate) fn run(ground: &Ground, choice: &Choice) -> Result<()> {
     first::go()?;
     let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, most.min(FILES), most)?;
+    let watched = |minutes| Duration::from_secs(60 * u64::from(minutes));
+    let watched = choice.minutes.map_or(WATCHED, watched);
     let mut results = Results::new();
     for work in &works {
-        let prepared = Prepared::new(*work);
+        let prepared = Prepared::new(*work, watched);
         for speaker in speakers(work) {
             let runs = results.entry((work.name, speaker)).or_default();
             runs.failed

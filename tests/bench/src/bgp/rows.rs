@@ -43,6 +43,8 @@ pub(crate) enum Kind {
     Routes,
     /// Sessions without routes.
     Idle,
+    /// BFD sessions, with ours on either side.
+    Bfd,
     /// From the start of the program to its first OPEN.
     Start,
     /// From a start after `kill -9`, with graceful restart, until the receivers have all routes and the End-of-RIB.
@@ -91,7 +93,7 @@ pub(crate) struct Row {
 
 use Speaker::{Bird, Frr, FrrQueue, Gobgp, Margay, Null};
 
-const WORKS: [Work; 13] = [
+const WORKS: [Work; 14] = [
     SINGLE,
     Work {
         name: "single-1m",
@@ -159,6 +161,15 @@ const WORKS: [Work; 13] = [
         receivers: 0,
         ..QUIET
     },
+    Work {
+        name: "bfd-200",
+        kind: Kind::Bfd,
+        shape: Shape::Shared,
+        senders: 200,
+        receivers: 0,
+        speakers: &[Margay],
+        ..QUIET
+    },
     QUIET,
 ];
 
@@ -211,7 +222,7 @@ const MESH: Work = Work {
 };
 
 /// All rows, in the order of the table.
-pub(crate) const ROWS: [Row; 17] = [
+pub(crate) const ROWS: [Row; 18] = [
     row("single-1m", "single-1m", Part::Load, [0.5, 0.5, 0.66]),
     row("single-100k", "single-100k", Part::Load, [0.6, 0.6, 1.0]),
     row("shared-1m", "shared-1m", Part::Load, [0.0; 3]),
@@ -228,6 +239,7 @@ pub(crate) const ROWS: [Row; 17] = [
     row("failover-10k", "failover-10k", Part::Load, [0.5, 0.0, 0.0]),
     row("restart-10k", "restart-10k", Part::Load, [0.5, 0.0, 0.0]),
     row("idle-1000", "idle-1000", Part::Load, [0.0; 3]),
+    row("bfd-200", "bfd-200", Part::Load, [0.0; 3]),
     row("start", "start", Part::Load, [0.0; 3]),
 ];
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
 
+use super::bfd;
 use super::dice::Dice;
 use super::ends::{End, Ends, Greeting, Peer};
 use super::feed::Feed;
@@ -73,10 +74,12 @@ pub(crate) struct Prepared {
     withdraw: Vec<Arc<[u8]>>,
     total: usize,
     fewest: usize,
+    /// How long sessions are watched that only have to stay.
+    watched: Duration,
 }
 
 impl Prepared {
-    pub(crate) fn new(work: Work) -> Self {
+    pub(crate) fn new(work: Work, watched: Duration) -> Self {
         let ends = work.ends();
         // The receiver of a failover is the second uplink.
         let tables = match work.kind {
@@ -98,6 +101,7 @@ impl Prepared {
             .collect();
         Self {
             work,
+            watched,
             // As a speaker ends its table.
             announce: feeds
                 .iter()
@@ -112,6 +116,10 @@ impl Prepared {
 
     /// Runs it once.
     pub(crate) fn run(&self, ground: &Ground, speaker: Speaker) -> Result<Seen> {
+        if self.work.kind == Kind::Bfd {
+            let seen = bfd::run(ground, self.work.senders, self.watched);
+            return seen.map_err(|error| anyhow!("{error:#}\n{}", ground.log(speaker.name())));
+        }
         let inside = ground.namespace("speaker")?;
         let outside = ground.namespace("ends")?;
         lay(&self.work, &outside, &inside)?;
@@ -132,7 +140,7 @@ impl Prepared {
                 let running = start(false)?;
                 match self.work.kind {
                     Kind::Routes => self.steps(all, speaker, &running),
-                    Kind::Idle => idle(all, speaker, &running),
+                    Kind::Idle | Kind::Bfd => idle(all, speaker, &running),
                     Kind::Start => first_open(&ends[0], &running),
                     Kind::Kernel => self.kernel(all, &running),
                     Kind::Failover => self.failover(all, &running, &outside, &inside),

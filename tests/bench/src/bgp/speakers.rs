@@ -157,18 +157,7 @@ impl Speaker {
         };
         fs::write(&file, text)?;
         let args: Vec<String> = match self {
-            Self::Margay => [
-                "--config",
-                &file,
-                "--run-dir",
-                &at("run"),
-                "--state-dir",
-                &at("state"),
-                "--log",
-                "warn",
-            ]
-            .map(str::to_owned)
-            .to_vec(),
+            Self::Margay => arguments(&dir, &file),
             Self::Bird => ["-f", "-c", &file, "-s", &at("ctl")]
                 .into_iter()
                 .chain(again.then_some("-R"))
@@ -221,6 +210,47 @@ impl Speaker {
         }
         Ok(running)
     }
+}
+
+/// How ours is started.
+fn arguments(dir: &Path, file: &str) -> Vec<String> {
+    let at = |name: &str| dir.join(name).display().to_string();
+    let (run, state) = (at("run"), at("state"));
+    let words = [
+        "--config",
+        file,
+        "--run-dir",
+        &run,
+        "--state-dir",
+        &state,
+        "--log",
+        "warn",
+    ];
+    words.map(str::to_owned).to_vec()
+}
+
+/// One of ours with that configuration, and its socket.
+pub(crate) fn ours<'a>(
+    ground: &'a Ground,
+    within: &Namespace,
+    name: &'static str,
+    config: &str,
+) -> Result<(Running<'a>, PathBuf)> {
+    let dir = ground.path(&format!("{name}.d"));
+    // The last one's.
+    let _ = fs::remove_dir_all(&dir);
+    fs::create_dir(&dir)?;
+    let file = dir.join("config");
+    fs::write(&file, config)?;
+    let mut running = Running {
+        ground,
+        names: Vec::new(),
+        pids: Vec::new(),
+        since: Instant::now(),
+    };
+    let args = arguments(&dir, &file.display().to_string());
+    running.start(name, &Speaker::Margay.program()?, &args, within)?;
+    Ok((running, dir.join("run").join(api::paths::BGPD_SOCKET)))
 }
 
 impl Running<'_> {
