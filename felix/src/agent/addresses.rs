@@ -18,6 +18,7 @@ use super::input::{Kind, Node};
 use super::view::count;
 use super::{Agent, Output, bgp};
 use crate::Millis;
+use crate::routes::want;
 
 /// What the agent keeps about blocks beside address management itself.
 #[derive(Debug, Default)]
@@ -321,7 +322,7 @@ impl Agent {
             }
             if export {
                 // Announced when the kernel is seen to have its unreachable route.
-                self.routes_dirty = true;
+                self.routes_changed.add(want::block(cidr));
             } else {
                 let message = self.bgp.withdraw(cidr).0;
                 self.outputs.extend(message.map(Output::ToBgpd));

@@ -42,6 +42,8 @@ pub enum Input {
     SettingsRefused(BTreeSet<String>),
     /// Routes of ours, as prefix and metric, that are not made because another program has one there.
     RoutesRefused(BTreeSet<String>),
+    /// An uplink failed or came back, and the rest is looked at soon: only its legs are to be seen to now.
+    UplinksChanged,
     /// Routes, nexthops or uplinks changed, and it was not our doing: look and repair.
     RoutesChanged,
     /// The table changed, and it was not our doing: look and repair.

@@ -8,6 +8,8 @@ use crds::net::{Cidr, Family};
 
 use super::endpoint::State;
 use super::{Agent, Output};
+use crate::routes::table::Changed;
+use crate::routes::want;
 
 impl Agent {
     /// Wants the routes to an endpoint's addresses.
@@ -20,7 +22,7 @@ impl Agent {
         };
         for address in &endpoint.addresses {
             if self.wants.workloads.insert(*address, ifindex) != Some(ifindex) {
-                self.routes_dirty = true;
+                self.routes_changed.add(want::workload(*address));
             }
         }
     }
@@ -31,17 +33,23 @@ impl Agent {
             return;
         };
         for address in &endpoint.addresses {
-            self.routes_dirty |= self.wants.workloads.remove(address).is_some();
+            if self.wants.workloads.remove(address).is_some() {
+                self.routes_changed.add(want::workload(*address));
+            }
         }
     }
 
     /// Wants packets to addresses of a block that nobody has to be refused here, not sent back to the fabric.
     pub(super) fn want_block(&mut self, cidr: Cidr) {
-        self.routes_dirty |= self.wants.blocks.insert(cidr);
+        if self.wants.blocks.insert(cidr) {
+            self.routes_changed.add(want::block(cidr));
+        }
     }
 
     pub(super) fn unwant_block(&mut self, cidr: Cidr) {
-        self.routes_dirty |= self.wants.blocks.remove(&cidr);
+        if self.wants.blocks.remove(&cidr) {
+            self.routes_changed.add(want::block(cidr));
+        }
     }
 
     /// Makes a prefix's route what bgpd last said.
@@ -50,7 +58,7 @@ impl Agent {
             Some(legs) => self.wants.bgp.insert(prefix, legs.to_vec()),
             None => self.wants.bgp.remove(&prefix),
         };
-        self.routes_dirty = true;
+        self.routes_changed.add(want::bgp(prefix));
     }
 
     /// The node's addresses changed: routes name them as the source of the node's own packets.
@@ -59,7 +67,7 @@ impl Agent {
         self.wants.sources = addresses
             .map(|address| (Family::of(*address), *address))
             .collect();
-        self.routes_dirty = true;
+        self.routes_changed = Changed::All;
         self.tell_addresses();
     }
 

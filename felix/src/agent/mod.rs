@@ -44,6 +44,7 @@ use crate::Millis;
 use crate::policy::tables::Tables;
 use crate::policy::{Compiled, Engine};
 use crate::routes::diff::Sweep;
+use crate::routes::table::Changed;
 use crate::routes::want::Wants;
 
 pub use self::start::Start;
@@ -88,10 +89,12 @@ pub enum Output {
 pub struct Plan {
     /// Changes of the policy tables; `None`: read what is there and compare it with [`Agent::tables`].
     pub policy: Policy,
-    /// Routes may differ from what the kernel has.
-    pub routes: bool,
+    /// Routes that may differ from what the kernel has.
+    pub routes: Changed,
     /// Read routes, links and nexthops again before comparing.
     pub reread_routes: bool,
+    /// Read the links again before comparing.
+    pub relink: bool,
 }
 
 impl Plan {
@@ -155,8 +158,9 @@ pub struct Agent {
     blocks: Blocks,
     /// What our routes shall be made from.
     wants: Wants,
-    routes_dirty: bool,
+    routes_changed: Changed,
     reread_routes: bool,
+    relink: bool,
     engine_dirty: bool,
     /// The kernel's tables were compared with the engine's since something went wrong with them, or since the start.
     tables_known: bool,
@@ -237,6 +241,7 @@ impl Agent {
             Input::SettingsRefused(problems) => self.settings_refused = problems,
             Input::RoutesRefused(routes) => self.routes_refused = routes,
             Input::RoutesChanged => self.reread_routes = true,
+            Input::UplinksChanged => self.relink = true,
             Input::TablesChanged => {
                 self.tables_known = false;
                 self.engine_dirty = true;
@@ -389,7 +394,8 @@ impl Agent {
             .values()
             .any(|e| matches!(e.state, State::Removing { .. }));
         let policy_due = self.engine_dirty && self.synced();
-        if !policy_due && !leaving && !self.reread_routes && !self.routes_dirty {
+        let routes_due = self.reread_routes || self.relink || self.routes_changed.any();
+        if !policy_due && !leaving && !routes_due {
             return None;
         }
         let policy = match (policy_due, self.tables_known) {
@@ -403,8 +409,9 @@ impl Agent {
         self.applying = true;
         Some(Plan {
             policy,
-            routes: std::mem::take(&mut self.routes_dirty),
+            routes: std::mem::take(&mut self.routes_changed),
             reread_routes: std::mem::take(&mut self.reread_routes),
+            relink: std::mem::take(&mut self.relink),
         })
     }
 

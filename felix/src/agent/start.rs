@@ -17,6 +17,7 @@ use super::{Agent, BGP_PATIENCE, Output, Routed};
 use crate::Millis;
 use crate::policy::Engine;
 use crate::policy::tables::Tables;
+use crate::routes::table::Changed;
 use crate::routes::want::Wants;
 
 /// What the agent starts with.
@@ -79,7 +80,8 @@ impl Agent {
             pool_errors: BTreeMap::new(),
             blocks: Blocks::new(start.routed),
             wants: Wants::default(),
-            routes_dirty: true,
+            routes_changed: Changed::All,
+            relink: false,
             reread_routes: true,
             engine_dirty: true,
             tables_known: false,

@@ -14,16 +14,16 @@ use tokio::sync::mpsc;
 use tokio::time::sleep_until;
 
 use super::bgp::{self, Event as BgpEvent};
-use super::kernel::remember;
 use super::netlink::{Event, Monitor, Netlink};
 use super::radv::{self, Advertiser};
 use super::writer::Writer;
 use super::{state, stopped};
 use crate::agent::bgp::{Bgp, Change};
 use crate::args::FibArgs;
-use crate::routes::diff::{Sweep, diff};
-use crate::routes::model::{BGP_METRIC, BGP_PROTOCOL, Kernel as Routes};
-use crate::routes::want::{Connected, Wants};
+use crate::routes::diff::Sweep;
+use crate::routes::model::{BGP_METRIC, BGP_PROTOCOL};
+use crate::routes::table::{Changed, Table};
+use crate::routes::want::{self, Wants};
 
 /// Messages of bgpd that wait.
 const QUEUE: usize = 1024;
@@ -59,7 +59,17 @@ pub async fn run(args: FibArgs) -> anyhow::Result<()> {
                 }
                 false
             }
-            changed = monitor.next() => concerns(&changed.context("reading the kernel's events")?),
+            changed = monitor.next() => {
+                let events = changed.context("reading the kernel's events")?;
+                if events.iter().any(|it| matches!(it, Event::Link(..) | Event::LinkGone(..))) {
+                    // An uplink that fails is a matter of milliseconds: its legs first, all else when it is over.
+                    tokio::task::block_in_place(|| {
+                        fib.relink()?;
+                        fib.settle()
+                    })?;
+                }
+                concerns(&events)
+            }
             () = sleep_until(round_at.into()) => true,
         };
         if look {
@@ -87,10 +97,10 @@ fn concerns(events: &[Event]) -> bool {
 /// What is wanted, what is known of the kernel, and the sockets.
 struct Fib {
     netlink: Netlink,
-    routes: Routes,
-    connected: Connected,
+    routes: Table,
     bgp: Bgp,
     wants: Wants,
+    changed: Changed,
     bgpd: Option<mpsc::Sender<FelixMessage>>,
     advertiser: Advertiser,
     conflicts: BTreeSet<String>,
@@ -103,10 +113,10 @@ impl Fib {
         let instance = state::random_id()?;
         let mut fib = Self {
             netlink,
-            routes: Routes::default(),
-            connected: Connected::default(),
+            routes: Table::default(),
             bgp: Bgp::new(instance.clone(), boot_id.clone(), [false; 2]),
             wants: Wants::default(),
+            changed: Changed::All,
             bgpd: None,
             advertiser: Advertiser::default(),
             conflicts: BTreeSet::new(),
@@ -119,7 +129,7 @@ impl Fib {
             .collect();
         fib.reread()?;
         let learnt = |family| {
-            let mut routes = fib.routes.routes.iter();
+            let mut routes = fib.routes.kernel().routes.iter();
             routes.any(|(key, it)| it.protocol == BGP_PROTOCOL && key.prefix.family() == family)
         };
         let preserved = [learnt(Family::V4), learnt(Family::V6)];
@@ -128,8 +138,14 @@ impl Fib {
     }
 
     fn reread(&mut self) -> anyhow::Result<()> {
-        self.routes = self.netlink.read().context("reading routes")?;
-        self.connected = self.netlink.connected().context("reading interfaces")?;
+        self.routes
+            .read(self.netlink.read().context("reading routes")?);
+        self.relink()
+    }
+
+    fn relink(&mut self) -> anyhow::Result<()> {
+        let connected = self.netlink.connected().context("reading interfaces")?;
+        self.routes.link(connected);
         Ok(())
     }
 
@@ -172,6 +188,7 @@ impl Fib {
                 Some(legs) => self.wants.bgp.insert(*prefix, legs.to_vec()),
                 None => self.wants.bgp.remove(prefix),
             };
+            self.changed.add(want::bgp(*prefix));
         }
     }
 
@@ -215,15 +232,15 @@ impl Fib {
 
     /// One difference, carried out; the first thing that the kernel refuses.
     fn apply(&mut self) -> anyhow::Result<Option<String>> {
-        let wanted = self.wants.routes(&self.connected);
         // Routes of an earlier life may still be wanted until bgpd has said all.
         let sweep = Sweep {
             workloads: false,
             bgp: self.bgp.complete(),
         };
-        let plan = diff(&self.routes, &wanted.routes, sweep);
-        let conflicts: BTreeSet<String> =
-            plan.conflicts.iter().map(|it| it.key.to_string()).collect();
+        let changed = std::mem::take(&mut self.changed);
+        let plan = self.routes.plan(&self.wants, &changed, sweep);
+        let conflicts = self.routes.conflicts();
+        let conflicts: BTreeSet<String> = conflicts.map(|it| it.key.to_string()).collect();
         for route in conflicts.difference(&self.conflicts) {
             tracing::warn!(
                 route,
@@ -236,9 +253,7 @@ impl Fib {
             return Ok(Some(format!("{op}: {refusal}")));
         }
         if applied.conflicts.is_empty() {
-            plan.ops
-                .into_iter()
-                .for_each(|op| remember(&mut self.routes, op));
+            self.routes.done(plan.ops);
         } else {
             // Made by somebody since they were last read.
             self.reread()?;

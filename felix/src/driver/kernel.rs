@@ -18,13 +18,13 @@ use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
 use crate::policy::tables::{Subject, Tables};
-use crate::routes::diff::{Op, Sweep, diff};
+use crate::routes::diff::{Op, Sweep};
 use crate::routes::model::{
-    BGP_METRIC, BGP_PROTOCOL, BLOCK_METRIC, Kernel as Routes, Key, Route, WORKLOAD_METRIC,
-    WORKLOAD_PROTOCOL,
+    BGP_METRIC, BGP_PROTOCOL, BLOCK_METRIC, WORKLOAD_METRIC, WORKLOAD_PROTOCOL,
 };
+use crate::routes::table::{Changed, Table};
 use crate::routes::uplink;
-use crate::routes::want::{Connected, Wants};
+use crate::routes::want::Wants;
 
 /// What an earlier life of felix left in the kernel.
 pub struct Found {
@@ -63,8 +63,7 @@ impl Changes {
 pub struct Kernel {
     nft: Nft,
     netlink: Netlink,
-    routes: Routes,
-    connected: Connected,
+    routes: Table,
     conflicts: BTreeSet<String>,
     mtu: u32,
     loopbacks: BTreeSet<IpAddr>,
@@ -97,8 +96,7 @@ impl Kernel {
         let mut kernel = Self {
             nft,
             netlink,
-            routes: Routes::default(),
-            connected: Connected::default(),
+            routes: Table::default(),
             conflicts: BTreeSet::new(),
             mtu: DEFAULT_MTU,
             loopbacks: BTreeSet::new(),
@@ -112,9 +110,8 @@ impl Kernel {
             .into_iter()
             .filter(|(_, link)| link.name.starts_with(HOST_PREFIX));
         let of = |protocol| {
-            kernel
-                .routes
-                .routes
+            let routes = &kernel.routes.kernel().routes;
+            routes
                 .iter()
                 .filter(move |(_, entry)| entry.protocol == protocol)
         };
@@ -140,6 +137,9 @@ impl Kernel {
     pub fn carry_out(&mut self, plan: &Plan, agent: &Agent) -> anyhow::Result<Option<Routed>> {
         if plan.reread_routes {
             self.reread()?;
+        } else if plan.relink {
+            let connected = self.netlink.connected().context("reading interfaces")?;
+            self.routes.link(connected);
         }
         let phases = match &plan.policy {
             Policy::Keep => Phases::default(),
@@ -155,8 +155,8 @@ impl Kernel {
         };
         self.nft.apply(&phases.add).context("adding policy")?;
         let mut routed = None;
-        if plan.routes || plan.reread_routes {
-            routed = Some(self.route(agent.wants(), agent.sweep())?);
+        if plan.routes.any() || plan.reread_routes || plan.relink {
+            routed = Some(self.route(agent.wants(), &plan.routes, agent.sweep())?);
         }
         for (name, subject) in &phases.links {
             if *subject != UNPROGRAMMED
@@ -240,8 +240,10 @@ impl Kernel {
 
     fn reread(&mut self) -> anyhow::Result<()> {
         self.settings.look_again();
-        self.routes = self.netlink.read().context("reading routes")?;
-        self.connected = self.netlink.connected().context("reading interfaces")?;
+        self.routes
+            .read(self.netlink.read().context("reading routes")?);
+        self.routes
+            .link(self.netlink.connected().context("reading interfaces")?);
         let (links, addresses) = (self.netlink.links()?, self.netlink.addresses()?);
         let mtu = uplink::smallest_mtu(&links, &addresses, HOST_PREFIX);
         self.mtu = mtu.unwrap_or(DEFAULT_MTU);
@@ -266,38 +268,40 @@ impl Kernel {
         if reread {
             self.reread()?;
         }
-        self.route(wants, Sweep::default())
+        self.route(wants, &Changed::All, Sweep::default())
     }
 
-    fn route(&mut self, wants: &Wants, sweep: Sweep) -> anyhow::Result<Routed> {
-        let routed = self.route_as_known(wants, sweep)?;
+    fn route(&mut self, wants: &Wants, changed: &Changed, sweep: Sweep) -> anyhow::Result<Routed> {
+        let routed = self.route_as_known(wants, changed, sweep)?;
         if routed.problem.is_none() {
             return Ok(routed);
         }
         // What was known of the kernel may be old: links take routes along that nobody tells of.
         self.reread()?;
-        let routed = self.route_as_known(wants, sweep)?;
+        let routed = self.route_as_known(wants, &Changed::Nothing, sweep)?;
         if routed.problem.is_some() {
             self.reread()?;
         }
         Ok(routed)
     }
 
-    fn route_as_known(&mut self, wants: &Wants, sweep: Sweep) -> anyhow::Result<Routed> {
-        let wanted = wants.routes(&self.connected);
+    fn route_as_known(
+        &mut self,
+        wants: &Wants,
+        changed: &Changed,
+        sweep: Sweep,
+    ) -> anyhow::Result<Routed> {
+        let plan = self.routes.plan(wants, changed, sweep);
         // Before the first packet comes over it.
-        let uplinks: BTreeSet<&str> = uplinks(&wanted.routes)
-            .filter_map(|ifindex| self.names.get(&ifindex).map(String::as_str))
+        let legs = self.routes.legs().flat_map(|legs| legs.iter());
+        let uplinks: BTreeSet<&str> = legs
+            .filter_map(|(leg, _)| self.names.get(&leg.ifindex).map(String::as_str))
             .collect();
         self.settings.uplinks(&uplinks, !self.loopbacks.is_empty());
-        for prefix in &wanted.unresolved {
-            tracing::debug!(%prefix, "no leg of the route can be used now");
-        }
-        let plan = diff(&self.routes, &wanted.routes, sweep);
         let applied = self.netlink.apply(&plan.ops).context("changing routes")?;
-        let conflicts: BTreeSet<String> = plan
-            .conflicts
-            .iter()
+        let conflicts: BTreeSet<String> = self
+            .routes
+            .conflicts()
             .map(|conflict| conflict.key.to_string())
             .collect();
         for conflict in conflicts.difference(&self.conflicts) {
@@ -319,26 +323,13 @@ impl Kernel {
             });
         }
         if applied.conflicts.is_empty() {
-            plan.ops
-                .into_iter()
-                .for_each(|op| remember(&mut self.routes, op));
+            self.routes.done(plan.ops);
         } else {
             // Made by somebody since they were last read.
             self.reread()?;
         }
         Ok(Routed::default())
     }
-}
-
-/// Interfaces that routes of BGP leave by.
-fn uplinks(routes: &BTreeMap<Key, Route>) -> impl Iterator<Item = u32> {
-    routes
-        .values()
-        .filter_map(|route| match route {
-            Route::Bgp { legs, .. } => Some(legs),
-            Route::Workload { .. } | Route::Unreachable => None,
-        })
-        .flat_map(|legs| legs.iter().map(|(leg, _)| leg.ifindex))
 }
 
 /// The prefix whose route was not changed. A nexthop object that is refused shows in the routes that refer to it.
@@ -348,24 +339,6 @@ fn prefix((op, _): &(Op, Refusal)) -> Option<Cidr> {
             Some(key.prefix)
         }
         Op::AddNexthop(..) | Op::ReplaceNexthop(..) | Op::DeleteNexthop(_) => None,
-    }
-}
-
-/// What is known of the kernel once a request is done.
-pub(super) fn remember(routes: &mut Routes, op: Op) {
-    match op {
-        Op::AddNexthop(id, nexthop) | Op::ReplaceNexthop(id, nexthop) => {
-            routes.nexthops.insert(id, nexthop);
-        }
-        Op::AddRoute(key, entry) | Op::ReplaceRoute(key, entry) => {
-            routes.routes.insert(key, entry);
-        }
-        Op::DeleteRoute(key, _) => {
-            routes.routes.remove(&key);
-        }
-        Op::DeleteNexthop(id) => {
-            routes.nexthops.remove(&id);
-        }
     }
 }
 
@@ -399,7 +372,7 @@ async fn watch(mut monitor: Monitor, inputs: mpsc::Sender<Input>) {
         let urgent = events
             .iter()
             .any(|event| matches!(event, Event::Link(_, link) | Event::LinkGone(_, link) if !link.name.starts_with(HOST_PREFIX)));
-        if urgent && inputs.send(Input::RoutesChanged).await.is_err() {
+        if urgent && inputs.send(Input::UplinksChanged).await.is_err() {
             return;
         }
         // One look for all that one change of a link or of somebody's routes brings about.

@@ -127,32 +127,17 @@ pub fn diff(have: &Kernel, want: &BTreeMap<Key, Route>, sweep: Sweep) -> Plan {
             nexthops.provide(legs);
         }
     }
-    plan.ops = std::mem::take(&mut nexthops.ops);
+    plan.ops = nexthops.take_ops();
 
     let mut used = BTreeSet::new();
     for (key, route) in &wanted {
         let there = have.routes.get(key);
-        let via = match route {
-            Route::Workload { ifindex, source } => Via::Device {
-                ifindex: *ifindex,
-                source: *source,
-            },
-            Route::Unreachable => Via::Unreachable,
-            Route::Bgp { legs, source } => {
-                // Any object with these legs will do: a route is not moved from one to another like it.
-                let now = there
-                    .and_then(|entry| nexthops.id_of(entry.via))
-                    .filter(|id| nexthops.leads(*id, legs));
-                let Some(id) = now.or_else(|| nexthops.by_legs.get(legs).copied()) else {
-                    continue;
-                };
-                used.insert(id);
-                Via::Nexthop {
-                    id,
-                    source: *source,
-                }
-            }
+        let Some(via) = nexthops.via(route, there) else {
+            continue;
         };
+        if let Via::Nexthop { id, .. } = via {
+            used.insert(id);
+        }
         let entry = Entry {
             protocol: route.protocol(),
             via,
@@ -181,23 +166,25 @@ pub fn diff(have: &Kernel, want: &BTreeMap<Key, Route>, sweep: Sweep) -> Plan {
 }
 
 /// Our nexthop objects, as they will be once the ops are done.
-struct Nexthops<'a> {
+pub(super) struct Nexthops<'a> {
     objects: BTreeMap<u32, Nexthop>,
     taken: &'a BTreeSet<u32>,
     by_leg: BTreeMap<Leg, u32>,
     /// Where routes with these legs are led to. A single leg's own object comes before a group of one.
     by_legs: BTreeMap<Legs, u32>,
+    leads_to: BTreeMap<u32, Legs>,
     ops: Vec<Op>,
     next: u32,
 }
 
 impl<'a> Nexthops<'a> {
-    fn of(have: &'a Kernel) -> Self {
+    pub(super) fn of(have: &'a Kernel) -> Self {
         let mut nexthops = Self {
             objects: have.nexthops.clone(),
             taken: &have.foreign_nexthops,
             by_leg: BTreeMap::new(),
             by_legs: BTreeMap::new(),
+            leads_to: BTreeMap::new(),
             ops: Vec::new(),
             next: FIRST_NEXTHOP,
         };
@@ -213,7 +200,9 @@ impl<'a> Nexthops<'a> {
     }
 
     fn index(&mut self, id: u32) {
-        if let Some(legs) = self.legs(id) {
+        self.leads_to.remove(&id);
+        if let Some(legs) = self.members_of(id) {
+            self.leads_to.insert(id, legs.clone());
             let plain = matches!(self.objects.get(&id), Some(Nexthop::Leg(_)));
             let entry = self.by_legs.entry(legs).or_insert(id);
             if plain && !matches!(self.objects.get(entry), Some(Nexthop::Leg(_))) {
@@ -222,7 +211,12 @@ impl<'a> Nexthops<'a> {
         }
     }
 
-    fn legs(&self, id: u32) -> Option<Legs> {
+    /// Where an object leads.
+    pub(super) fn legs(&self, id: u32) -> Option<&Legs> {
+        self.leads_to.get(&id)
+    }
+
+    fn members_of(&self, id: u32) -> Option<Legs> {
         match self.objects.get(&id)? {
             Nexthop::Leg(leg) => Legs::new([(*leg, 1)]),
             Nexthop::Group(members) => {
@@ -239,7 +233,7 @@ impl<'a> Nexthops<'a> {
     }
 
     fn leads(&self, id: u32, legs: &Legs) -> bool {
-        self.legs(id).as_ref() == Some(legs)
+        self.legs(id) == Some(legs)
     }
 
     fn id_of(&self, via: Via) -> Option<u32> {
@@ -277,26 +271,56 @@ impl<'a> Nexthops<'a> {
         }
         for (id, votes) in votes {
             let group = matches!(self.objects.get(&id), Some(Nexthop::Group(_)));
-            let orphan = self.legs(id).is_none_or(|legs| !all.contains(&legs));
+            let orphan = self.legs(id).is_none_or(|legs| !all.contains(legs));
             if !group || !orphan || held.contains(&id) {
                 continue;
             }
-            let Some((legs, _)) = votes.into_iter().max_by_key(|(_, count)| *count) else {
-                continue;
-            };
-            self.by_legs.retain(|_, object| *object != id);
-            let Some(members) = self.members(legs) else {
-                continue;
-            };
-            let members = Nexthop::Group(members);
-            self.objects.insert(id, members.clone());
-            self.ops.push(Op::ReplaceNexthop(id, members));
-            self.index(id);
+            if let Some((legs, _)) = votes.into_iter().max_by_key(|(_, count)| *count) {
+                self.replace(id, legs);
+            }
         }
     }
 
+    /// Gives a group other legs.
+    pub(super) fn replace(&mut self, id: u32, legs: &Legs) {
+        self.by_legs.retain(|_, object| *object != id);
+        let Some(members) = self.members(legs) else {
+            return;
+        };
+        let members = Nexthop::Group(members);
+        self.objects.insert(id, members.clone());
+        self.ops.push(Op::ReplaceNexthop(id, members));
+        self.index(id);
+    }
+
+    /// Where a wanted route is led to; None: the numbers of objects are used up.
+    pub(super) fn via(&self, route: &Route, there: Option<&Entry>) -> Option<Via> {
+        Some(match route {
+            Route::Workload { ifindex, source } => Via::Device {
+                ifindex: *ifindex,
+                source: *source,
+            },
+            Route::Unreachable => Via::Unreachable,
+            Route::Bgp { legs, source } => {
+                // Any object with these legs will do: a route is not moved from one to another like it.
+                let now = there
+                    .and_then(|entry| self.id_of(entry.via))
+                    .filter(|id| self.leads(*id, legs));
+                Via::Nexthop {
+                    id: now.or_else(|| self.by_legs.get(legs).copied())?,
+                    source: *source,
+                }
+            }
+        })
+    }
+
+    /// The requests so far.
+    pub(super) fn take_ops(&mut self) -> Vec<Op> {
+        std::mem::take(&mut self.ops)
+    }
+
     /// Makes the object for these legs, unless there is one.
-    fn provide(&mut self, legs: &Legs) {
+    pub(super) fn provide(&mut self, legs: &Legs) {
         if self.by_legs.contains_key(legs) {
             return;
         }
@@ -333,7 +357,7 @@ impl<'a> Nexthops<'a> {
     }
 
     /// Objects that neither routes nor groups in use refer to: groups first.
-    fn unused(&self, used: &BTreeSet<u32>) -> impl Iterator<Item = u32> {
+    pub(super) fn unused(&self, used: &BTreeSet<u32>) -> impl Iterator<Item = u32> {
         let mut needed = used.clone();
         for id in used {
             if let Some(Nexthop::Group(members)) = self.objects.get(id) {
@@ -356,4 +380,4 @@ impl<'a> Nexthops<'a> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

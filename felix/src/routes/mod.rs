@@ -1,9 +1,9 @@
 //! Kernel routes: model, wanted set, difference.
 //!
 //! ```text
-//!  attachments, blocks, best routes ─► want ─► Wanted ─┐
-//!                                                      ├─► diff ─► Plan {ops, conflicts} ─► driver::netlink ─► kernel
-//!  driver::netlink ─► Kernel (routes, nexthop objects) ┘
+//!  attachments, blocks, best routes ─► want ─┐
+//!                                            ├─► table ─► diff or step ─► Plan {ops, conflicts} ─► driver::netlink
+//!  driver::netlink ─► Kernel, Connected ─────┘                                                        ─► kernel
 //! ```
 //!
 //! Ours are the routes of protocols 77 (workloads and blocks) and 78 (learnt over BGP), at metrics nobody else uses by
@@ -11,6 +11,8 @@
 
 pub mod diff;
 pub mod model;
+mod step;
+pub mod table;
 pub mod uplink;
 pub mod want;
 pub mod wire;

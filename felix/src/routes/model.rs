@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crds::net::Cidr;
 
@@ -68,9 +69,10 @@ impl fmt::Display for Leg {
     }
 }
 
-/// The ways to a destination, with their shares of the traffic. One alone always has the share 1.
+/// The ways to a destination, with their shares of the traffic. One alone always has the share 1. Thousands of routes share
+/// few of these.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Legs(BTreeMap<Leg, u8>);
+pub struct Legs(Arc<BTreeMap<Leg, u8>>);
 
 impl Legs {
     /// These ways; `None` when there is none. Of one named twice, the last share counts; a share of 0 is 1.
@@ -83,7 +85,7 @@ impl Legs {
         if legs.len() == 1 {
             legs.values_mut().for_each(|weight| *weight = 1);
         }
-        (!legs.is_empty()).then_some(Self(legs))
+        (!legs.is_empty()).then(|| Self(Arc::new(legs)))
     }
 
     /// The ways and their shares.

@@ -45,6 +45,10 @@ pub struct Connected {
 }
 
 impl Connected {
+    fn legs(&self, legs: &[BgpLeg]) -> Option<Legs> {
+        Legs::new(legs.iter().filter_map(|leg| self.resolve(leg)))
+    }
+
     fn resolve(&self, leg: &BgpLeg) -> Option<(Leg, u8)> {
         let ifindex = leg.ifindex.or_else(|| {
             let holding = self
@@ -75,43 +79,56 @@ pub struct Wanted {
     pub unresolved: BTreeSet<Cidr>,
 }
 
+/// Where a pod's address is routed.
+#[must_use]
+pub fn workload(address: IpAddr) -> Key {
+    key(Cidr::host(address), WORKLOAD_METRIC)
+}
+
+/// Where a block is made unreachable.
+#[must_use]
+pub const fn block(cidr: Cidr) -> Key {
+    key(cidr, BLOCK_METRIC)
+}
+
+/// Where a best route is entered.
+#[must_use]
+pub const fn bgp(prefix: Cidr) -> Key {
+    key(prefix, BGP_METRIC)
+}
+
+const fn key(prefix: Cidr, metric: u32) -> Key {
+    Key {
+        table: MAIN_TABLE,
+        prefix,
+        metric,
+    }
+}
+
 impl Wants {
     /// The routes, given the state of the links.
     #[must_use]
     pub fn routes(&self, connected: &Connected) -> Wanted {
-        let key = |prefix, metric| Key {
-            table: MAIN_TABLE,
-            prefix,
-            metric,
-        };
-        let source = |family| {
-            let source = self.sources.get(&family).copied();
-            source.filter(|source| connected.addresses.contains(source))
-        };
         let mut wanted = Wanted::default();
         for (address, ifindex) in &self.workloads {
-            let source = source(Family::of(*address));
-            let route = Route::Workload {
-                ifindex: *ifindex,
-                source,
-            };
-            wanted
-                .routes
-                .insert(key(Cidr::host(*address), WORKLOAD_METRIC), route);
+            let route = self.to_workload(*address, *ifindex, connected);
+            wanted.routes.insert(workload(*address), route);
         }
         // In a block of one address that address is a pod's, and nothing is left to be unreachable.
-        for block in self.blocks.iter().filter(|block| !block.is_host()) {
-            wanted
-                .routes
-                .insert(key(*block, BLOCK_METRIC), Route::Unreachable);
+        for cidr in self.blocks.iter().filter(|block| !block.is_host()) {
+            wanted.routes.insert(block(*cidr), Route::Unreachable);
         }
+        // Most prefixes have the same few ways.
+        let mut resolved: BTreeMap<&[BgpLeg], Option<Legs>> = BTreeMap::new();
         for (prefix, legs) in &self.bgp {
-            match Legs::new(legs.iter().filter_map(|leg| connected.resolve(leg))) {
+            let resolve = || connected.legs(legs);
+            match resolved.entry(legs).or_insert_with(resolve) {
                 Some(legs) => {
-                    let source = source(prefix.family());
+                    let source = self.source(prefix.family(), connected);
+                    let legs = legs.clone();
                     wanted
                         .routes
-                        .insert(key(*prefix, BGP_METRIC), Route::Bgp { legs, source });
+                        .insert(bgp(*prefix), Route::Bgp { legs, source });
                 }
                 None => {
                     wanted.unresolved.insert(*prefix);
@@ -119,6 +136,40 @@ impl Wants {
             }
         }
         wanted
+    }
+
+    /// The route at one key.
+    #[must_use]
+    pub fn route(&self, key: Key, connected: &Connected) -> Option<Route> {
+        let Key { prefix, metric, .. } = key;
+        match metric {
+            WORKLOAD_METRIC if prefix.is_host() => {
+                let address = prefix.first();
+                let ifindex = self.workloads.get(&address)?;
+                Some(self.to_workload(address, *ifindex, connected))
+            }
+            BLOCK_METRIC if !prefix.is_host() => {
+                let block = self.blocks.contains(&prefix);
+                block.then_some(Route::Unreachable)
+            }
+            BGP_METRIC => Some(Route::Bgp {
+                legs: connected.legs(self.bgp.get(&prefix)?)?,
+                source: self.source(prefix.family(), connected),
+            }),
+            _ => None,
+        }
+    }
+
+    fn to_workload(&self, address: IpAddr, ifindex: u32, connected: &Connected) -> Route {
+        Route::Workload {
+            ifindex,
+            source: self.source(Family::of(address), connected),
+        }
+    }
+
+    fn source(&self, family: Family, connected: &Connected) -> Option<IpAddr> {
+        let source = self.sources.get(&family).copied();
+        source.filter(|source| connected.addresses.contains(source))
     }
 }
 

@@ -101,7 +101,7 @@ pub fn dump(kind: u16, family: u8, flags: u16, sequence: u32) -> Vec<u8> {
     Message::new(kind, REQUEST | flags, sequence, &fixed[..length]).finish()
 }
 
-/// The request for an op, with an acknowledgement.
+/// The request for an op. It is answered only when it is refused: an acknowledgement each would be as much work again.
 #[must_use]
 pub fn op(op: &Op, sequence: u32) -> Vec<u8> {
     match op {
@@ -116,7 +116,7 @@ pub fn op(op: &Op, sequence: u32) -> Vec<u8> {
             message.finish()
         }
         Op::DeleteNexthop(id) => {
-            let mut message = Message::new(kind::DEL_NEXTHOP, REQUEST | ACK, sequence, &[0; 8]);
+            let mut message = Message::new(kind::DEL_NEXTHOP, REQUEST, sequence, &[0; 8]);
             message.ne32(nha::ID, *id);
             message.finish()
         }
@@ -168,7 +168,7 @@ fn new_nexthop(id: u32, nexthop: &Nexthop, flags: u16, sequence: u32) -> Vec<u8>
     };
     let mut fixed = [family, 0, BGP_PROTOCOL, 0, 0, 0, 0, 0];
     fixed[4..].copy_from_slice(&(if onlink { ONLINK } else { 0 }).to_ne_bytes());
-    let mut message = Message::new(kind::NEW_NEXTHOP, REQUEST | ACK | flags, sequence, &fixed);
+    let mut message = Message::new(kind::NEW_NEXTHOP, REQUEST | flags, sequence, &fixed);
     message.ne32(nha::ID, id);
     match nexthop {
         Nexthop::Leg(leg) => {
@@ -240,7 +240,7 @@ fn route(kind: u16, flags: u16, sequence: u32, key: Key, how: [u8; 3]) -> Messag
         0,
         0,
     ];
-    let mut message = Message::new(kind, REQUEST | ACK | flags, sequence, &fixed);
+    let mut message = Message::new(kind, REQUEST | flags, sequence, &fixed);
     message.bytes(rta::DST, &octets(prefix.first()));
     message.ne32(rta::TABLE, key.table);
     message

@@ -211,7 +211,7 @@ impl Rig {
                 self.agent.logged(outcome, self.now);
             }
             Output::Apply(plan) => {
-                let routes = plan.routes || plan.reread_routes;
+                let routes = plan.routes.any() || plan.reread_routes || plan.relink;
                 let outcome = if self.kernel_refuses {
                     Err("EINVAL".to_owned())
                 } else {

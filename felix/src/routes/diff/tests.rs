@@ -28,7 +28,7 @@ fn bgp(interfaces: &[u32]) -> Route {
 }
 
 /// Does what the kernel does with these ops.
-fn done(have: &Kernel, ops: &[Op]) -> Kernel {
+pub(in crate::routes) fn done(have: &Kernel, ops: &[Op]) -> Kernel {
     let mut kernel = have.clone();
     for op in ops {
         match op.clone() {
