@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::v1;
-use crds::net::Cidr;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{error, info, warn};
@@ -14,7 +13,7 @@ use tracing::{error, info, warn};
 use super::ask::{self, DrainOrder};
 use super::bfd::{Bfd, Verdict};
 use super::bmp::Stations;
-use super::fib::Fib;
+use super::fib::{Fib, Told};
 use super::grpc::{Felix, Query, Said};
 use super::keys::Keys;
 use super::life::Life;
@@ -25,7 +24,7 @@ use super::{Event, events, state, status};
 use crate::Millis;
 use crate::config::{Config, Peer, PeerKey};
 use crate::nexthop::Change;
-use crate::speaker::{ConnId, DataplaneReport, Input, Leg, Output, Speaker, TcpEvent};
+use crate::speaker::{ConnId, DataplaneReport, Input, Output, Speaker, TcpEvent};
 
 /// Events handled before the timer is looked at again.
 const BATCH: usize = 32;
@@ -63,7 +62,7 @@ pub(crate) struct Engine {
     listeners: Listeners,
     fib: Arc<Fib>,
     /// Best routes that the speaker has said since it was last given to the fib, and that they are complete.
-    best: (Vec<(Cidr, Vec<Leg>)>, bool),
+    best: (Vec<Told>, bool),
     started: Instant,
     /// Whose bytes the speaker has taken last since it settled.
     heard: Option<ConnId>,
@@ -565,7 +564,8 @@ impl Engine {
                 }
                 Output::Send(conn, bytes) => self.connections.send(conn, bytes),
                 Output::Close(conn) => self.connections.close(conn),
-                Output::Best { prefix, legs } => self.best.0.push((prefix, legs)),
+                Output::Best { prefix, legs } => self.best.0.push(Told::Route(prefix, legs)),
+                Output::BestMoved { from, to } => self.best.0.push(Told::Moved(from, to)),
                 Output::BestComplete => {
                     info!("the best routes are complete");
                     self.best.1 = true;

@@ -22,8 +22,7 @@ pub(crate) struct Fib {
 
 #[derive(Default)]
 struct State {
-    /// Ways to prefixes that are to be told; none: there is no way any more.
-    untold: VecDeque<(Cidr, Vec<Leg>)>,
+    untold: VecDeque<Told>,
     /// The speaker has said all it knew when the stream was opened: that many of these routes are still before the end of
     /// the snapshot.
     complete: Option<usize>,
@@ -35,6 +34,15 @@ struct State {
     /// Interfaces to send router advertisements on.
     interfaces: BTreeSet<String>,
     interfaces_told: bool,
+}
+
+/// What is told of best routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// The ways to a prefix; none: there is no way any more.
+    Route(Cidr, Vec<Leg>),
+    /// All prefixes with the first ways have left them, most of them for the second.
+    Moved(Vec<Leg>, Vec<Leg>),
 }
 
 /// An acknowledgement that is due.
@@ -51,7 +59,7 @@ pub(crate) struct Step {
     pub(crate) ack: Option<Ack>,
     /// Interfaces to send router advertisements on from now on.
     pub(crate) interfaces: Option<Vec<String>>,
-    pub(crate) routes: Vec<(Cidr, Vec<Leg>)>,
+    pub(crate) routes: Vec<Told>,
     /// The snapshot ends after these routes.
     pub(crate) end_of_snapshot: bool,
 }
@@ -71,7 +79,7 @@ impl Fib {
 
     /// The best paths to these prefixes are these now, for that stream; none is left in `routes`. `complete`: with them
     /// the speaker has said all that it knew when the stream was opened.
-    pub(crate) fn tell(&self, stream: u64, routes: &mut Vec<(Cidr, Vec<Leg>)>, complete: bool) {
+    pub(crate) fn tell(&self, stream: u64, routes: &mut Vec<Told>, complete: bool) {
         let mut state = self.lock();
         if state.stream != stream || !state.open {
             routes.clear();
@@ -184,8 +192,12 @@ mod tests {
         Cidr::new([10, 244, third, 0].into(), 26).unwrap()
     }
 
+    fn route(prefix: Cidr) -> Told {
+        Told::Route(prefix, leg(1))
+    }
+
     fn tell(fib: &Fib, stream: u64, prefixes: &[Cidr], complete: bool) {
-        let mut routes = prefixes.iter().map(|it| (*it, leg(1))).collect();
+        let mut routes = prefixes.iter().map(|it| route(*it)).collect();
         fib.tell(stream, &mut routes, complete);
         assert!(routes.is_empty());
     }
@@ -196,15 +208,15 @@ mod tests {
         let (stream, _) = fib.open();
         tell(&fib, stream, &[prefix(1)], false);
         let step = fib.step(stream).unwrap();
-        assert_eq!(step.routes, [(prefix(1), leg(1))]);
+        assert_eq!(step.routes, [route(prefix(1))]);
         assert!(!step.end_of_snapshot);
         tell(&fib, stream, &[prefix(2)], true);
         tell(&fib, stream, &[prefix(3)], false);
         let step = fib.step(stream).unwrap();
-        assert_eq!(step.routes, [(prefix(2), leg(1))]);
+        assert_eq!(step.routes, [route(prefix(2))]);
         assert!(step.end_of_snapshot);
         let step = fib.step(stream).unwrap();
-        assert_eq!(step.routes, [(prefix(3), leg(1))]);
+        assert_eq!(step.routes, [route(prefix(3))]);
         assert!(!step.end_of_snapshot);
         assert_eq!(fib.step(stream).unwrap(), Step::default());
 

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 use super::Event;
 use super::ask::{self, DrainOrder, ExplainQuery};
 use super::bfd::Listing;
-use super::fib::{Fib, Step};
+use super::fib::{Fib, Step, Told};
 use super::status;
 use crate::config::{OriginKind, PeerKey};
 use crate::speaker::{DataplaneReport, Leg, Page, RouteFilter};
@@ -194,7 +194,8 @@ impl Service {
                     let _ = changed.changed().await;
                     continue;
                 }
-                let routes = step.routes.len();
+                let routes = step.routes.iter();
+                let routes = routes.filter(|it| matches!(it, Told::Route(..))).count();
                 generation = send_step(out, step, generation).await?;
                 if routes > 0 {
                     self.tell(stream, Said::Taken(routes)).await?;
@@ -262,14 +263,22 @@ async fn send_step(out: &ToFelix, step: Step, mut generation: u64) -> Result<u64
         let advertise = v1::Advertise { interfaces };
         send(out, Tell::Advertise(advertise)).await?;
     }
-    for (prefix, legs) in step.routes {
+    let words = |legs: &[Leg]| legs.iter().map(leg).collect();
+    for told in step.routes {
         generation += 1;
-        let update = v1::RouteUpdate {
-            generation,
-            prefix: prefix.to_string(),
-            legs: legs.iter().map(leg).collect(),
+        let told = match told {
+            Told::Route(prefix, legs) => Tell::Route(v1::RouteUpdate {
+                generation,
+                prefix: prefix.to_string(),
+                legs: words(&legs),
+            }),
+            Told::Moved(from, to) => Tell::Moved(v1::LegsMoved {
+                generation,
+                from: words(&from),
+                to: words(&to),
+            }),
         };
-        send(out, Tell::Route(update)).await?;
+        send(out, told).await?;
     }
     if step.end_of_snapshot {
         generation += 1;

@@ -2,9 +2,21 @@
 
 use std::collections::VecDeque;
 
-use super::PrefixId;
 use super::ids::IdSet;
 use super::table::Rib;
+use super::{LegsId, PrefixId};
+
+impl Rib {
+    /// Whether these are the ways to any prefix, as of the last decision. Looks at them all, up to the first.
+    pub fn leads_over(&self, legs: LegsId) -> bool {
+        self.entries.iter().any(|entry| entry.legs == legs)
+    }
+
+    /// For how many prefixes there is room, used or not.
+    pub fn breadth(&self) -> usize {
+        self.entries.len()
+    }
+}
 
 /// Prefixes that are due to be told, in the order of their change, each once. A prefix keeps its number as long as it is
 /// in here.

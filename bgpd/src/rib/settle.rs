@@ -18,6 +18,8 @@ pub struct Settled {
     pub best_changed: bool,
     /// The ways to it, when they are others now.
     pub legs: Option<LegsId>,
+    /// The ways to it before.
+    pub legs_before: LegsId,
 }
 
 impl Rib {
@@ -57,7 +59,8 @@ impl Rib {
             let (best, legs) = self.choose(id, table, max_paths);
             let entry = &mut self.entries[id.index()];
             let best_changed = entry.best != best || entry.best_touched;
-            let legs_changed = entry.legs != legs;
+            let legs_before = entry.legs;
+            let legs_changed = legs_before != legs;
             entry.pending = false;
             entry.best_touched = false;
             entry.best = best;
@@ -66,6 +69,7 @@ impl Rib {
                 id,
                 best_changed,
                 legs: legs_changed.then_some(legs),
+                legs_before,
             });
         }
         self.pending = pending;

@@ -20,9 +20,7 @@ impl Speaker {
         let max_paths = usize::from(self.config.multipath);
         self.rib.settle(&self.table, max_paths, &mut settled);
         for change in settled.drain(..) {
-            if change.legs.is_some() && self.taker.wanted {
-                self.taker.due.push(change.id, &mut self.rib);
-            }
+            self.best_settled(&change);
             if change.best_changed {
                 self.groups.touch(change.id);
             }

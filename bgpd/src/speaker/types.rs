@@ -182,6 +182,14 @@ pub enum Output {
         /// Ways, ordered by address and interface, without duplicates.
         legs: Vec<Leg>,
     },
+    /// Every prefix whose best paths were told to be `from` has others now, most of them `to`. Which has what is told of
+    /// each as ever; this is ahead of it.
+    BestMoved {
+        /// Ways that no prefix has any more, as they were told.
+        from: Vec<Leg>,
+        /// Ways as in [`Best`](Self::Best); at least one.
+        to: Vec<Leg>,
+    },
     /// Every best path known after the start has been said. Said once, and again after all paths that an
     /// [`Input::Best`] asks for.
     BestComplete,

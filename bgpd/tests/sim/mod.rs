@@ -291,6 +291,8 @@ impl Net {
                 let before = it.best.insert(prefix, legs.clone());
                 assert_ne!(before, Some(legs), "{prefix} is told twice");
             }
+            // What it is ahead of comes too.
+            Output::BestMoved { .. } => {}
             Output::BestComplete => {
                 let it = &mut self.nodes[node];
                 assert!(!std::mem::replace(&mut it.best_complete, true));

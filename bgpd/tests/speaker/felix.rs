@@ -227,6 +227,50 @@ fn best_paths_are_said_to_those_who_take_them_beginning_with_all() {
 }
 
 #[test]
+fn a_peer_that_is_lost_moves_all_its_prefixes_at_once() {
+    let mut bench = Bench::started(with_peers(2));
+    let (two, _) = bench.join(2, &[Family::V4]);
+    bench.join(3, &[Family::V4]);
+    let prefix = |number: u32| {
+        Cidr::new(Ipv4Addr::from_bits(0x0a01_0000 + (number << 6)).into(), 26).unwrap()
+    };
+    let all: Vec<Cidr> = (0..100).map(prefix).collect();
+    bench.announce(2, &all);
+    let moved = |outputs: &[Output]| -> Vec<(Vec<String>, Vec<String>)> {
+        let words = |legs: &[Leg]| legs.iter().map(|it| it.address.to_string()).collect();
+        let of = |it: &Output| match it {
+            Output::BestMoved { from, to } => Some((words(from), words(to))),
+            _ => None,
+        };
+        outputs.iter().filter_map(of).collect()
+    };
+    // Some of them still have the ways that the others leave.
+    let outputs = bench.announce(3, &all[1..]);
+    assert_eq!(moved(&outputs), []);
+    assert_eq!(best(&outputs).len(), 99);
+    bench.announce(3, &all[..1]);
+    let gone = Input::Tcp(
+        two,
+        TcpEvent::Closed {
+            reason: String::new(),
+        },
+    );
+    let outputs = bench.input(gone);
+    let (both, one) = (["192.0.2.2", "192.0.2.3"], ["192.0.2.3"]);
+    let expected = (
+        both.map(str::to_owned).to_vec(),
+        one.map(str::to_owned).to_vec(),
+    );
+    assert_eq!(moved(&outputs), [expected]);
+    let place = |wanted: fn(&Output) -> bool| outputs.iter().position(wanted);
+    assert!(
+        place(|it| matches!(it, Output::BestMoved { .. }))
+            < place(|it| matches!(it, Output::Best { .. }))
+    );
+    assert_eq!(best(&outputs).len(), 100, "each is told all the same");
+}
+
+#[test]
 fn best_paths_wait_in_the_tables_for_who_is_slow_to_take_them() {
     let mut bench = Bench::started(with_peers(1));
     bench.input(Input::Best(false));

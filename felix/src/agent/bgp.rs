@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::v1::{
-    Ack, BgpdMessage, DataplaneReport, EndOfSnapshot, FelixMessage, Hello, OriginKind,
+    Ack, BgpdMessage, DataplaneReport, EndOfSnapshot, FelixMessage, Hello, LegsMoved, OriginKind,
     OriginUpdate, RouteUpdate, bgpd_message, felix_message,
 };
 use crds::net::Cidr;
@@ -218,6 +218,7 @@ impl Bgp {
                 Change::Nothing
             }
             Some(bgpd_message::Body::Route(update)) => self.route(update),
+            Some(bgpd_message::Body::Moved(moved)) => self.moved(&moved),
             Some(bgpd_message::Body::EndOfSnapshot(end)) => {
                 self.taken = self.taken.max(end.generation);
                 self.complete = true;
@@ -266,6 +267,30 @@ impl Bgp {
         match changed {
             true => Change::Routes(vec![prefix]),
             false => Change::Nothing,
+        }
+    }
+
+    /// What is said of each prefix follows; whoever does not take this part of the contract is told no less.
+    fn moved(&mut self, moved: &LegsMoved) -> Change {
+        self.taken = self.taken.max(moved.generation);
+        let legs = |legs: &[api::v1::Leg]| legs.iter().map(leg).collect::<Option<Vec<_>>>();
+        let (Some(from), Some(to)) = (legs(&moved.from), legs(&moved.to)) else {
+            self.problem = Some("bgpd gave ways with a next hop that is none".to_owned());
+            return Change::Nothing;
+        };
+        if to.is_empty() || from == to {
+            return Change::Nothing;
+        }
+        let mut prefixes = Vec::new();
+        for (prefix, legs) in &mut self.best {
+            if *legs == from {
+                legs.clone_from(&to);
+                prefixes.push(*prefix);
+            }
+        }
+        match prefixes.is_empty() {
+            true => Change::Nothing,
+            false => Change::Routes(prefixes),
         }
     }
 
@@ -424,6 +449,36 @@ mod tests {
         bgp.withdraw(kept);
         bgp.disconnect();
         assert_eq!(bgp.forget_withdrawn(), Change::Withdrawn(vec![kept]));
+    }
+
+    #[test]
+    fn ways_that_all_have_left_are_left_at_once() {
+        let mut bgp = bgp();
+        bgp.connect();
+        bgp.take(route(1, "10.1.0.0/26", &["192.0.2.1", "192.0.2.2"]));
+        bgp.take(route(2, "10.2.0.0/26", &["192.0.2.1", "192.0.2.2"]));
+        bgp.take(route(3, "10.3.0.0/26", &["192.0.2.1"]));
+        let legs = |hops: &[&str]| match route(0, "10.0.0.0/26", hops).body {
+            Some(bgpd_message::Body::Route(update)) => update.legs,
+            _ => Vec::new(),
+        };
+        let moved = |to: &[&str]| BgpdMessage {
+            body: Some(bgpd_message::Body::Moved(LegsMoved {
+                generation: 4,
+                from: legs(&["192.0.2.1", "192.0.2.2"]),
+                to: legs(to),
+            })),
+        };
+        let both = vec![cidr("10.1.0.0/26"), cidr("10.2.0.0/26")];
+        assert_eq!(bgp.take(moved(&["192.0.2.2"])), Change::Routes(both));
+        assert_eq!(bgp.legs(&cidr("10.1.0.0/26")).map(<[_]>::len), Some(1));
+        let update = route(5, "10.1.0.0/26", &["192.0.2.2"]);
+        assert_eq!(bgp.take(update), Change::Nothing, "known by then");
+        let update = route(6, "10.2.0.0/26", &["192.0.2.1"]);
+        let Change::Routes(_) = bgp.take(update) else {
+            panic!("it has others than most");
+        };
+        assert_eq!(bgp.take(moved(&[])), Change::Nothing);
     }
 
     #[test]
