@@ -177,9 +177,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             runtime.block_on(async {
                 let mut engine = engine::Engine::new(start, kernel, events, fib);
                 engine.drain_as_before(drains);
+                // A task among those that read: what one of them has read is taken before the kernel is asked for more.
+                let mut engine = tokio::spawn(engine.run(inbox));
                 tokio::select! {
-                    ended = engine.run(inbox) => ended,
-                    _ = stopped => Ok(()),
+                    ended = &mut engine => ended.context("the speaker failed")?,
+                    _ = stopped => {
+                        engine.abort();
+                        // It is gone when this returns, with its BFD.
+                        let _ = engine.await;
+                        Ok(())
+                    }
                 }
             })
         };

@@ -1,7 +1,7 @@
 //! Connections: listeners, and two tasks for each connection that move its bytes.
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::{Buf as _, Bytes, BytesMut};
 use crds::net::{Cidr, Family};
 use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
@@ -118,9 +119,7 @@ impl Connection {
         }
         Ok(())
     }
-}
 
-impl Connection {
     /// Writes what was given without waiting, unless the writer has something to write before it. Bytes written.
     fn flush(&mut self) -> usize {
         let mut given = std::mem::take(&mut self.given);
@@ -413,7 +412,6 @@ async fn carry(
             "internal error".to_owned()
         }
     };
-    // No receiver: the program ends.
     let _ = events
         .send(Event::Tcp(conn, TcpEvent::Closed { reason }))
         .await;
@@ -441,6 +439,12 @@ async fn read(
         if count == 0 {
             return Ok(());
         }
+        if buffer.len() < buffer.capacity() {
+            // There was no more, which is not to be asked again before the kernel says that there is.
+            drop(stream.try_io(Interest::READABLE, || {
+                Err::<(), _>(ErrorKind::WouldBlock.into())
+            }));
+        }
         let bytes = buffer.split().freeze();
         if wanted {
             // Nobody closes the semaphore; without it the chunk goes on all the same.
@@ -457,7 +461,7 @@ async fn read_some(stream: &TcpStream, buffer: &mut BytesMut) -> io::Result<usiz
     loop {
         stream.readable().await?;
         match stream.try_read_buf(buffer) {
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
             read => return read,
         }
     }
@@ -476,11 +480,10 @@ async fn write_all(
             None => return Ok(()),
             Some(Ok(count)) => {
                 if let Some(events) = tell {
-                    // No receiver: the program ends.
                     let _ = events.send(Event::Tcp(conn, TcpEvent::Sent(count))).await;
                 }
             }
-            Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock => stream.writable().await?,
+            Some(Err(e)) if e.kind() == ErrorKind::WouldBlock => stream.writable().await?,
             Some(Err(e)) => return Err(e),
         }
     }
@@ -559,10 +562,10 @@ async fn listen(family: Family, port: u16, keys: Arc<Keys>, events: mpsc::Sender
             Err(e) => {
                 if !told {
                     let fix = match e.kind() {
-                        io::ErrorKind::AddrInUse => {
+                        ErrorKind::AddrInUse => {
                             "another BGP speaker has the port: stop it, or set listenPort"
                         }
-                        io::ErrorKind::PermissionDenied => {
+                        ErrorKind::PermissionDenied => {
                             "give the capability NET_BIND_SERVICE, or set a listenPort above 1023"
                         }
                         _ => "sessions that peers open will not come up",
