@@ -134,12 +134,13 @@ fn optional(settings: &Settings, forwarding: Forwarding, out: &mut Vec<Capabilit
         let of = (afi(Family::V4), unicast, afi(Family::V6));
         out.push(Capability::ExtendedNextHop(vec![of]));
     }
-    if settings.add_path.receive {
+    let (receive, send) = (settings.add_path.receive, settings.add_path.send > 1);
+    if receive || send {
         let of = |family: &Family| PathsOf {
             afi: afi(*family),
             safi: SAFI_UNICAST,
-            receive: settings.add_path.receive,
-            send: false,
+            receive,
+            send,
         };
         out.push(Capability::AddPath(
             settings.families.iter().map(of).collect(),

@@ -7,7 +7,7 @@ use super::decide::{self, Candidate, Decision};
 use super::nexthops::{Legs, LegsId, Resolved, leg};
 use super::prefixes::at;
 use super::table::{NONE, PathRecord, Rib};
-use super::{Freshness, PrefixId, SourceId};
+use super::{Best, Freshness, PrefixId, SourceId};
 
 /// What a decision may have changed: a path of the prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +98,23 @@ impl Rib {
             best: decision.best.and_then(place),
             multipath: decision.multipath.into_iter().filter_map(place).collect(),
             reasons,
+        }
+    }
+
+    /// The paths to a prefix that can be used, as numbers, the best one first: each is what the decision process chooses
+    /// where those before are not there. Until `visit` says that it has enough.
+    pub(super) fn ranked(&self, id: PrefixId, mut visit: impl FnMut(u32, Best) -> bool) {
+        let mut candidates: Vec<(u32, Option<Resolution>)> = self
+            .path_numbers(id)
+            .filter(|number| self.paths[at(*number)].refused.is_none())
+            .map(|number| (number, self.known(&self.paths[at(number)])))
+            .collect();
+        while let Some(best) = decide::decide(&self.views(&candidates), 1).best {
+            let (number, _) = candidates.remove(best);
+            let PathRecord { from, set, .. } = self.paths[at(number)];
+            if !visit(number, Best { from, set }) {
+                return;
+            }
         }
     }
 

@@ -121,9 +121,12 @@ impl Speaker {
         let (ids, next) = self.page(page, |_| true);
         if let (Some(up), Some(_)) = (&peer.up, peer.session.negotiated()) {
             for id in ids {
-                let best = self.rib.best(id).filter(|best| best.from != peer.id);
-                let source = best.as_ref().and_then(|best| self.rib.source(best.from));
-                if let (Some(best), Some(source)) = (&best, source) {
+                let best = || self.rib.best(id).filter(|best| best.from != peer.id);
+                let several = self.groups.told_paths(peer.id, id, self.rib.family(id));
+                for best in several.unwrap_or_else(|| best().into_iter().collect()) {
+                    let Some(source) = self.rib.source(best.from) else {
+                        continue;
+                    };
                     let prefix = self.rib.prefix(id);
                     let attributes = self.rib.sets.get(best.set);
                     if let Ok(it) = export::export(prefix, &attributes, source, &up.to) {

@@ -42,7 +42,7 @@ use crate::config::Config;
 use crate::fsm::{Action, DownReason, Forwarding, Jitter, State};
 use crate::nexthop::{Change, Table};
 use crate::policy::Importer;
-use crate::rib::{Groups, Rib, Settled, Source, SourceId, group};
+use crate::rib::{Groups, Rib, Settled, Source, SourceId};
 use crate::wire::{RouteRefresh, Update, hex, refresh};
 
 use drain::Drains;
@@ -344,10 +344,7 @@ impl Speaker {
         self.rib.set_source(peer.id, source);
         self.established.insert(peer.id, (key.clone(), conn));
         self.unfinished.insert(peer.id);
-        let of = group::Key {
-            to: to.clone(),
-            dialect,
-        };
+        let of = peer.key_of(to.clone(), dialect);
         self.groups.join(peer.id, of, &mut self.rib);
         peer.up = Some(Up {
             conn,
@@ -575,7 +572,7 @@ impl Speaker {
         up.to = to.clone();
         peer.last.ifindex = source.ifindex;
         self.unfinished.insert(peer.id);
-        let key = group::Key { to, dialect };
+        let key = peer.key_of(to, dialect);
         self.groups.join(peer.id, key, &mut self.rib);
         if self.rib.set_source(peer.id, source) {
             for id in self.rib.ids_of(peer.id) {

@@ -12,8 +12,8 @@ use crate::nexthop::{NextHop, Table};
 use crate::policy::drain::Stage;
 use crate::policy::export::To;
 use crate::policy::import::From;
-use crate::rib::{Source, SourceId};
-use crate::wire::Families;
+use crate::rib::{Source, SourceId, group};
+use crate::wire::{Dialect, Families};
 
 use super::learn::{Policy, Unkept};
 use super::restart::Stale;
@@ -142,6 +142,16 @@ impl PeerState {
             router_id: self.session.negotiated()?.router_id,
             ifindex: session_interface(table, local, remote),
         })
+    }
+
+    /// What decides what the peer is told.
+    pub(super) fn key_of(&self, to: To, dialect: Dialect) -> group::Key {
+        let several = dialect.paths_sent != Families::NONE;
+        let paths = match several {
+            true => self.config.options.add_path.send,
+            false => 1,
+        };
+        group::Key { to, dialect, paths }
     }
 
     /// What export needs to know, once the session is established.

@@ -24,6 +24,7 @@ impl Speaker {
             if change.best_changed {
                 self.groups.touch(change.id);
             }
+            self.groups.touch_paths(change.id);
             self.rib.release(change.id);
         }
         self.settled = settled;

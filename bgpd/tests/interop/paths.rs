@@ -1,5 +1,7 @@
 //! Cells with a third speaker: reflection (RFC 4456) and several paths (RFC 7911).
 
+use std::collections::BTreeSet;
+
 use crate::rig::{self, CLUSTER, Center, Kind, OUR_AS, Rig, Setup, THIRD, Third};
 use crate::support::wait_for;
 
@@ -77,5 +79,32 @@ pub(crate) fn add_path_receive(kind: Kind) {
     rig.end_third();
     let paths = rig.we_see_paths(rig::THEIRS[0], 1);
     assert_eq!(paths[0].as_path, [rig::THEIR_AS]);
+    assert_eq!(rig.four().unwrap().established_count, 1);
+}
+
+/// We tell our own path and a third speaker's.
+pub(crate) fn add_path_send(kind: Kind) {
+    let setup = Setup {
+        third: Some(Third {
+            beyond: Center::Us,
+            asn: 64700,
+            prefix: rig::OURS[0],
+        }),
+        add_path: true,
+        peer: ", export: transit, addPath: {send: 8, receive: true}",
+        ..Setup::default()
+    };
+    let mut rig = Rig::new(kind, &setup);
+    rig.established();
+    let ways = |paths: &[rig::Seen]| -> BTreeSet<Vec<u32>> {
+        paths.iter().map(|it| it.as_path.clone()).collect()
+    };
+    let (own, its) = (vec![OUR_AS], vec![OUR_AS, 64700]);
+    let paths = rig.peer_sees_paths(rig::OURS[0], 2);
+    assert_eq!(ways(&paths), [own.clone(), its.clone()].into());
+    rig.router().ask_again();
+    rig.end_third();
+    let paths = rig.peer_sees_paths(rig::OURS[0], 1);
+    assert_eq!(ways(&paths), [own].into());
     assert_eq!(rig.four().unwrap().established_count, 1);
 }

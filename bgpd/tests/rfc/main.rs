@@ -11,6 +11,7 @@ mod rfc4724_start;
 mod rfc5492;
 mod rfc7313;
 mod rfc7911;
+mod rfc7911_sending;
 mod rfc8538;
 mod rfc8654;
 mod rfc8950;

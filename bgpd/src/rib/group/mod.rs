@@ -14,6 +14,7 @@
 
 mod batch;
 mod chunk;
+mod several;
 mod told;
 mod walk;
 
@@ -27,10 +28,11 @@ use hashbrown::HashMap;
 use super::ids::IdSet;
 use super::{Best, PrefixId, Rib, SourceId};
 use crate::policy::export::To;
-use crate::wire::Dialect;
+use crate::wire::{Dialect, Families};
 
 use batch::{Batch, Outcome, special, withdrawals};
 use chunk::Chunk;
+use several::Several;
 use told::Told;
 use walk::Walk;
 
@@ -41,6 +43,8 @@ pub struct Key {
     pub to: To,
     /// How they are written.
     pub dialect: Dialect,
+    /// The most paths told for one prefix, in families in which paths have identifiers (RFC 7911).
+    pub paths: u8,
 }
 
 /// What takes the messages.
@@ -73,6 +77,9 @@ pub struct Groups {
     next: u32,
     /// Groups in which something may have to be told.
     awake: BTreeSet<u32>,
+    /// Members that are told several paths for one prefix, and those of them that may have to be told something.
+    several: BTreeMap<SourceId, Several>,
+    several_awake: BTreeSet<SourceId>,
 }
 
 #[derive(Debug)]
@@ -103,6 +110,16 @@ enum Member {
 impl Groups {
     /// A member joins: nothing has been told to it. One that has joined already moves, and keeps what it knows.
     pub fn join(&mut self, member: SourceId, key: Key, rib: &mut Rib) {
+        if key.dialect.paths_sent != Families::NONE {
+            match self.several.get_mut(&member) {
+                Some(several) => several.change_key(key.clone(), rib),
+                None => {
+                    let several = Several::new(key.clone(), rib);
+                    self.several.insert(member, several);
+                }
+            }
+            self.several_awake.insert(member);
+        }
         let is_new = !self.by_key.contains_key(&key);
         let known = match self.group_mut(member) {
             Some((_, group)) if group.key == key => return,
@@ -151,6 +168,10 @@ impl Groups {
         for id in self.take_out(member, rib).iter() {
             rib.let_go(id);
         }
+        self.several_awake.remove(&member);
+        if let Some(several) = self.several.remove(&member) {
+            several.dissolve(rib);
+        }
     }
 
     /// Takes a member out of its group; the prefixes it may know, still held.
@@ -187,17 +208,33 @@ impl Groups {
         }
     }
 
+    /// Paths to a prefix may have changed, the best one or others.
+    pub fn touch_paths(&mut self, id: PrefixId) {
+        for (member, several) in &mut self.several {
+            several.touch(id);
+            self.several_awake.insert(*member);
+        }
+    }
+
     /// A prefix is to be told again although its best path is the same: what is told of its source has changed.
     pub fn retell(&mut self, id: PrefixId) {
         for group in self.all.values_mut() {
             group.again.insert(id);
             group.before = None;
         }
+        for several in self.several.values_mut() {
+            several.retell(id);
+        }
+        self.touch_paths(id);
         self.touch(id);
     }
 
     /// Everything of a family is to be told to a member again.
     pub fn repeat(&mut self, member: SourceId, family: Family, rib: &mut Rib) {
+        if let Some(several) = self.several.get_mut(&member) {
+            several.repeat(family, rib);
+            self.several_awake.insert(member);
+        }
         let Some((number, group)) = self.group_mut(member) else {
             return;
         };
@@ -207,6 +244,9 @@ impl Groups {
 
     /// The member's connection has room again.
     pub fn has_room(&mut self, member: SourceId) {
+        if self.several.get(&member).is_some_and(|it| !it.is_done()) {
+            self.several_awake.insert(member);
+        }
         if let Some((number, group)) = self.group_mut(member)
             && !group.is_done(member)
         {
@@ -216,14 +256,17 @@ impl Groups {
 
     /// Whether the member has been told everything.
     pub fn is_done(&self, member: SourceId) -> bool {
-        self.group(member).is_none_or(|group| group.is_done(member))
+        let has_paths = self.several.get(&member).is_none_or(Several::is_done);
+        has_paths && self.group(member).is_none_or(|group| group.is_done(member))
     }
 
-    /// How many prefixes of a family a member has been told, or will be once it has caught up.
+    /// How many paths of a family a member has been told, or will be once it has caught up.
     pub fn count(&self, member: SourceId, family: Family) -> usize {
-        self.group(member).map_or(0, |group| {
+        let several = self.several.get(&member).map_or(0, |it| it.count(family));
+        let of_group = self.group(member).map_or(0, |group| {
             group.told.count(family) - group.told.count_from(member, family)
-        })
+        });
+        several + of_group
     }
 
     /// The path that a prefix is told to a member with.
@@ -232,9 +275,15 @@ impl Groups {
         (told.from != member).then_some(told)
     }
 
+    /// The paths that a prefix of a family is told to a member with, the best one first; None: in that family it is told
+    /// one only, without path identifiers.
+    pub fn told_paths(&self, member: SourceId, id: PrefixId, family: Family) -> Option<Vec<Best>> {
+        self.several.get(&member)?.told(id, family)
+    }
+
     /// Whether something may have to be told.
     pub fn is_awake(&self) -> bool {
-        !self.awake.is_empty()
+        !self.awake.is_empty() || !self.several_awake.is_empty()
     }
 
     /// Tells what is to be told, as far as members have room.
@@ -242,6 +291,11 @@ impl Groups {
         for number in std::mem::take(&mut self.awake) {
             if let Some(group) = self.all.get_mut(&number) {
                 group.tell(rib, outlet);
+            }
+        }
+        for member in std::mem::take(&mut self.several_awake) {
+            if let Some(several) = self.several.get_mut(&member) {
+                several.tell(member, rib, outlet);
             }
         }
     }
@@ -441,7 +495,10 @@ impl Group {
                 break;
             };
             self.is_dirty.remove(id);
-            let (best, have) = (rib.best(id), self.told.get(id));
+            let paths_sent = self.key.dialect.paths_sent;
+            let others = paths_sent != Families::NONE && paths_sent.contains(rib.family(id));
+            let best = rib.best(id).filter(|_| !others);
+            let have = self.told.get(id);
             let again = self.again.remove(id);
             if best == have && !again {
                 if have.is_none() {
