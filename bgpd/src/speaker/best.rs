@@ -98,8 +98,14 @@ impl Speaker {
         }
     }
 
-    /// Tells what is due, as far as there is room.
+    /// Tells what is due, as far as there is room; nothing while the kernel has routes that may be better.
     pub(super) fn tell_best(&mut self, out: &mut Vec<Output>) {
+        // RFC 4724 section 4.1: routes of the earlier life stay as they are until the selection is complete. The first of
+        // two peers that are back would otherwise take all of the traffic from the way through the other.
+        if self.startup.has_kept() && !self.startup.is_complete() {
+            self.taker.moved.clear();
+            return;
+        }
         if !self.taker.moved.is_empty() {
             self.tell_moved(out);
         }

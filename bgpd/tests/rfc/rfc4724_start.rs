@@ -110,14 +110,11 @@ fn end_of_rib_of_each_peer_that_promised_one_is_waited_for() {
     let (three, outputs) = join(&mut bench, 3, 0, &restarting(&[Family::V4], true));
     assert!(!is_complete(&outputs));
     let outputs = announce(&mut bench, 2, two, &[cidr("10.2.0.0/26")]);
-    assert_eq!(
-        best(&outputs).len(),
-        1,
-        "felix hears of routes as they come"
-    );
+    assert_eq!(best(&outputs), [], "the kernel has what was, and keeps it");
     assert!(!is_complete(&end_of_rib(&mut bench, two, Family::V4)));
     let outputs = end_of_rib(&mut bench, three, Family::V4);
     assert!(is_complete(&outputs));
+    assert_eq!(best(&outputs).len(), 1);
     // Only now are the peers' kept routes of the earlier life complete without what is missing.
     assert_eq!(ends(&outputs, two), [Family::V4]);
     assert_eq!(ends(&outputs, three), [Family::V4]);
@@ -258,4 +255,28 @@ fn a_later_report_changes_nothing_of_what_is_said() {
     let (mut bench, _) = restarted(two());
     bench.input(report(&[], false));
     assert_eq!(bits(&mut bench, 2, 0), (true, vec![1, 2]));
+}
+
+#[test]
+fn two_ways_that_were_kept_stay_two_until_both_peers_have_said_theirs() {
+    let prefix = cidr("10.2.0.0/26");
+    let (mut bench, _) = restarted(two());
+    let mut said = Vec::new();
+    for host in [2, 3] {
+        let (conn, outputs) = join(&mut bench, host, 0, &restarting(&[Family::V4], true));
+        said.extend(outputs);
+        said.extend(announce(&mut bench, host, conn, &[prefix]));
+        said.extend(end_of_rib(&mut bench, conn, Family::V4));
+    }
+    let both = ["192.0.2.2", "192.0.2.3"].map(str::to_owned).to_vec();
+    assert_eq!(best(&said), [(prefix, both)]);
+    let complete = said.iter().position(|it| *it == Output::BestComplete);
+    let route = |it: &Output| matches!(it, Output::Best { .. });
+    assert!(complete.unwrap() > said.iter().position(route).unwrap());
+    // Where nothing was kept, routes are said as they come.
+    let mut bench = boot(two());
+    bench.input(report(&[], true));
+    bench.input(Input::OriginsComplete);
+    let (conn, _) = join(&mut bench, 2, 0, &restarting(&[Family::V4], true));
+    assert_eq!(best(&announce(&mut bench, 2, conn, &[prefix])).len(), 1);
 }
