@@ -4,6 +4,7 @@ use tracing::{info, warn};
 
 use crate::bfd;
 use crate::config::OverLimit;
+use crate::rib::PATHS_MAX;
 use crate::speaker::SpeakerEvent;
 
 pub(crate) fn log(event: &SpeakerEvent) {
@@ -80,6 +81,9 @@ pub(crate) fn log(event: &SpeakerEvent) {
                 OverLimit::TearDown { .. } => "the session ends",
             };
             warn!(%peer, %family, max, done, "more prefixes than the peer may announce");
+        }
+        SpeakerEvent::TooManyPaths { peer, prefix } => {
+            warn!(%peer, %prefix, max = PATHS_MAX, "more paths to a prefix than are taken of a peer");
         }
         SpeakerEvent::EndOfRib { peer, family } => info!(%peer, %family, "End-of-RIB received"),
         SpeakerEvent::Bfd { peer, event } => match event {

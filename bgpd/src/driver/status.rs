@@ -10,6 +10,7 @@ use super::bfd::Listing;
 use crate::Millis;
 use crate::bfd;
 use crate::fsm::{MessageCounts, PeerRestart};
+use crate::rib::PATHS_MAX;
 use crate::speaker::{FamilyCount, NeighborInfo, RouteInfo, Speaker};
 
 /// What the driver knows beside the speaker.
@@ -59,6 +60,10 @@ fn neighbor(info: NeighborInfo, keys: &BTreeMap<Cidr, String>) -> v1::Neighbor {
     let problem = match (&info.hindrance, key) {
         (Some(hindrance), _) => hindrance.to_string(),
         (None, Some((_, problem))) => problem.clone(),
+        (None, None) if info.surplus_paths > 0 => format!(
+            "{} paths were not taken: more than {PATHS_MAX} to one prefix",
+            info.surplus_paths
+        ),
         (None, None) => String::new(),
     };
     v1::Neighbor {

@@ -1,5 +1,6 @@
 //! The decision process.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
 
@@ -210,19 +211,20 @@ impl Field<'_> {
 
     /// RFC 4271 section 9.1.2.2 c: MEDs are compared among paths from one neighbouring AS; none counts as 0.
     fn drop_worse_med(&mut self) {
+        let candidates = self.candidates;
         let key = |index: &usize| {
-            let attributes = self.candidates[*index].attributes;
+            let attributes = candidates[*index].attributes;
             (attributes.first_as, attributes.med)
         };
-        let keys: Vec<_> = self.alive.iter().map(key).collect();
-        let mut at = 0;
+        let mut lowest = BTreeMap::new();
+        for (asn, med) in self.alive.iter().map(key) {
+            let so_far = lowest.entry(asn).or_insert(med);
+            *so_far = med.min(*so_far);
+        }
         let reasons = &mut self.reasons;
         self.alive.retain(|index| {
-            let (asn, med) = keys[at];
-            at += 1;
-            let keep = !keys
-                .iter()
-                .any(|(other, lower)| *other == asn && *lower < med);
+            let (asn, med) = key(index);
+            let keep = lowest.get(&asn) == Some(&med);
             if !keep {
                 reasons[*index] = Some(WhyNotBest::Med);
             }

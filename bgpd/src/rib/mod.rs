@@ -43,6 +43,10 @@ impl SourceId {
     pub const LOCAL: Self = Self(0);
 }
 
+/// Most paths of one source to one prefix (RFC 7911): more than any use of several paths needs, and few enough that a
+/// peer that sends more and more of them does not make each costlier than the one before.
+pub const PATHS_MAX: usize = 64;
+
 /// A prefix's number; given to another prefix once nothing refers to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PrefixId(u32);

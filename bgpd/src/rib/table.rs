@@ -9,7 +9,9 @@ use hashbrown::HashMap;
 use super::ids::IdSet;
 use super::nexthops::{Legs, LegsId};
 use super::prefixes::{Prefixes, at, count, side};
-use super::{Best, Freshness, Path, PrefixId, SetId, Sets, Source, SourceCount, SourceId, Verdict};
+use super::{
+    Best, Freshness, PATHS_MAX, Path, PrefixId, SetId, Sets, Source, SourceCount, SourceId, Verdict,
+};
 use crate::Millis;
 use crate::policy::ImportRefusal;
 use crate::speaker::Leg;
@@ -122,7 +124,8 @@ impl Rib {
     }
 
     /// A path to a prefix, in place of the one that the source announced before with that path identifier. The sets in
-    /// it stay held by the caller too. Paths of sources without a name are not taken.
+    /// it stay held by the caller too. Paths of sources without a name are not taken. Whether there was room for it: a
+    /// source has at most [`PATHS_MAX`] paths to a prefix.
     pub fn insert(
         &mut self,
         from: SourceId,
@@ -131,14 +134,14 @@ impl Rib {
         received: SetId,
         verdict: Verdict,
         now: Millis,
-    ) {
+    ) -> bool {
         let (refused, changed) = match verdict {
             Ok(changed) => (None, changed.filter(|it| *it != received)),
             Err(refused) => (Some(refused), None),
         };
         let set = changed.unwrap_or(received);
         if !self.sources.contains_key(&from) {
-            return;
+            return true;
         }
         let (id, is_new) = self.prefixes.number(prefix);
         if is_new {
@@ -157,7 +160,13 @@ impl Rib {
             refused,
             freshness: Freshness::Fresh,
         };
-        match self.find_path(id, from, path_id) {
+        let mut others = 0;
+        let known = self.path_numbers(id).find(|number| {
+            let path = &self.paths[at(*number)];
+            others += usize::from(path.from == from);
+            path.from == from && path.path_id == path_id
+        });
+        match known {
             Some(path) => {
                 let before = self.paths[at(path)];
                 let same = before.set == set && before.refused == refused;
@@ -173,11 +182,11 @@ impl Rib {
                     self.sets.drop_one(before.set);
                 }
                 self.keep_received(path, changed.map(|_| received));
-                if same && before.freshness != Freshness::LongLived {
-                    return;
+                if !same || before.freshness == Freshness::LongLived {
+                    self.touch_path(id, path);
                 }
-                self.touch_path(id, path);
             }
+            None if others >= PATHS_MAX => return false,
             None => {
                 self.sets.hold(set);
                 let path = self.add_path(id, record);
@@ -189,6 +198,7 @@ impl Rib {
                 self.touch(id);
             }
         }
+        true
     }
 
     /// The source has no path of that identifier to the prefix any more.

@@ -35,6 +35,19 @@ impl PeerState {
     }
 }
 
+impl PeerState {
+    /// A path was not taken, as the peer has as many to the prefix as it may; said once in a session.
+    pub(super) fn is_surplus(&mut self, key: &PeerKey, prefix: Cidr, out: &mut Vec<Output>) {
+        let Some(up) = &mut self.up else { return };
+        up.surplus += 1;
+        if up.surplus == 1 {
+            let peer = key.clone();
+            let event = SpeakerEvent::TooManyPaths { peer, prefix };
+            out.push(Output::Event(event));
+        }
+    }
+}
+
 /// How many paths of a family the peer has announced in this session, refused ones included.
 fn announced(peer: &PeerState, rib: &Rib, family: Family) -> u32 {
     let count = rib.source_count(peer.id, family);

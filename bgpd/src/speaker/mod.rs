@@ -352,6 +352,7 @@ impl Speaker {
             eor_sent: Vec::new(),
             eor_received: Vec::new(),
             unkept: BTreeMap::new(),
+            surplus: 0,
             missing: Vec::new(),
             restart: peer.session.negotiated().and_then(|it| it.restart.clone()),
             asked: Vec::new(),
@@ -471,7 +472,10 @@ impl Speaker {
                     }
                 }
                 let changed = self.rib.sets.intern_verdict(verdict);
-                self.rib.insert(peer.id, path_id, prefix, set, changed, now);
+                let id = peer.id;
+                if !self.rib.insert(id, path_id, prefix, set, changed, now) {
+                    peer.is_surplus(key, prefix, out);
+                }
                 if let Ok(Some(changed)) = changed {
                     self.rib.sets.drop_one(changed);
                 }

@@ -64,6 +64,8 @@ pub(super) struct Up {
     pub(super) eor_received: Vec<Family>,
     /// Refused routes that were not kept.
     pub(super) unkept: BTreeMap<Family, Unkept>,
+    /// Paths that there was no room for, as the peer has too many to one prefix.
+    pub(super) surplus: u64,
     /// Families that could not be announced for want of a next hop; said once.
     pub(super) missing: Vec<Family>,
     /// What the peer said about its restarts.

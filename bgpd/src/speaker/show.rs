@@ -234,6 +234,7 @@ fn neighbor(
         established_count: session.established_count(),
         last_error: session.last_error().cloned(),
         hindrance: peer.hindrance.clone().filter(|_| peer.up.is_none()),
+        surplus_paths: peer.up.as_ref().map_or(0, |it| it.surplus),
         messages_received: received.total(),
         messages_sent: sent.total(),
         bfd: None,

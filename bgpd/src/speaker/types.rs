@@ -351,6 +351,14 @@ pub enum SpeakerEvent {
         /// What is done about it.
         action: OverLimit,
     },
+    /// A peer announces more paths to a prefix than [`PATHS_MAX`](crate::rib::PATHS_MAX), which are not taken; said once
+    /// in a session.
+    TooManyPaths {
+        /// Who.
+        peer: PeerKey,
+        /// To which prefix.
+        prefix: Cidr,
+    },
     /// The peer sent its End-of-RIB.
     EndOfRib {
         /// Who.
@@ -421,6 +429,8 @@ pub struct NeighborInfo {
     pub messages_received: u64,
     /// BGP messages to it.
     pub messages_sent: u64,
+    /// Paths from it in this session that were not taken, as there were too many to one prefix.
+    pub surplus_paths: u64,
     /// Its BFD session, when it has one.
     pub bfd: Option<BfdInfo>,
     /// BGP messages from it by kind.

@@ -1,12 +1,13 @@
 //! Several paths of one peer for one prefix.
 
-use bgpd::speaker::RouteFilter;
+use bgpd::rib::PATHS_MAX;
+use bgpd::speaker::{Output, RouteFilter, SpeakerEvent};
 use bgpd::wire::capability::PathsOf;
 use bgpd::wire::{AsPath, Attributes, Capability, Dialect, update};
 use crds::net::{Cidr, Family};
 
 use crate::bench::{Bench, EBGP, best, with_peers};
-use crate::peers::{counts, join, opened, with};
+use crate::peers::{counts, info, join, opened, with};
 use crate::sim::{cidr, ip};
 
 fn paths(receive: bool, send: bool) -> Capability {
@@ -100,4 +101,30 @@ fn identifiers_that_are_cut_off_end_the_session() {
     let outputs = bench.bytes(conn, &plain.concat());
     let sent = crate::peers::notification(&outputs, conn).unwrap();
     assert_eq!((sent.code, sent.subcode), (3, 10));
+}
+
+#[test]
+fn a_peer_has_so_many_paths_to_a_prefix_and_no_more() {
+    let most = u32::try_from(PATHS_MAX).unwrap();
+    let mut bench = sender();
+    let (conn, _) = join(&mut bench, 2, 0, &with([paths(false, true)]));
+    let say = |bench: &mut Bench, ids: &[u32]| {
+        let all: Vec<(u32, Cidr)> = ids.iter().map(|id| (*id, prefix())).collect();
+        let all = update::announce_paths(&attributes(&[65002]), Family::V4, &all, dialect());
+        bench.bytes(conn, &all.unwrap().concat())
+    };
+    let all: Vec<u32> = (0..10_000).collect();
+    let outputs = say(&mut bench, &all);
+    let said = |it: &Output| matches!(it, Output::Event(SpeakerEvent::TooManyPaths { .. }));
+    assert_eq!(outputs.iter().filter(|it| said(it)).count(), 1);
+    assert_eq!(counts(&bench, 2, Family::V4).received, PATHS_MAX);
+    assert_eq!(info(&bench, 2).surplus_paths, 10_000 - u64::from(most));
+    // Those it has may change, and make room.
+    say(&mut bench, &[0]);
+    assert_eq!(info(&bench, 2).surplus_paths, 10_000 - u64::from(most));
+    let gone = update::withdraw_paths(Family::V4, &[(0, prefix())]);
+    bench.bytes(conn, &gone.concat());
+    say(&mut bench, &[most]);
+    assert_eq!(counts(&bench, 2, Family::V4).received, PATHS_MAX);
+    assert_eq!(info(&bench, 2).surplus_paths, 10_000 - u64::from(most));
 }
