@@ -27,7 +27,7 @@ use crate::speaker::{DataplaneReport, Leg, Page, RouteFilter};
 const CONTRACT: u32 = 1;
 
 /// Messages to felix that wait for the socket.
-const TO_FELIX: usize = 64;
+const TO_FELIX: usize = 1024;
 
 /// What felix said, or that it is there or gone.
 #[derive(Debug)]

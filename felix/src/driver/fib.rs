@@ -51,24 +51,27 @@ pub async fn run(args: FibArgs) -> anyhow::Result<()> {
         let look = tokio::select! {
             biased;
             () = &mut stop => return Ok(()),
-            event = events.recv() => {
-                let event = event.context("the stream to bgpd cannot be made any more")?;
-                fib.bgp(event);
-                while let Ok(event) = events.try_recv() {
-                    fib.bgp(event);
-                }
-                false
-            }
+            // Before what bgpd says of each prefix because of it.
             changed = monitor.next() => {
                 let events = changed.context("reading the kernel's events")?;
                 if events.iter().any(|it| matches!(it, Event::Link(..) | Event::LinkGone(..))) {
                     // An uplink that fails is a matter of milliseconds: its legs first, all else when it is over.
                     tokio::task::block_in_place(|| {
                         fib.relink()?;
+                        fib.fail_over()?;
                         fib.settle()
                     })?;
                 }
                 concerns(&events)
+            }
+            event = events.recv() => {
+                let event = event.context("the stream to bgpd cannot be made any more")?;
+                fib.bgp(event);
+                for _ in 0..QUEUE {
+                    let Ok(event) = events.try_recv() else { break };
+                    fib.bgp(event);
+                }
+                false
             }
             () = sleep_until(round_at.into()) => true,
         };
@@ -146,6 +149,16 @@ impl Fib {
     fn relink(&mut self) -> anyhow::Result<()> {
         let connected = self.netlink.connected().context("reading interfaces")?;
         self.routes.link(connected);
+        Ok(())
+    }
+
+    /// Takes legs over dead links out of their groups. What is refused is seen to with the rest.
+    fn fail_over(&mut self) -> anyhow::Result<()> {
+        let ops = self.routes.fail_over();
+        let applied = self.netlink.apply(&ops).context("changing groups")?;
+        if applied.failed.is_empty() {
+            self.routes.done(ops);
+        }
         Ok(())
     }
 

@@ -140,6 +140,11 @@ impl Kernel {
         } else if plan.relink {
             let connected = self.netlink.connected().context("reading interfaces")?;
             self.routes.link(connected);
+            let ops = self.routes.fail_over();
+            let applied = self.netlink.apply(&ops).context("changing groups")?;
+            if applied.failed.is_empty() {
+                self.routes.done(ops);
+            }
         }
         let phases = match &plan.policy {
             Policy::Keep => Phases::default(),

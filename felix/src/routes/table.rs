@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::diff::{Conflict, Op, Plan, Sweep, diff};
-use super::model::{Entry, Kernel, Key, Legs, Route, Via};
+use super::model::{Entry, Kernel, Key, Legs, Nexthop, Route, Via};
 use super::step::step;
 use super::want::{Connected, Wants};
 
@@ -110,6 +110,30 @@ impl Table {
     pub fn link(&mut self, connected: Connected) {
         self.moved |= self.connected != connected;
         self.connected = connected;
+    }
+
+    /// What cannot wait after links have failed: groups lose the legs over them, as far as others are left. It looks at no
+    /// route; the plan that follows does, and finds this done. Carried out, it has to be [`done`](Self::done).
+    #[must_use]
+    pub fn fail_over(&self) -> Vec<Op> {
+        let runs = |id: &u32| match self.kernel.nexthops.get(id) {
+            Some(Nexthop::Leg(leg)) => self.connected.running.contains(&leg.ifindex),
+            _ => true,
+        };
+        let groups = self.kernel.nexthops.iter();
+        let failed = groups.filter_map(|(id, nexthop)| {
+            let Nexthop::Group(members) = nexthop else {
+                return None;
+            };
+            let left: BTreeMap<u32, u8> = members
+                .iter()
+                .filter(|(member, _)| runs(member))
+                .map(|(member, weight)| (*member, *weight))
+                .collect();
+            let some = !left.is_empty() && left.len() < members.len();
+            some.then_some(Op::ReplaceNexthop(*id, Nexthop::Group(left)))
+        });
+        failed.collect()
     }
 
     /// What is to be done now that `wants` has changed like that. Carried out, it has to be [`done`](Self::done); what was

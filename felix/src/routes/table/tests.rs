@@ -63,6 +63,15 @@ impl World {
         self.changed.add(want::bgp(prefix));
     }
 
+    /// Sees to groups only; what was done.
+    fn fail_over(&mut self) -> Vec<String> {
+        let ops = self.table.fail_over();
+        let texts = ops.iter().map(ToString::to_string).collect();
+        self.kernel = done(&self.kernel, &ops);
+        self.table.done(ops);
+        texts
+    }
+
     /// Brings the kernel in step; what was done.
     fn settle(&mut self) -> Vec<String> {
         let changed = std::mem::take(&mut self.changed);
@@ -90,14 +99,14 @@ fn an_uplink_that_fails_is_one_change_of_a_group() {
     }
     assert_eq!(world.settle().len(), 203);
     world.table.link(running([2, 4]));
-    let ops = world.settle();
     assert_eq!(
-        ops,
-        [
-            "replace nexthop 1828716546 group 1828716544,1",
-            "delete nexthop 1828716545"
-        ]
+        world.fail_over(),
+        ["replace nexthop 1828716546 group 1828716544,1"]
     );
+    assert_eq!(world.settle(), ["delete nexthop 1828716545"]);
+    world.table.link(running([4]));
+    assert_eq!(world.fail_over(), [""; 0], "nothing would be left");
+    world.table.link(running([2, 4]));
     // What bgpd says afterwards is known already.
     for number in 0..200 {
         world.want(number, legs([2]));
@@ -168,7 +177,7 @@ fn a_link_that_vanishes_takes_objects_and_routes_along() {
 enum Turn {
     Want(u8, Vec<u32>),
     Block(u8, bool),
-    Links(Vec<u32>),
+    Links(Vec<u32>, bool),
     Sweep(bool),
     Read,
     Foreign(u8, bool),
@@ -180,7 +189,7 @@ fn turn() -> impl Strategy<Value = Turn> {
     prop_oneof![
         6 => (0..12_u8, some()).prop_map(|(number, legs)| Turn::Want(number, legs)),
         1 => (0..4_u8, any::<bool>()).prop_map(|(number, there)| Turn::Block(number, there)),
-        2 => some().prop_map(Turn::Links),
+        2 => (some(), any::<bool>()).prop_map(|(links, urgent)| Turn::Links(links, urgent)),
         1 => any::<bool>().prop_map(Turn::Sweep),
         1 => Just(Turn::Read),
         1 => (0..12_u8, any::<bool>()).prop_map(|(number, there)| Turn::Foreign(number, there)),
@@ -202,7 +211,12 @@ proptest! {
                     };
                     world.changed.add(want::block(prefix(number)));
                 }
-                Turn::Links(interfaces) => world.table.link(running(interfaces)),
+                Turn::Links(interfaces, urgent) => {
+                    world.table.link(running(interfaces));
+                    if urgent {
+                        world.fail_over();
+                    }
+                }
                 Turn::Sweep(bgp) => world.sweep.bgp = bgp,
                 Turn::Read => world.table.read(world.kernel.clone()),
                 Turn::Foreign(number, there) => {
