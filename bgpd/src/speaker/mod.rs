@@ -13,6 +13,7 @@ mod origins;
 mod peer;
 mod reach;
 mod restart;
+mod route;
 mod show;
 mod stale;
 mod startup;
@@ -30,11 +31,12 @@ pub use drain::DrainRequest;
 pub use explain::{ExplainedExport, ExplainedPath, Explanation};
 pub use learn::REFUSED_KEPT;
 pub use reach::Hindrance;
+pub use route::{RouteFilter, RouteInfo};
 pub use show::Page;
 pub use stale::{StaleStage, SweepReason};
 pub use types::{
     BfdInfo, ConnId, DataplaneReport, FamilyCount, Hops, Input, Leg, NeighborInfo, Output,
-    RouteFilter, RouteInfo, SpeakerEvent, Summary, TcpEvent,
+    SpeakerEvent, Summary, TcpEvent,
 };
 
 use crate::Millis;
