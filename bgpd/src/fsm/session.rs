@@ -16,7 +16,8 @@ use crate::Millis;
 use crate::speaker::ConnId;
 use crate::wire::notification::{Cease, FsmError};
 use crate::wire::{
-    self, Dialect, Families, Frame, Message, MessageType, Notification, Open, RouteRefresh, Update,
+    self, Dialect, Families, Frame, Message, MessageType, Notification, Open, Plain, RouteRefresh,
+    Update,
 };
 
 /// What a session wants done.
@@ -34,6 +35,8 @@ pub enum Action {
     Down(State, DownReason),
     /// The peer's routes changed.
     Update(Update),
+    /// They changed in the way that is usual.
+    Plain(Plain),
     /// The peer wants our routes again.
     Refresh(RouteRefresh),
 }
@@ -328,12 +331,6 @@ impl Session {
         self.connections.iter_mut().find(|conn| conn.id == id)
     }
 
-    fn show(&mut self, now: Millis) {
-        if self.shown.0 != self.state() {
-            self.shown = (self.state(), now);
-        }
-    }
-
     fn begin(&mut self, now: Millis, out: &mut Vec<Action>) {
         if self.settings.passive {
             self.rest = State::Active;
@@ -421,6 +418,12 @@ impl Session {
                 _ => FsmError::InOpenSent,
             };
             return self.fail(id, Notification::fsm(subcode, frame.kind), now, out);
+        }
+        if frame.kind == MessageType::Update
+            && let Some(plain) = Plain::of(&frame.body, dialect)
+        {
+            conn.heard(now);
+            return out.push(Action::Plain(plain));
         }
         match Message::decode(frame, dialect) {
             Err(error) if !out.is_empty() => conn.held = Some(Err(error)),

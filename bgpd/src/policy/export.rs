@@ -27,6 +27,7 @@ use crate::rib::Source;
 use crate::rib::decide::DEFAULT_LOCAL_PREF;
 use crate::wire::Attributes;
 use crate::wire::attribute::community;
+use crate::wire::plain::{self, Field, Fields};
 
 /// The bit in the first octet of an extended community that keeps it inside its AS (RFC 4360 section 2).
 const NOT_TRANSITIVE: u8 = 0x40;
@@ -126,7 +127,17 @@ pub fn export(
     source: &Source,
     to: &To,
 ) -> Result<Attributes, ExportRefusal> {
-    run(prefix, attributes, source, to, None)
+    run(prefix, Cow::Borrowed(attributes), source, to, None)
+}
+
+/// The same where nobody else needs the attributes.
+pub fn export_owned(
+    prefix: Cidr,
+    attributes: Attributes,
+    source: &Source,
+    to: &To,
+) -> Result<Attributes, ExportRefusal> {
+    run(prefix, Cow::Owned(attributes), source, to, None)
 }
 
 /// The same, with every step in words.
@@ -137,13 +148,19 @@ pub fn trace(
     to: &To,
 ) -> (Result<Attributes, ExportRefusal>, Vec<String>) {
     let mut steps = Vec::new();
-    let told = run(prefix, attributes, source, to, Some(&mut steps));
+    let told = run(
+        prefix,
+        Cow::Borrowed(attributes),
+        source,
+        to,
+        Some(&mut steps),
+    );
     (told, steps)
 }
 
 fn run(
     prefix: Cidr,
-    attributes: &Attributes,
+    attributes: Cow<'_, Attributes>,
     source: &Source,
     to: &To,
     mut steps: Option<&mut Vec<String>>,
@@ -151,7 +168,8 @@ fn run(
     let own_next_hop = to
         .next_hop(prefix.family())
         .ok_or(ExportRefusal::NoNextHop)?;
-    judge_class(prefix, attributes, source, to)?;
+    let carries = |it| attributes.communities.contains(&it);
+    judge_class(prefix.family(), carries, source, to)?;
     let own = Own::of_mark(attributes.mark);
     let stage = to.drained.stage(own);
     if stage == Stage::Gone {
@@ -163,24 +181,17 @@ fn run(
             steps.push("drained: told with GRACEFUL_SHUTDOWN".to_owned());
         }
     }
-    let judged = judge(prefix, attributes, own, to, steps)?;
+    let judged = judge(prefix, &attributes, own, to, steps)?;
     let (med_set, next_hop_set) = (judged.med_set, judged.next_hop_set);
-    let learnt = match judged.changed {
-        Some(changed) => Cow::Owned(changed),
-        None => Cow::Borrowed(attributes),
+    let (mut told, before) = match judged.changed {
+        Some(changed) => (changed, Some(attributes)),
+        None => (attributes.into_owned(), None),
     };
-    let mut told = learnt.into_owned();
     told.mark = 0;
-    told.next_hop = match to.next_hop {
-        _ if next_hop_set => told.next_hop,
-        _ if source.is_local() => own_next_hop,
-        NextHopMode::Itself => own_next_hop,
-        NextHopMode::Keep => passed_on(told.next_hop).unwrap_or(own_next_hop),
-        // RFC 4271 section 5.1.3: inside the AS a learnt next hop stays.
-        NextHopMode::Auto if to.internal => passed_on(told.next_hop).unwrap_or(own_next_hop),
-        NextHopMode::Auto => own_next_hop,
-    };
-    if !speakable(prefix, told.next_hop, to) {
+    if !next_hop_set {
+        told.next_hop = next_hop(told.next_hop, own_next_hop, source, to);
+    }
+    if !speakable(prefix.family(), told.next_hop, to) {
         told.next_hop = own_next_hop;
     }
     if stage == Stage::Leaving && !told.communities.contains(&community::GRACEFUL_SHUTDOWN) {
@@ -199,12 +210,14 @@ fn run(
     } else {
         if !source.is_local() {
             // RFC 4360 section 6: what is not transitive ends here, but for what a filter of the peer adds.
-            let ends = |it: &[u8; 8]| it[0] & NOT_TRANSITIVE != 0;
-            let learnt = &attributes.extended_communities;
+            let added = |it: &[u8; 8]| {
+                let learnt = before.as_ref().map(|it| &it.extended_communities);
+                learnt.is_some_and(|learnt| !learnt.contains(it))
+            };
             told.extended_communities
-                .retain(|it| !ends(it) || !learnt.contains(it));
+                .retain(|it| !ends_here(*it) || added(it));
         }
-        told.as_path = told.as_path.prepended(to.local_asn);
+        told.as_path.prepend(to.local_asn);
         told.local_pref = None;
         told.originator_id = None;
         told.cluster_list.clear();
@@ -216,16 +229,115 @@ fn run(
     Ok(told)
 }
 
-/// What the protocol and the class keep back.
+/// Writes the attributes that learnt ones as usual are told with, the next hop aside, and gives the next hop; None: it
+/// takes the whole policy. What [`export`] says is written the same.
+pub(crate) fn write_plain(
+    family: Family,
+    (fields, learnt): (&Fields<'_>, NextHop),
+    source: &Source,
+    to: &To,
+    out: &mut Vec<u8>,
+) -> Option<Result<NextHop, ExportRefusal>> {
+    if !to.filters.is_empty() || to.drained.stage(None) != Stage::InUse || source.is_local() {
+        return None;
+    }
+    let Some(own_next_hop) = to.next_hop(family) else {
+        return Some(Err(ExportRefusal::NoNextHop));
+    };
+    let carries = |community| fields.list(Field::Communities).any(|it| it == community);
+    if let Err(refusal) = judge_class(family, carries, source, to) {
+        return Some(Err(refusal));
+    }
+    let next_hop = Some(next_hop(learnt, own_next_hop, source, to))
+        .filter(|it| speakable(family, *it, to))
+        .unwrap_or(own_next_hop);
+    let reflected = source.internal.then_some(());
+    for field in Field::ALL {
+        let value = fields.get(field);
+        match (field, value) {
+            (Field::NextHop, _) => {
+                if let (Family::V4, IpAddr::V4(v4)) = (family, next_hop.address) {
+                    field.put(&v4.octets(), out);
+                }
+            }
+            (Field::AsPath, Some(path)) if !to.internal => prepend(to.local_asn, path, out),
+            (Field::LocalPref, _) if to.internal => {
+                let preference = fields.number(field).unwrap_or(DEFAULT_LOCAL_PREF);
+                field.put(&preference.to_be_bytes(), out);
+            }
+            (Field::OriginatorId, None) if to.internal && reflected.is_some() => {
+                field.put(&source.router_id.octets(), out);
+            }
+            (Field::ClusterList, _) if to.internal && reflected.is_some() => {
+                let others = value.unwrap_or_default();
+                field.begin(4 + others.len(), out);
+                out.extend_from_slice(&to.cluster_id.octets());
+                out.extend_from_slice(others);
+            }
+            // RFC 4271 section 5.1.4: a learnt MED is not for further ASes; the others are for this one only.
+            (Field::Med | Field::LocalPref | Field::OriginatorId | Field::ClusterList, _)
+                if !to.internal => {}
+            (Field::ExtendedCommunities, Some(value)) if !to.internal => {
+                let (all, _) = value.as_chunks::<8>();
+                let stays = |it: &&[u8; 8]| !ends_here(**it);
+                let length = all.iter().filter(stays).count() * 8;
+                if length > 0 {
+                    field.begin(length, out);
+                    out.extend(all.iter().filter(stays).flatten());
+                }
+            }
+            (_, Some(value)) => field.put(value, out),
+            (_, None) => {}
+        }
+    }
+    Some(Ok(next_hop))
+}
+
+/// Whether an extended community does not leave its AS.
+fn ends_here(community: [u8; 8]) -> bool {
+    community[0] & NOT_TRANSITIVE != 0
+}
+
+/// Writes an AS_PATH with an AS put before it.
+fn prepend(asn: u32, path: &[u8], out: &mut Vec<u8>) {
+    match *path {
+        [plain::SEQUENCE, count, ref rest @ ..] if count < u8::MAX => {
+            Field::AsPath.begin(path.len() + 4, out);
+            out.extend_from_slice(&[plain::SEQUENCE, count + 1]);
+            out.extend_from_slice(&asn.to_be_bytes());
+            out.extend_from_slice(rest);
+        }
+        _ => {
+            Field::AsPath.begin(path.len() + 6, out);
+            out.extend_from_slice(&[plain::SEQUENCE, 1]);
+            out.extend_from_slice(&asn.to_be_bytes());
+            out.extend_from_slice(path);
+        }
+    }
+}
+
+/// The next hop that a route is told with where no filter sets one.
+fn next_hop(learnt: NextHop, own: NextHop, source: &Source, to: &To) -> NextHop {
+    match to.next_hop {
+        _ if source.is_local() => own,
+        NextHopMode::Itself => own,
+        NextHopMode::Keep => passed_on(learnt).unwrap_or(own),
+        // RFC 4271 section 5.1.3: inside the AS a learnt next hop stays.
+        NextHopMode::Auto if to.internal => passed_on(learnt).unwrap_or(own),
+        NextHopMode::Auto => own,
+    }
+}
+
+/// What the protocol and the class keep back of routes that carry those communities.
 fn judge_class(
-    prefix: Cidr,
-    attributes: &Attributes,
+    family: Family,
+    carries: impl Fn(u32) -> bool,
     source: &Source,
     to: &To,
 ) -> Result<(), ExportRefusal> {
     let passes_on = to.class != ExportClass::Origins;
     // A policy for one family is none for the other.
-    let has_policy = to.filters.is_about(prefix.family());
+    let has_policy = to.filters.is_about(family);
     if to.require_policy && !to.internal && passes_on && !has_policy {
         return Err(ExportRefusal::NoPolicy);
     }
@@ -241,7 +353,6 @@ fn judge_class(
     if reflected && !source.client && to.class != ExportClass::Reflect {
         return Err(ExportRefusal::Internal);
     }
-    let carries = |it| attributes.communities.contains(&it);
     if carries(community::NO_ADVERTISE) {
         return Err(ExportRefusal::NoAdvertise);
     }
@@ -299,8 +410,8 @@ fn passed_on(next_hop: NextHop) -> Option<NextHop> {
 }
 
 /// Whether the peer understands such a next hop for the prefix.
-fn speakable(prefix: Cidr, next_hop: NextHop, to: &To) -> bool {
-    match (prefix.family(), Family::of(next_hop.address)) {
+fn speakable(family: Family, next_hop: NextHop, to: &To) -> bool {
+    match (family, Family::of(next_hop.address)) {
         (Family::V4, Family::V6) => to.extended_next_hop,
         (Family::V6, Family::V4) => false,
         _ => true,

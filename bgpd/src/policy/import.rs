@@ -23,6 +23,7 @@ use crate::config::filter::{PeerType, Source};
 use crate::config::{Config, ImportPolicy, Pool};
 use crate::wire::Attributes;
 use crate::wire::attribute::community;
+use crate::wire::plain::{Field, Fields};
 
 /// LOCAL_PREF of routes that are about to go: any other route is better (RFC 8326 section 4).
 pub const LAST_RESORT: u32 = 0;
@@ -273,22 +274,65 @@ impl Importer {
         })
     }
 
-    /// What RFC 4271 and 4456 forbid, whatever the policy.
+    /// Whether a peer's routes with attributes as usual can be taken as far as these go; None: it takes the whole
+    /// policy to say so.
+    pub(crate) fn judge_fields(
+        &self,
+        fields: &Fields<'_>,
+        from: From<'_>,
+    ) -> Option<Result<(), ImportRefusal>> {
+        let mut communities = fields.list(Field::Communities);
+        let acts = |it| it == community::BLACKHOLE || it == community::GRACEFUL_SHUTDOWN;
+        if !from.filters.is_empty() || from.leaving || communities.any(acts) {
+            return None;
+        }
+        let path = fields.path();
+        Some(self.judge_parts(
+            (path.first(), path.asns()),
+            fields.number(Field::OriginatorId).map(Ipv4Addr::from),
+            fields.list(Field::ClusterList).map(Ipv4Addr::from),
+            from,
+        ))
+    }
+
+    /// Whether such a route is taken as far as its prefix goes.
+    pub(crate) fn judge_plain(&self, prefix: Cidr, from: From<'_>) -> Result<(), ImportRefusal> {
+        if is_martian(prefix) {
+            return Err(ImportRefusal::Martian);
+        }
+        self.judge_class(prefix, from)
+    }
+
     fn judge_path(&self, attributes: &Attributes, from: From<'_>) -> Result<(), ImportRefusal> {
         let path = &attributes.as_path;
-        let own = |asn: u32| asn == from.local_asn || asn == self.asn;
-        if path.asns().filter(|it| own(*it)).count() > usize::from(from.allowed_own_as) {
+        self.judge_parts(
+            (path.first(), path.asns()),
+            attributes.originator_id,
+            attributes.cluster_list.iter().copied(),
+            from,
+        )
+    }
+
+    /// What RFC 4271 and 4456 forbid, whatever the policy.
+    fn judge_parts(
+        &self,
+        (first, asns): (Option<u32>, impl Iterator<Item = u32>),
+        originator: Option<Ipv4Addr>,
+        mut clusters: impl Iterator<Item = Ipv4Addr>,
+        from: From<'_>,
+    ) -> Result<(), ImportRefusal> {
+        let own = |asn: &u32| *asn == from.local_asn || *asn == self.asn;
+        if asns.filter(own).count() > usize::from(from.allowed_own_as) {
             return Err(ImportRefusal::AsLoop);
         }
         if from.is_internal() {
-            if attributes.originator_id == Some(self.router_id) {
+            if originator == Some(self.router_id) {
                 return Err(ImportRefusal::OwnOriginator);
             }
-            let ours = |it: &Ipv4Addr| self.clusters.contains(it);
-            if attributes.cluster_list.iter().any(ours) {
+            if clusters.any(|it| self.clusters.contains(&it)) {
                 return Err(ImportRefusal::ClusterLoop);
             }
-        } else if path.first() != Some(from.asn) {
+        } else if first != Some(from.asn) {
             return Err(ImportRefusal::FirstAs);
         }
         Ok(())

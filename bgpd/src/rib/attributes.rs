@@ -16,6 +16,7 @@ use crate::nexthop::NextHop;
 use crate::policy::ImportRefusal;
 use crate::wire::Attributes;
 use crate::wire::attribute::{pack, unpack};
+use crate::wire::plain::Fields;
 
 /// An attribute set's number; equal sets have the same, for as long as somebody holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,10 +63,30 @@ impl Sets {
         if !pack(attributes, &mut bytes) {
             return None;
         }
+        let (next_hop, mark) = (attributes.next_hop, attributes.mark);
+        Some(self.number(bytes, next_hop, mark, || attributes.into()))
+    }
+
+    /// The same for attributes that have not been taken apart.
+    pub(crate) fn intern_fields(&mut self, fields: &Fields<'_>, next_hop: NextHop) -> SetId {
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        fields.pack(&mut bytes);
+        self.number(bytes, next_hop, 0, || fields.into())
+    }
+
+    /// The number of a set that is packed in the scratch space, which is given back.
+    fn number(
+        &mut self,
+        mut bytes: Vec<u8>,
+        next_hop: NextHop,
+        mark: u8,
+        summary: impl FnOnce() -> Summary,
+    ) -> SetId {
         // The next hop stands for itself by its number: few next hops have many attributes.
-        let next_hop = self.next_hops.hold(attributes.next_hop);
+        let next_hop = self.next_hops.hold(next_hop);
         bytes.extend_from_slice(&next_hop.number().to_ne_bytes());
-        bytes.push(attributes.mark);
+        bytes.push(mark);
         let hash = self.hash(&bytes);
         let sets = &self.sets;
         let found = self.index.find(spread(hash), |id| {
@@ -83,14 +104,14 @@ impl Sets {
                     holders: 1,
                     hash,
                     next_hop,
-                    summary: Summary::from(attributes),
+                    summary: summary(),
                     bytes: bytes.as_slice().into(),
                 };
                 self.add(set)
             }
         };
         self.scratch = bytes;
-        Some(SetId(id))
+        SetId(id)
     }
 
     /// The same for what import policy makes of attributes.
@@ -146,6 +167,14 @@ impl Sets {
             found.remove();
         }
         self.free.push(id.0);
+    }
+
+    /// The attributes of a set that was learnt, as they are kept; None: something in it is out of the ordinary.
+    pub(crate) fn fields(&self, id: SetId) -> Option<Fields<'_>> {
+        let bytes = &self.sets[at(id.0)].bytes;
+        let (bytes, extra) = bytes.split_at(bytes.len() - size_of::<u32>() - 1);
+        let is_learnt = extra.last() == Some(&0);
+        is_learnt.then(|| Fields::of(bytes)).flatten()
     }
 
     /// The attributes of a set.

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Source;
 use crate::wire::attribute::community;
+use crate::wire::plain::{self, Fields};
 use crate::wire::{Attributes, Origin};
 
 /// The step of the decision process that a path lost (RFC 4271 section 9.1.2.2), in the order of the steps.
@@ -93,6 +94,31 @@ impl From<&Attributes> for Summary {
             clusters: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
             origin: attributes.origin,
             long_lived: attributes.communities.contains(&community::LLGR_STALE),
+        }
+    }
+}
+
+impl From<&Fields<'_>> for Summary {
+    fn from(fields: &Fields<'_>) -> Self {
+        let mut communities = fields.list(plain::Field::Communities);
+        Self {
+            local_pref: fields
+                .number(plain::Field::LocalPref)
+                .unwrap_or(DEFAULT_LOCAL_PREF),
+            path_length: u32::try_from(fields.path().length()).unwrap_or(u32::MAX),
+            med: fields.number(plain::Field::Med).unwrap_or(0),
+            first_as: fields.path().first(),
+            originator: fields
+                .number(plain::Field::OriginatorId)
+                .map(Ipv4Addr::from),
+            clusters: u16::try_from(fields.list(plain::Field::ClusterList).count())
+                .unwrap_or(u16::MAX),
+            origin: match fields.origin() {
+                0 => Origin::Igp,
+                1 => Origin::Egp,
+                _ => Origin::Incomplete,
+            },
+            long_lived: communities.any(|it| it == community::LLGR_STALE),
         }
     }
 }

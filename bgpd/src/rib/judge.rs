@@ -40,7 +40,8 @@ impl Rib {
                     continue;
                 }
                 let received = self.received.get(&path).copied().unwrap_or(record.set);
-                let concerns = |set| concerned(self.sets.next_hop(set), record.refused);
+                let was = self.refusal(record.refused);
+                let concerns = |set| concerned(self.sets.next_hop(set), was);
                 if !concerns(record.set) && (received == record.set || !concerns(received)) {
                     continue;
                 }
@@ -53,6 +54,7 @@ impl Rib {
                     Ok(changed) => (None, changed),
                     Err(refused) => (Some(refused), None),
                 };
+                let refused = self.refused(refused);
                 let set = changed.unwrap_or(received);
                 if (record.refused, record.set) != (refused, set) {
                     let now = PathRecord {

@@ -18,6 +18,7 @@ mod judge;
 mod nexthops;
 mod prefixes;
 mod settle;
+mod stale;
 mod table;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -125,7 +125,7 @@ impl Rib {
             return (NONE, Legs::NONE);
         };
         if only.next == NONE {
-            if only.refused.is_some() {
+            if !only.refused.is_none() {
                 return (NONE, Legs::NONE);
             }
             if only.from == SourceId::LOCAL {

@@ -26,6 +26,8 @@ pub struct Rib {
     free_paths: Vec<u32>,
     /// What was received, of paths that import policy made something else of.
     pub(super) received: HashMap<u32, SetId, RandomState>,
+    /// Reasons of import, by number from 1 on: few, as each is a step of policy or a rule of a filter.
+    refusals: Vec<ImportRefusal>,
     pub(super) sources: HashMap<SourceId, SourceState, RandomState>,
     /// Prefixes whose paths have changed since the last decision, each once.
     pub(super) pending: Vec<PrefixId>,
@@ -58,8 +60,18 @@ pub(super) struct PathRecord {
     /// Seconds.
     pub(super) since: u32,
     pub(super) next: u32,
-    pub(super) refused: Option<ImportRefusal>,
+    pub(super) refused: Refused,
     pub(super) freshness: Freshness,
+}
+
+/// Why import refused a path, by number; 0: it did not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Refused(u16);
+
+impl Refused {
+    pub(super) fn is_none(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// No path.
@@ -139,6 +151,7 @@ impl Rib {
             Ok(changed) => (None, changed.filter(|it| *it != received)),
             Err(refused) => (Some(refused), None),
         };
+        let refused = self.refused(refused);
         let set = changed.unwrap_or(received);
         if !self.sources.contains_key(&from) {
             return true;
@@ -208,29 +221,6 @@ impl Rib {
         }
     }
 
-    /// The source may no longer stand by its paths of a family: each is stale until it comes again. Those that were
-    /// stale before stay what they are.
-    pub fn mark_stale(&mut self, source: SourceId, family: Family) {
-        // A stale path is as good as a fresh one: nothing is decided anew.
-        self.age(source, family, Freshness::Fresh, Freshness::Stale);
-    }
-
-    /// Stale paths of a source and family are from now on used only where there is no other.
-    pub fn set_long_lived(&mut self, source: SourceId, family: Family) {
-        for id in self.age(source, family, Freshness::Stale, Freshness::LongLived) {
-            self.touch(id);
-        }
-    }
-
-    /// Removes the paths of a source and family that have not come again since they were marked.
-    pub fn sweep_stale(&mut self, source: SourceId, family: Family) {
-        if self.source_count(source, family).stale > 0 {
-            self.remove_paths(source, Some(family), |path| {
-                path.freshness != Freshness::Fresh
-            });
-        }
-    }
-
     /// Removes a source's paths of which `gone` says so, by their attributes and by why import refused them.
     pub fn withdraw_where(
         &mut self,
@@ -244,7 +234,7 @@ impl Rib {
                 let record = self.paths[at(path)];
                 next = record.next;
                 let attributes = || self.sets.get(record.set);
-                if record.from == source && gone(&attributes, record.refused) {
+                if record.from == source && gone(&attributes, self.refusal(record.refused)) {
                     self.unlink(id, path);
                 }
             }
@@ -340,7 +330,7 @@ impl Rib {
                 attributes: self.sets.get(record.set),
                 received: self.received.get(&number).map(|set| self.sets.get(*set)),
                 freshness: record.freshness,
-                refused: record.refused,
+                refused: self.refusal(record.refused),
                 since: Millis::from(record.since) * 1000,
             }
         };
@@ -469,7 +459,7 @@ impl Rib {
         }
     }
 
-    fn remove_paths(
+    pub(super) fn remove_paths(
         &mut self,
         source: SourceId,
         family: Option<Family>,
@@ -480,36 +470,6 @@ impl Rib {
                 self.remove_where(id, |path| path.from == source && gone(path));
             }
         }
-    }
-
-    /// Makes a source's paths of a family that are `from` into `to`; their prefixes.
-    fn age(
-        &mut self,
-        source: SourceId,
-        family: Family,
-        from: Freshness,
-        to: Freshness,
-    ) -> Vec<PrefixId> {
-        let mut aged = Vec::new();
-        for id in self.ids_of(source) {
-            if self.prefixes.family(id) != family {
-                continue;
-            }
-            let mut next = self.entries[id.index()].first;
-            while next != NONE {
-                let path = at(next);
-                let record = self.paths[path];
-                next = record.next;
-                if record.from == source && record.freshness == from {
-                    self.count(id, &record, false);
-                    self.paths[path].freshness = to;
-                    let now = self.paths[path];
-                    self.count(id, &now, true);
-                    aged.push(id);
-                }
-            }
-        }
-        aged
     }
 
     /// Keeps what was received of a path that import policy made something else of, or forgets it.
@@ -527,6 +487,24 @@ impl Rib {
         if let Some(before) = before {
             self.sets.drop_one(before);
         }
+    }
+
+    pub(super) fn refused(&mut self, refusal: Option<ImportRefusal>) -> Refused {
+        let Some(refusal) = refusal else {
+            return Refused(0);
+        };
+        let known = self.refusals.iter().position(|it| *it == refusal);
+        let index = known.unwrap_or_else(|| {
+            self.refusals.push(refusal);
+            self.refusals.len() - 1
+        });
+        // Of more reasons than that the last one stands for all.
+        Refused(u16::try_from(index + 1).unwrap_or(u16::MAX))
+    }
+
+    pub(super) fn refusal(&self, refused: Refused) -> Option<ImportRefusal> {
+        let index = usize::from(refused.0).checked_sub(1)?;
+        self.refusals.get(index).copied()
     }
 
     /// Counts a path in, or out.

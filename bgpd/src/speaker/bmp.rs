@@ -90,6 +90,11 @@ impl Stations {
         links.filter_map(|link| link.statistics_at).min()
     }
 
+    /// Whether there is one.
+    pub(super) fn are_any(&self) -> bool {
+        !self.0.is_empty()
+    }
+
     fn links(&mut self) -> impl Iterator<Item = (&str, &mut Link)> {
         let stations = self.0.iter_mut();
         stations.filter_map(|(name, it)| Some((name.as_str(), it.link.as_mut()?)))

@@ -19,10 +19,9 @@ mod stale;
 mod startup;
 mod tell;
 mod types;
+mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
-
-use crds::net::{Cidr, Family};
 
 pub use crate::config::PeerKey;
 pub use best::BEST_WINDOW;
@@ -45,7 +44,7 @@ use crate::fsm::{Action, DownReason, Forwarding, Jitter, State};
 use crate::nexthop::{Change, Table};
 use crate::policy::Importer;
 use crate::rib::{Groups, Rib, Settled, Source, SourceId};
-use crate::wire::{RouteRefresh, Update, hex, refresh};
+use crate::wire::{RouteRefresh, refresh};
 
 use drain::Drains;
 use origins::Origins;
@@ -74,6 +73,8 @@ pub struct Speaker {
     unfinished: BTreeSet<SourceId>,
     rib: Rib,
     groups: Groups,
+    /// What a session wants; empty between two inputs.
+    actions: Vec<Action>,
     taker: best::Taker,
     /// What the last decisions have changed; empty between two inputs.
     settled: Vec<Settled>,
@@ -118,6 +119,7 @@ impl Speaker {
             unfinished: BTreeSet::new(),
             rib,
             groups: Groups::default(),
+            actions: Vec::new(),
             taker: best::Taker::default(),
             settled: Vec::new(),
             table: Table::default(),
@@ -292,7 +294,8 @@ impl Speaker {
         let Some(peer) = self.peers.get_mut(key) else {
             return;
         };
-        let mut actions = Vec::new();
+        // The memory is used again: a chunk of bytes may hold hundreds of messages.
+        let mut actions = std::mem::take(&mut self.actions);
         work(&mut peer.session, &mut actions);
         let due = peer.session.next_timeout();
         if due != peer.due {
@@ -301,9 +304,10 @@ impl Speaker {
             }
             self.timers.extend(due.map(|at| (at, key.clone())));
         }
-        for action in actions {
+        for action in actions.drain(..) {
             self.act(key, action, now, out);
         }
+        self.actions = actions;
         self.forget_if_gone(key);
     }
 
@@ -327,6 +331,7 @@ impl Speaker {
                 self.stations_update(key, &update, out);
                 self.update(key, update, now, out);
             }
+            Action::Plain(plain) => self.plain_update(key, &plain, now, out),
             Action::Refresh(refresh) => self.refresh(key, refresh, now, out),
         }
     }
@@ -408,93 +413,6 @@ impl Speaker {
             }
         }
         self.stations_down(id, &reason, out);
-    }
-
-    fn update(&mut self, key: &PeerKey, update: Update, now: Millis, out: &mut Vec<Output>) {
-        let Some(peer) = self.peers.get_mut(key) else {
-            return;
-        };
-        let Some(negotiated) = peer.session.negotiated() else {
-            return;
-        };
-        // RFC 4760 section 8: routes of a family that was not negotiated are nobody's.
-        let (v4, v6) = (
-            negotiated.families.contains(&Family::V4),
-            negotiated.families.contains(&Family::V6),
-        );
-        let spoken = |prefix: &Cidr| {
-            if prefix.family() == Family::V4 {
-                v4
-            } else {
-                v6
-            }
-        };
-        for problem in &update.problems {
-            out.push(Output::Event(SpeakerEvent::Malformed {
-                peer: key.clone(),
-                problem: problem.to_string(),
-                bytes: hex(&problem.bytes),
-            }));
-        }
-        for (prefix, path_id) in update.withdrawn_paths() {
-            if spoken(&prefix) {
-                self.rib.withdraw(peer.id, path_id, prefix);
-            }
-        }
-        let limited = peer.is_limited();
-        let mut dropped = Vec::new();
-        for (attributes, paths) in update.announced_paths() {
-            let Some(set) = self.rib.sets.intern(attributes) else {
-                for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
-                    self.rib.withdraw(peer.id, path_id, prefix);
-                }
-                out.push(Output::Event(SpeakerEvent::Malformed {
-                    peer: key.clone(),
-                    problem: "attributes longer than they can be, treated as withdrawal".into(),
-                    bytes: String::new(),
-                }));
-                continue;
-            };
-            let next_hop = learn::judge_next_hop(&self.table, attributes.next_hop, peer.from());
-            for (prefix, path_id) in paths.filter(|(prefix, _)| spoken(prefix)) {
-                if limited && peer.is_full(&self.rib, prefix, path_id) {
-                    dropped.push(prefix.family());
-                    continue;
-                }
-                let (importer, table) = (&self.importer, &self.table);
-                let from = peer.from();
-                let verdict = learn::judge(importer, table, prefix, attributes, from, next_hop);
-                if let Err(refusal) = verdict {
-                    let family = prefix.family();
-                    let count = self.rib.source_count(peer.id, family);
-                    if !peer.keeps_refused(count.received.saturating_sub(count.accepted)) {
-                        self.rib.withdraw(peer.id, path_id, prefix);
-                        peer.not_kept(family, refusal, attributes.next_hop.address);
-                        continue;
-                    }
-                }
-                let changed = self.rib.sets.intern_verdict(verdict);
-                let id = peer.id;
-                if !self.rib.insert(id, path_id, prefix, set, changed, now) {
-                    peer.is_surplus(key, prefix, out);
-                }
-                if let Ok(Some(changed)) = changed {
-                    self.rib.sets.drop_one(changed);
-                }
-            }
-            self.rib.sets.drop_one(set);
-        }
-        if let (Some(family), Some(up)) = (update.end_of_rib, peer.up.as_mut())
-            && !up.eor_received.contains(&family)
-        {
-            up.eor_received.push(family);
-            out.push(Output::Event(SpeakerEvent::EndOfRib {
-                peer: key.clone(),
-                family,
-            }));
-            self.complete(key, family, out);
-        }
-        self.check_limits(key, &dropped, now, out);
     }
 
     /// The peer wants everything of a family again (RFC 2918), or marks what it repeats (RFC 7313).

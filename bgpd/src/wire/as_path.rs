@@ -81,22 +81,24 @@ impl AsPath {
 
     /// The path with `asn` put before it (RFC 4271 section 5.1.2 b).
     pub fn prepended(&self, asn: u32) -> Self {
-        let mut segments = self.segments.clone();
-        match segments.first_mut() {
+        let mut path = self.clone();
+        path.prepend(asn);
+        path
+    }
+
+    /// Puts `asn` before the path.
+    pub fn prepend(&mut self, asn: u32) {
+        match self.segments.first_mut() {
             Some(first)
                 if first.kind == SegmentKind::Sequence && first.asns.len() < SEGMENT_MAX =>
             {
                 first.asns.insert(0, asn);
             }
-            _ => segments.insert(
-                0,
-                Segment {
-                    kind: SegmentKind::Sequence,
-                    asns: vec![asn],
-                },
-            ),
+            _ => {
+                let (kind, asns) = (SegmentKind::Sequence, vec![asn]);
+                self.segments.insert(0, Segment { kind, asns });
+            }
         }
-        Self { segments }
     }
 
     /// Whether a confederation's segments are in it.
@@ -122,7 +124,8 @@ impl AsPath {
                 _ => return None,
             };
             let count = usize::from(cursor.u8()?);
-            let mut asns = Vec::with_capacity(count);
+            // One more is put before them where the path is passed on.
+            let mut asns = Vec::with_capacity(count + 1);
             for _ in 0..count {
                 let asn = if four_octet {
                     cursor.u32()?

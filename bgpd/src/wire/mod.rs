@@ -12,6 +12,7 @@ pub mod frame;
 pub mod nlri;
 pub mod notification;
 pub mod open;
+pub mod plain;
 pub mod refresh;
 pub mod update;
 pub(crate) mod writer;
@@ -26,6 +27,7 @@ pub use capability::Capability;
 pub use frame::{Frame, FrameReader, MessageType};
 pub use notification::Notification;
 pub use open::Open;
+pub use plain::Plain;
 pub use refresh::RouteRefresh;
 pub use update::Update;
 
@@ -193,4 +195,4 @@ pub fn unhex(text: &str) -> Option<Vec<u8>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

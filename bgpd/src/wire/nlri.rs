@@ -88,6 +88,29 @@ pub(super) fn decode(bytes: &[u8], family: Family, with_ids: bool) -> Option<Pat
     Some((prefixes, ids))
 }
 
+/// Whether bytes are prefixes of IPv4 without path identifiers.
+pub(super) fn are_plain(bytes: &[u8]) -> bool {
+    let mut cursor = Cursor::new(bytes);
+    while let Some(length) = cursor.u8() {
+        let whole = length <= Family::V4.bits();
+        if !whole || cursor.take(usize::from(length.div_ceil(8))).is_none() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Such prefixes.
+pub(super) fn plain(bytes: &[u8]) -> impl Iterator<Item = Cidr> {
+    let mut cursor = Cursor::new(bytes);
+    std::iter::from_fn(move || {
+        let length = cursor.u8()?;
+        let given = cursor.take(usize::from(length.div_ceil(8)))?;
+        let address = Ipv4Addr::from(padded::<4>(given)?);
+        Cidr::new(address.into(), length).ok()
+    })
+}
+
 fn padded<const N: usize>(bytes: &[u8]) -> Option<[u8; N]> {
     let mut all = [0; N];
     all.get_mut(..bytes.len())?.copy_from_slice(bytes);

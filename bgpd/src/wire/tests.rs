@@ -1,5 +1,5 @@
 mod malformed;
-mod random;
+pub(super) mod random;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -81,7 +81,6 @@ impl Update {
             update.withdraw(gone);
         }
         update.announce(&mut decoded, plain);
-        update.problems = decoded.problems;
         let bad = update
             .problems
             .iter()
@@ -138,6 +137,7 @@ impl Update {
             .take()
             .filter(|reach| !reach.paths.0.is_empty());
         if plain.0.is_empty() && reach.is_none() {
+            self.problems = std::mem::take(&mut decoded.problems);
             return;
         }
         // RFC 7606 section 3 d; a NEXT_HOP is only needed for prefixes outside of MP_REACH_NLRI (RFC 4760 section 3).
@@ -161,12 +161,22 @@ impl Update {
                 });
             }
         }
+        self.problems = std::mem::take(&mut decoded.problems);
         let plain = (!plain.0.is_empty()).then(|| {
             let next_hop = IpAddr::V4(decoded.next_hop.unwrap_or(Ipv4Addr::UNSPECIFIED));
             (next_hop.into(), plain)
         });
         let reach = reach.map(|reach| (reach.next_hop, reach.paths));
-        for (next_hop, (prefixes, ids)) in plain.into_iter().chain(reach) {
+        // One list is the rule; memory for four, as a vector begins with, is a lot for every UPDATE.
+        self.announced = Vec::with_capacity(1);
+        self.path_ids.announced = Vec::with_capacity(1);
+        let lists = plain.into_iter().chain(reach);
+        let mut lists = lists.peekable();
+        while let Some((next_hop, (prefixes, ids))) = lists.next() {
+            let decoded = match lists.peek() {
+                Some(_) => decoded.clone(),
+                None => std::mem::take(decoded),
+            };
             let attributes = decoded.attributes(next_hop);
             // Without the mandatory ones a withdrawal follows, for which only the prefixes count.
             let attributes = attributes.unwrap_or_else(|| Attributes::new(next_hop));

@@ -36,6 +36,17 @@ impl Announcer {
         let plain = family == Family::V4 && next_hop.address.is_ipv4();
         let mut bytes = Vec::with_capacity(128);
         attribute::encode(attributes, plain, dialect, &mut bytes);
+        Self::of(bytes, next_hop, family, dialect)
+    }
+
+    /// The same of attributes that have been written, with NEXT_HOP among them where it is one of IPv4 for IPv4.
+    pub(crate) fn of(
+        bytes: Vec<u8>,
+        next_hop: NextHop,
+        family: Family,
+        dialect: Dialect,
+    ) -> Result<Self, TooLong> {
+        let plain = family == Family::V4 && next_hop.address.is_ipv4();
         let reach = match (plain, next_hop.address.is_ipv4(), next_hop.link_local) {
             (true, ..) => 0,
             (_, true, _) => REACH + 4,

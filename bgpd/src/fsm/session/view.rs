@@ -9,6 +9,13 @@ use crate::Millis;
 use crate::fsm::{DownReason, MessageCounts, Negotiated, Settings, State};
 
 impl Session {
+    /// Notes since when the state is what it is.
+    pub(super) fn show(&mut self, now: Millis) {
+        if self.shown.0 != self.state() {
+            self.shown = (self.state(), now);
+        }
+    }
+
     /// State of the session: that of the connection that is furthest.
     pub fn state(&self) -> State {
         self.connections

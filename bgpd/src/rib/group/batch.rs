@@ -151,8 +151,24 @@ fn outcome(rib: &Rib, key: &Key, best: Best, prefix: Cidr) -> Outcome {
     let Some(source) = rib.source(best.from) else {
         return Outcome::Refused;
     };
+    let family = prefix.family();
+    let plain = key.dialect.four_octet_as && key.dialect.internal == key.to.internal;
+    if let Some(fields) = rib.sets.fields(best.set).filter(|_| plain) {
+        let mut bytes = Vec::with_capacity(128);
+        let learnt = (&fields, rib.sets.next_hop(best.set));
+        match export::write_plain(family, learnt, source, &key.to, &mut bytes) {
+            Some(Ok(next_hop)) => {
+                return match Announcer::of(bytes, next_hop, family, key.dialect) {
+                    Ok(announcer) => Outcome::Told(announcer),
+                    Err(_) => Outcome::TooLong,
+                };
+            }
+            Some(Err(_)) => return Outcome::Refused,
+            None => {}
+        }
+    }
     let attributes = rib.sets.get(best.set);
-    match export::export(prefix, &attributes, source, &key.to) {
+    match export::export_owned(prefix, attributes, source, &key.to) {
         Ok(told) => match Announcer::new(&told, prefix.family(), key.dialect) {
             Ok(announcer) => Outcome::Told(announcer),
             Err(_) => Outcome::TooLong,

@@ -14,7 +14,7 @@ use crate::wire::notification::UpdateError;
 use crate::wire::{AsPath, Dialect, Notification};
 
 /// What MP_REACH_NLRI holds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::wire) struct Reach {
     pub(in crate::wire) family: Family,
     pub(in crate::wire) next_hop: NextHop,
@@ -22,7 +22,7 @@ pub(in crate::wire) struct Reach {
 }
 
 /// All attributes of an UPDATE.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(in crate::wire) struct Decoded {
     /// Attribute codes seen, MP_UNREACH_NLRI aside.
     pub(in crate::wire) any: bool,
@@ -229,14 +229,15 @@ impl Decoded {
             }
             code::COMMUNITIES => {
                 let all = chunks::<4>(value).ok_or_else(length(WITHDRAW))?;
-                self.communities = all.into_iter().map(u32::from_be_bytes).collect();
+                self.communities = all.iter().copied().map(u32::from_be_bytes).collect();
             }
             code::EXTENDED_COMMUNITIES => {
-                self.extended_communities = chunks::<8>(value).ok_or_else(length(WITHDRAW))?;
+                let all = chunks::<8>(value).ok_or_else(length(WITHDRAW))?;
+                self.extended_communities = all.to_vec();
             }
             code::LARGE_COMMUNITIES => {
                 let all = chunks::<12>(value).ok_or_else(length(WITHDRAW))?;
-                self.large_communities = all.into_iter().map(large).collect();
+                self.large_communities = all.iter().copied().map(large).collect();
             }
             code::ORIGINATOR_ID => {
                 self.originator_id = Some(Ipv4Addr::from(
@@ -245,7 +246,7 @@ impl Decoded {
             }
             code::CLUSTER_LIST => {
                 let all = chunks::<4>(value).ok_or_else(length(WITHDRAW))?;
-                self.cluster_list = all.into_iter().map(Ipv4Addr::from).collect();
+                self.cluster_list = all.iter().copied().map(Ipv4Addr::from).collect();
             }
             code::AS4_PATH => {
                 // RFC 6793 section 6: malformed, it is discarded and the rest processed.
@@ -298,7 +299,7 @@ impl Decoded {
     }
 
     /// The attributes of routes with that next hop; None while a mandatory one is missing.
-    pub(in crate::wire) fn attributes(&self, next_hop: NextHop) -> Option<Attributes> {
+    pub(in crate::wire) fn attributes(self, next_hop: NextHop) -> Option<Attributes> {
         // RFC 6793 section 4.2.3: beside an AS4_AGGREGATOR, an AGGREGATOR that is not AS_TRANS was made by an old
         // speaker on the way, behind which neither of the new attributes can be trusted. Alone it says nothing of that:
         // an aggregator whose AS fits into two octets has no need of the other.
@@ -309,12 +310,12 @@ impl Decoded {
         let (as4_path, as4_aggregator) = if old_aggregator {
             (None, None)
         } else {
-            (self.as4_path.clone(), self.as4_aggregator)
+            (self.as4_path, self.as4_aggregator)
         };
-        let as_path = self.as_path.clone()?;
-        let mut unknown = self.unknown.clone();
+        let as_path = self.as_path?;
+        let mut unknown = self.unknown;
         unknown.sort_by_key(|it| it.code);
-        let mut partial = self.partial.clone();
+        let mut partial = self.partial;
         partial.sort_unstable();
         Some(Attributes {
             origin: self.origin?,
@@ -327,11 +328,11 @@ impl Decoded {
             local_pref: self.local_pref,
             atomic_aggregate: self.atomic_aggregate,
             aggregator: self.aggregator.map(|two| as4_aggregator.unwrap_or(two)),
-            communities: self.communities.clone(),
-            extended_communities: self.extended_communities.clone(),
-            large_communities: self.large_communities.clone(),
+            communities: self.communities,
+            extended_communities: self.extended_communities,
+            large_communities: self.large_communities,
             originator_id: self.originator_id,
-            cluster_list: self.cluster_list.clone(),
+            cluster_list: self.cluster_list,
             unknown,
             partial,
             mark: 0,
@@ -344,9 +345,9 @@ fn exactly<const N: usize>(value: &[u8]) -> Option<[u8; N]> {
 }
 
 /// A list of at least one item.
-fn chunks<const N: usize>(value: &[u8]) -> Option<Vec<[u8; N]>> {
+fn chunks<const N: usize>(value: &[u8]) -> Option<&[[u8; N]]> {
     let (items, rest) = value.as_chunks::<N>();
-    (rest.is_empty() && !items.is_empty()).then(|| items.to_vec())
+    (rest.is_empty() && !items.is_empty()).then_some(items)
 }
 
 fn large(bytes: [u8; 12]) -> [u32; 3] {
@@ -374,7 +375,7 @@ fn aggregator4(value: &[u8]) -> Option<Aggregator> {
 }
 
 /// An address a neighbour can have.
-fn is_usable(address: IpAddr) -> bool {
+pub(in crate::wire) fn is_usable(address: IpAddr) -> bool {
     match address {
         // From 224 on there are multicast and what is reserved.
         IpAddr::V4(v4) => !(v4.is_unspecified() || v4.is_loopback() || v4.octets()[0] >= 224),

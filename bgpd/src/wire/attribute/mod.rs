@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use super::{AsPath, Dialect};
 use crate::nexthop::NextHop;
 
-pub(super) use decode::{Decoded, decode};
+pub(super) use decode::{Decoded, decode, is_usable};
 pub(super) use encode::{encode, reach, unreach};
 
 /// Type codes of attributes.

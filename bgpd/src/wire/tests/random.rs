@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn prefixes(family: Family) -> impl Strategy<Value = Vec<Cidr>> {
+pub(in crate::wire) fn prefixes(family: Family) -> impl Strategy<Value = Vec<Cidr>> {
     let one = (any::<u128>(), 0..=family.bits()).prop_map(move |(bits, length)| {
         let address = match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::from(u32::try_from(bits >> 96).unwrap())),
@@ -17,7 +17,7 @@ fn prefixes(family: Family) -> impl Strategy<Value = Vec<Cidr>> {
 }
 
 prop_compose! {
-    fn any_attributes()(
+    pub(in crate::wire) fn any_attributes()(
         path in vec(1..u32::MAX, 0..300),
         set in vec(1..u32::MAX, 0..3),
         med in any::<Option<u32>>(),
