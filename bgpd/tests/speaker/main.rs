@@ -6,6 +6,7 @@ mod bfd;
 mod bmp;
 mod dynamic;
 mod felix;
+mod groups;
 mod next_hops;
 mod orders;
 mod peers;
