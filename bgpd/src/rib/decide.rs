@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
@@ -68,11 +69,11 @@ pub struct Summary {
     /// LOCAL_PREF, or its default.
     pub local_pref: u32,
     /// Length of the AS path.
-    pub path_length: u32,
+    pub path_length: u16,
     /// MED; 0 where there is none.
     pub med: u32,
     /// The neighbouring AS, if the path says one.
-    pub first_as: Option<u32>,
+    pub first_as: Option<NonZeroU32>,
     /// ORIGINATOR_ID.
     pub originator: Option<Ipv4Addr>,
     /// Length of the cluster list.
@@ -87,9 +88,9 @@ impl From<&Attributes> for Summary {
     fn from(attributes: &Attributes) -> Self {
         Self {
             local_pref: attributes.local_pref.unwrap_or(DEFAULT_LOCAL_PREF),
-            path_length: u32::try_from(attributes.as_path.length()).unwrap_or(u32::MAX),
+            path_length: u16::try_from(attributes.as_path.length()).unwrap_or(u16::MAX),
             med: attributes.med.unwrap_or(0),
-            first_as: attributes.as_path.first(),
+            first_as: attributes.as_path.first().and_then(NonZeroU32::new),
             originator: attributes.originator_id,
             clusters: u16::try_from(attributes.cluster_list.len()).unwrap_or(u16::MAX),
             origin: attributes.origin,
@@ -105,9 +106,9 @@ impl From<&Fields<'_>> for Summary {
             local_pref: fields
                 .number(plain::Field::LocalPref)
                 .unwrap_or(DEFAULT_LOCAL_PREF),
-            path_length: u32::try_from(fields.path().length()).unwrap_or(u32::MAX),
+            path_length: u16::try_from(fields.path().length()).unwrap_or(u16::MAX),
             med: fields.number(plain::Field::Med).unwrap_or(0),
-            first_as: fields.path().first(),
+            first_as: fields.path().first().and_then(NonZeroU32::new),
             originator: fields
                 .number(plain::Field::OriginatorId)
                 .map(Ipv4Addr::from),

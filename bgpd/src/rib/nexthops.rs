@@ -13,12 +13,6 @@ use crate::speaker::Leg;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct NextHopId(u32);
 
-impl NextHopId {
-    pub(super) fn number(self) -> u32 {
-        self.0
-    }
-}
-
 /// Every next hop in use, with what it resolves to from each interface that it was asked for.
 #[derive(Debug, Default)]
 pub(super) struct NextHops {

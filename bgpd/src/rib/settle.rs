@@ -58,11 +58,9 @@ impl Rib {
         for id in pending.drain(..) {
             let (best, legs) = self.choose(id, table, max_paths);
             let entry = &mut self.entries[id.index()];
-            let best_changed = entry.best != best || entry.best_touched;
+            let best_changed = entry.decided() || entry.best != best;
             let legs_before = entry.legs;
             let legs_changed = legs_before != legs;
-            entry.pending = false;
-            entry.best_touched = false;
             entry.best = best;
             entry.legs = legs;
             settled.push(Settled {

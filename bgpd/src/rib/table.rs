@@ -39,16 +39,28 @@ pub struct Rib {
 /// What is known of a prefix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
-    /// How many adj-RIBs-out need its number.
+    /// How many adj-RIBs-out need its number, and [`PENDING`] and [`BEST_TOUCHED`].
     told: u32,
     /// The ways to it, as last told.
     pub(super) legs: LegsId,
     /// The best path of the last decision, and the first of the list of all paths.
     pub(super) best: u32,
     pub(super) first: u32,
-    pub(super) pending: bool,
-    /// The best path has been replaced or removed since the last decision.
-    pub(super) best_touched: bool,
+}
+
+/// A decision is to be made.
+const PENDING: u32 = 1 << 31;
+
+/// The best path has been replaced or removed since the last decision.
+const BEST_TOUCHED: u32 = 1 << 30;
+
+impl Entry {
+    /// A decision has been made; whether the best path had been touched.
+    pub(super) fn decided(&mut self) -> bool {
+        let touched = self.told & BEST_TOUCHED != 0;
+        self.told &= !(PENDING | BEST_TOUCHED);
+        touched
+    }
 }
 
 /// One path, and the next one to the same prefix.
@@ -82,8 +94,6 @@ const NO_ENTRY: Entry = Entry {
     legs: Legs::NONE,
     best: NONE,
     first: NONE,
-    pending: false,
-    best_touched: false,
 };
 
 #[derive(Debug)]
@@ -262,7 +272,7 @@ impl Rib {
     pub fn release(&mut self, id: PrefixId) {
         let entry = &mut self.entries[id.index()];
         let unused = entry.first == NONE && entry.told == 0 && entry.best == NONE;
-        if unused && !entry.pending && self.prefixes.is_used(id) {
+        if unused && self.prefixes.is_used(id) {
             self.prefixes.release(id);
         }
     }
@@ -383,15 +393,17 @@ impl Rib {
 
     pub(super) fn touch(&mut self, id: PrefixId) {
         let entry = &mut self.entries[id.index()];
-        if !entry.pending {
-            entry.pending = true;
+        if entry.told & PENDING == 0 {
+            entry.told |= PENDING;
             self.pending.push(id);
         }
     }
 
     pub(super) fn touch_path(&mut self, id: PrefixId, path: u32) {
         let entry = &mut self.entries[id.index()];
-        entry.best_touched |= entry.best == path;
+        if entry.best == path {
+            entry.told |= BEST_TOUCHED;
+        }
         self.touch(id);
     }
 
