@@ -63,7 +63,7 @@ pub trait Outlet {
 }
 
 /// Prefixes looked at in one step, and bytes of attributes: enough to fill messages well, and little to hold at once.
-const STEP: (usize, usize) = (16_384, 1 << 19);
+const STEP: (usize, usize) = (65_536, 1 << 19);
 
 /// Bytes of chunks that wait for slow members.
 const QUEUE_MAX: usize = 1 << 22;
@@ -97,6 +97,8 @@ struct Group {
     first: u64,
     queued: usize,
     members: BTreeMap<SourceId, Member>,
+    /// The only member that there has ever been: its own paths are nobody's business, and are not even written.
+    sole: Option<SourceId>,
 }
 
 /// How far a member is.
@@ -133,7 +135,8 @@ impl Groups {
             Some(number) => *number,
             None => {
                 self.next += 1;
-                self.all.insert(self.next, Group::new(key.clone(), rib));
+                let group = Group::new(key.clone(), member, rib);
+                self.all.insert(self.next, group);
                 self.by_key.insert(key, self.next);
                 self.next
             }
@@ -141,7 +144,7 @@ impl Groups {
         self.members.insert(member, number);
         self.awake.insert(number);
         if let Some(group) = self.all.get_mut(&number) {
-            group.join(member, known);
+            group.join(member, known, rib);
         }
     }
 
@@ -311,7 +314,7 @@ impl Groups {
 }
 
 impl Group {
-    fn new(key: Key, rib: &Rib) -> Self {
+    fn new(key: Key, sole: SourceId, rib: &Rib) -> Self {
         let mut group = Self {
             key,
             told: Told::default(),
@@ -323,6 +326,7 @@ impl Group {
             first: 0,
             queued: 0,
             members: BTreeMap::new(),
+            sole: Some(sole),
         };
         for id in rib.ids() {
             group.touch(id);
@@ -348,7 +352,12 @@ impl Group {
         self.queue.iter().skip(skip)
     }
 
-    fn join(&mut self, member: SourceId, known: IdSet) {
+    fn join(&mut self, member: SourceId, known: IdSet, rib: &Rib) {
+        if let Some(sole) = self.sole.take_if(|it| *it != member) {
+            for id in rib.ids_of(sole) {
+                self.touch(id);
+            }
+        }
         let mut walk = Walk {
             todo: IdSet::default(),
             known,
@@ -497,7 +506,8 @@ impl Group {
             self.is_dirty.remove(id);
             let paths_sent = self.key.dialect.paths_sent;
             let others = paths_sent != Families::NONE && paths_sent.contains(rib.family(id));
-            let best = rib.best(id).filter(|_| !others);
+            let told = |it: &Best| !others && Some(it.from) != self.sole;
+            let best = rib.best(id).filter(told);
             let have = self.told.get(id);
             let again = self.again.remove(id);
             if best == have && !again {
