@@ -50,7 +50,7 @@ impl Policy {
 }
 
 /// What a peer's routes are judged by; a difference means that refused ones might be taken now.
-pub(super) type Judging = (ImportPolicy, u8, bool, Arc<Chain>);
+pub(super) type Judging = (ImportPolicy, u8, bool, bool, Arc<Chain>);
 
 /// Refused routes that were not kept, of one family and since it was last asked for.
 #[derive(Debug, Clone, Default)]
@@ -119,6 +119,7 @@ impl PeerState {
             *import,
             options.allowed_own_as,
             options.keep_refused,
+            options.reachable_by.is_some(),
             filters,
         )
     }

@@ -60,6 +60,17 @@ fn farther_and_internal_peers_may_name_anybody() {
     bench.join(2, &[Family::V4]);
     assert_eq!(said(&mut bench, "198.51.100.9"), None);
 
+    // One that is reached through somebody else is not on a network with us.
+    let mut config = with_peers(1);
+    let mut bench = Bench::started(config.clone());
+    bench.input(way_to("198.51.100.0/24"));
+    bench.join(2, &[Family::V4]);
+    let foreign = Some(ImportRefusal::ForeignNextHop);
+    assert_eq!(said(&mut bench, "198.51.100.9"), foreign);
+    config.peers[0].options.reachable_by = Some(ip("192.0.2.254"));
+    bench.input(Input::Config(config));
+    assert_eq!(bench.refusal(PREFIX), None);
+
     let mut bench = Bench::started(with_internal(1, &[2]));
     bench.input(way_to("198.51.100.0/24"));
     bench.join(2, &[Family::V4]);
