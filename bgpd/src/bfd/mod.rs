@@ -17,7 +17,7 @@ mod settings;
 
 pub use monitor::{Info, Input, Monitor, Output, Received};
 pub use packet::{Diagnostic, LENGTH, Packet, Refusal, State};
-pub use session::Counts;
+pub use session::{Counts, Parked};
 pub use settings::{Event, Path, Settings};
 
 /// Microseconds since an arbitrary start, the same for all inputs of one monitor; never goes back. The protocol's own unit.

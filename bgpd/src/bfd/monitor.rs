@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::packet::{Diagnostic, LENGTH, Packet, Refusal, State};
-use super::session::{Counts, Session, Wants};
+use super::session::{Counts, Parked, Session, Wants};
 use super::{Event, Micros, Path, Settings};
 use crate::config::PeerKey;
 use crate::fsm::Jitter;
@@ -24,6 +24,8 @@ pub enum Input {
         /// Whose.
         peer: PeerKey,
     },
+    /// The program ends and comes back: these peers are asked to wait for so long.
+    Park(BTreeMap<PeerKey, Micros>),
     /// The program ends: every peer is told once that this is no failure.
     End,
     /// Somebody's packet has come.
@@ -121,6 +123,10 @@ pub struct Monitor {
     queue: BTreeSet<(Micros, u32)>,
     refused: BTreeMap<Refusal, u64>,
     random: Jitter,
+    /// Sessions of an earlier life that have not been wanted again yet.
+    parked: Vec<Parked>,
+    /// Sessions that are to outlive this life.
+    parking: BTreeSet<u32>,
 }
 
 #[derive(Debug)]
@@ -132,6 +138,11 @@ struct Entry {
 impl Monitor {
     /// Without sessions. Discriminators and jitter come from `seed`.
     pub fn new(seed: u64) -> Self {
+        Self::resumed(seed, Vec::new())
+    }
+
+    /// The same with sessions of an earlier life, which go on once they are wanted again.
+    pub fn resumed(seed: u64, parked: Vec<Parked>) -> Self {
         Self {
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
@@ -139,6 +150,8 @@ impl Monitor {
             queue: BTreeSet::new(),
             refused: BTreeMap::new(),
             random: Jitter::new(seed),
+            parked,
+            parking: BTreeSet::new(),
         }
     }
 
@@ -148,6 +161,7 @@ impl Monitor {
         match input {
             Input::Start { peer, settings } => self.start(peer, settings, now, &mut out),
             Input::Stop { peer } => self.stop(&peer, now, &mut out),
+            Input::Park(peers) => self.park(&peers, now, &mut out),
             Input::End => self.end(now, &mut out),
             Input::Packet(received) => {
                 if let Err(refusal) = self.packet(&received, now, &mut out) {
@@ -194,17 +208,29 @@ impl Monitor {
     fn start(&mut self, peer: PeerKey, settings: Settings, now: Micros, out: &mut Vec<Output>) {
         let path = (settings.path.ifindex(), settings.remote);
         let Some(&discriminator) = self.by_peer.get(&peer) else {
-            let discriminator = self.unused();
+            let earlier = self.earlier(&peer, &settings);
+            let unused = || self.unused();
+            let discriminator = earlier.as_ref().map_or_else(unused, |it| it.discriminator);
             let seed = self.random.next_u64();
-            let session = Session::new(settings.clone(), discriminator, seed, now);
+            let mut session = Session::new(settings.clone(), discriminator, seed, now);
+            if let Some(earlier) = &earlier {
+                session.resume(earlier, now);
+            }
             self.by_path.insert(path, discriminator);
             self.by_peer.insert(peer.clone(), discriminator);
             self.sessions.insert(discriminator, Entry { peer, session });
             self.requeue(discriminator);
             out.push(Output::Open {
                 discriminator,
-                settings,
+                settings: settings.clone(),
             });
+            if earlier.is_some() {
+                // The intervals are the usual ones from now on.
+                self.work(discriminator, out, |session, wants| {
+                    session.change(settings, now, wants);
+                    wants.event = Some(Event::Up);
+                });
+            }
             return;
         };
         let Some(Entry { session, .. }) = self.sessions.get(&discriminator) else {
@@ -233,6 +259,59 @@ impl Monitor {
         self.forget_path(discriminator);
         self.work(discriminator, out, |session, wants| session.end(now, wants));
         self.tick(now, out);
+    }
+
+    /// The session of an earlier life that goes on with these settings.
+    fn earlier(&mut self, peer: &PeerKey, settings: &Settings) -> Option<Parked> {
+        let at = self.parked.iter().position(|it| it.peer == *peer)?;
+        let found = self.parked.swap_remove(at);
+        let same = (&found.settings.remote, &found.settings.path)
+            == (&settings.remote, &settings.path)
+            && found.settings.multiplier == settings.multiplier;
+        let unused = !self.sessions.contains_key(&found.discriminator);
+        (same && unused && found.discriminator != 0).then_some(found)
+    }
+
+    fn park(&mut self, peers: &BTreeMap<PeerKey, Micros>, now: Micros, out: &mut Vec<Output>) {
+        for (peer, time) in peers {
+            let Some(&discriminator) = self.by_peer.get(peer) else {
+                continue;
+            };
+            let mut can = false;
+            self.work(discriminator, out, |session, wants| {
+                can = session.park(*time, now, wants);
+            });
+            if can {
+                self.parking.insert(discriminator);
+            }
+        }
+    }
+
+    /// Whether every peer that was asked to wait has answered, or is lost.
+    pub fn is_parked(&self) -> bool {
+        let waits = |it: &u32| {
+            let entry = self.sessions.get(it);
+            entry.is_some_and(|it| {
+                it.session.state == State::Up && it.session.parked(&it.peer).is_none()
+            })
+        };
+        !self.parking.iter().any(waits)
+    }
+
+    /// Takes out the sessions whose peers wait for the next life.
+    pub fn take_parked(&mut self) -> Vec<Parked> {
+        let mut parked = Vec::new();
+        for discriminator in std::mem::take(&mut self.parking) {
+            let entry = self.sessions.get(&discriminator);
+            let Some(it) = entry.and_then(|it| it.session.parked(&it.peer)) else {
+                continue;
+            };
+            self.forget_path(discriminator);
+            self.by_peer.remove(&it.peer);
+            self.sessions.remove(&discriminator);
+            parked.push(it);
+        }
+        parked
     }
 
     fn end(&mut self, now: Micros, out: &mut Vec<Output>) {

@@ -1,8 +1,12 @@
 //! One session: the procedures of RFC 5880 section 6.8.
 
+mod parked;
+
 use super::packet::{Diagnostic, LENGTH, Packet, State};
 use super::{Event, Micros, Settings};
 use crate::fsm::Jitter;
+
+pub use parked::Parked;
 
 /// Nothing is sent more often before the session is up (RFC 5880 section 6.8.3), microseconds.
 const SLOW: u32 = 1_000_000;

@@ -323,3 +323,63 @@ fn another_interface_or_address_opens_another_socket_and_keeps_the_session() {
     assert!(matches!(outputs[..], [Output::Open { .. }]), "{outputs:?}");
     assert_eq!(pair.states(), [State::Up; 2]);
 }
+
+/// Host 0 ends and begins anew with what it kept, `away` later; what it kept.
+fn next_life(pair: &mut Pair, away: Micros) -> Vec<Parked> {
+    let wait = [(peer_of(0), 60 * SECOND)].into();
+    pair.input(0, Input::Park(wait));
+    pair.run(SECOND);
+    assert!(pair.hosts[0].is_parked());
+    let parked = pair.hosts[0].take_parked();
+    pair.input(0, Input::End);
+    pair.hosts[0] = Monitor::new(3);
+    pair.run(away);
+    pair.hosts[0] = Monitor::resumed(4, parked.clone());
+    pair.start(0, settings(0, 100_000, 100_000, 3));
+    parked
+}
+
+#[test]
+fn a_session_outlives_the_program() {
+    let mut pair = Pair::up(100_000, 3);
+    pair.events = Default::default();
+    let parked = next_life(&mut pair, 40 * SECOND);
+    assert_eq!(parked[0].interval, 20_000_000);
+    assert_eq!(pair.events[1], [], "the peer noticed nothing");
+    pair.run(2 * SECOND);
+    assert_eq!(pair.states(), [State::Up; 2]);
+    let of = |pair: &Pair, host: usize| pair.hosts[host].sessions(pair.now).remove(0);
+    assert_eq!(of(&pair, 0).discriminator, parked[0].discriminator);
+    for host in [0, 1] {
+        let info = of(&pair, host);
+        assert_eq!(
+            (info.transmit_interval, info.detection_time),
+            (100_000, 300_000)
+        );
+    }
+    // What it looks for, it finds as fast as ever.
+    assert_eq!(pair.events[1], []);
+    pair.passes = Box::new(|from| from == 1);
+    pair.run(SECOND);
+    assert!(matches!(pair.events[1][..], [(_, Event::Down { .. })]));
+}
+
+#[test]
+fn a_peer_that_waited_in_vain_begins_anew() {
+    let mut pair = Pair::up(100_000, 3);
+    pair.events = Default::default();
+    next_life(&mut pair, 100 * SECOND);
+    assert!(matches!(pair.events[1][..], [(_, Event::Down { .. })]));
+    pair.run(5 * SECOND);
+    assert_eq!(pair.states(), [State::Up; 2]);
+}
+
+#[test]
+fn only_sessions_that_are_up_are_kept() {
+    let mut pair = Pair::new();
+    pair.start(0, settings(0, 100_000, 100_000, 3));
+    pair.run(SECOND);
+    pair.input(0, Input::Park([(peer_of(0), SECOND)].into()));
+    assert!(pair.hosts[0].is_parked());
+    assert_eq!(pair.hosts[0].take_parked(), []);
+}

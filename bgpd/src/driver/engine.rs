@@ -1,5 +1,7 @@
 //! The one task that owns the speaker: events in, outputs carried out, one timer.
 
+mod bfd;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -496,17 +498,6 @@ impl Engine {
     fn lose(&mut self, conn: ConnId, reason: String) {
         self.connections.close(conn);
         self.input(Input::Tcp(conn, TcpEvent::Closed { reason }));
-    }
-
-    /// BFD, which is started when it is first needed.
-    fn bfd(&mut self) -> Option<&Bfd> {
-        if self.bfd.is_none() {
-            match Bfd::start(seed(), self.bfd_events.0.clone()) {
-                Ok(bfd) => self.bfd = Some(bfd),
-                Err(e) => error!(error = format!("{e:#}"), "there is no BFD"),
-            }
-        }
-        self.bfd.as_ref()
     }
 
     fn answered(&mut self, outputs: Vec<Output>) {

@@ -34,6 +34,12 @@ impl Life {
         restarted
     }
 
+    /// Where BFD sessions wait for the next life; None: nothing is kept.
+    pub(crate) fn bfd(&self) -> Option<PathBuf> {
+        let dir = self.path.parent()?;
+        Some(super::bfd::parked::path(dir))
+    }
+
     fn leave(&self, boot_id: &str) -> std::io::Result<()> {
         if let Some(dir) = self.path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(dir)?;

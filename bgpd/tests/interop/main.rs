@@ -15,7 +15,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use paths::{add_path_receive, add_path_send, they_reflect, we_reflect};
-use restart::{they_restart, we_restart};
+use restart::{planned_restart, they_restart, we_restart};
 use rig::{Rig, Setup};
 use support::wait_for;
 
@@ -156,9 +156,9 @@ macro_rules! table {
 
 mod table {
     table! {
-        bird Bird: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
+        bird Bird: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart planned_restart
             we_reflect they_reflect add_path_receive add_path_send;
-        frr Frr: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
+        frr Frr: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart planned_restart
             we_reflect they_reflect add_path_receive add_path_send;
         gobgp Gobgp: routes communities md5 gtsm refresh max_prefix extended_next_hop they_restart we_restart
             we_reflect they_reflect add_path_receive add_path_send;

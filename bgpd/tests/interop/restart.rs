@@ -1,5 +1,9 @@
 //! Cells of graceful restart (RFC 4724), in both roles.
 
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
 use crate::rig::{self, EXTRA, Kind, OURS, Rig, Setup, THEIRS};
 use crate::support::felix::Felix;
 use crate::support::wait_for;
@@ -92,5 +96,51 @@ pub(crate) fn we_restart(kind: Kind) {
     };
     for word in wanted {
         assert!(said.contains(word), "{word}: {said}");
+    }
+}
+
+/// We are ended and started again, as by an upgrade, while BFD watches the sessions: the peer keeps what we told.
+pub(crate) fn planned_restart(kind: Kind) {
+    let setup = Setup {
+        graceful: true,
+        bfd: true,
+        speaker: "waitForFelix: true",
+        ..Setup::default()
+    };
+    let mut rig = Rig::new(kind, &setup);
+    felix(&rig, false, &[]);
+    for round in 0..2 {
+        rig.established();
+        wait_for("BFD", || {
+            let all = rig.neighbors();
+            all.iter().all(|it| it.bfd == "Up").then_some(())
+        });
+        for prefix in OURS {
+            rig.peer_sees(prefix);
+        }
+        rig.bgpd().signal(Signal::SIGTERM);
+        assert_eq!(rig.bgpd().wait_exit(), Some(0));
+        // As long as an upgrade takes, or longer than the peer's BFD takes to notice.
+        let away = Instant::now() + Duration::from_secs(2);
+        let kept = |when: &str| {
+            for prefix in OURS {
+                assert!(
+                    rig.peer_has(prefix),
+                    "round {round}: {prefix} was gone {when}"
+                );
+            }
+        };
+        while Instant::now() < away {
+            kept("while we were away");
+        }
+        rig.start_again();
+        felix(&rig, true, &[]);
+        let until = Instant::now() + Duration::from_secs(1);
+        wait_for("the sessions", || {
+            for prefix in OURS {
+                assert!(rig.peer_has(prefix), "round {round}: {prefix} was gone");
+            }
+            (rig.is_established() && Instant::now() > until).then_some(())
+        });
     }
 }

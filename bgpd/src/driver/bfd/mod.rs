@@ -8,12 +8,14 @@
 //! The thread shares no lock and no runtime with the rest: a speaker that takes a million routes delays neither a packet
 //! nor a timer.
 
+pub(crate) mod parked;
 mod udp;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -49,6 +51,9 @@ const RETRY: Micros = 1_000_000;
 /// Events that found no place are tried again that often.
 const UNSAID_RETRY: Micros = 10_000;
 
+/// How long peers have to answer at the end; a packet and its answer, and some more in case one is lost.
+const PARKING: Duration = Duration::from_millis(500);
+
 /// What BFD says of a peer.
 pub(crate) type Verdict = (PeerKey, Event);
 
@@ -65,6 +70,7 @@ pub(crate) struct Listing {
 enum Command {
     Input(Input),
     List(tokio::sync::oneshot::Sender<Listing>),
+    Leave(BTreeMap<PeerKey, Micros>),
     End,
 }
 
@@ -77,14 +83,27 @@ pub(crate) struct Bfd {
 }
 
 impl Bfd {
-    /// Starts the thread. Events go to `events`.
-    pub(crate) fn start(seed: u64, events: mpsc::Sender<Verdict>) -> anyhow::Result<Self> {
+    /// Starts the thread. Events go to `events`; sessions that are to outlive the program, to a file.
+    pub(crate) fn start(
+        seed: u64,
+        events: mpsc::Sender<Verdict>,
+        keep: Option<PathBuf>,
+    ) -> anyhow::Result<Self> {
         let (wake, woken) = UnixStream::pair().context("cannot make a pair of sockets")?;
         wake.set_nonblocking(true)?;
         woken.set_nonblocking(true)?;
         let (commands, inbox) = sync_channel(COMMANDS);
+        let earlier = keep.as_deref().map_or_else(|| Ok(Vec::new()), parked::take);
+        let earlier = earlier.unwrap_or_else(|e| {
+            warn!(
+                error = format!("{e:#}"),
+                "BFD sessions of before begin anew"
+            );
+            Vec::new()
+        });
         let mut worker = Worker {
-            monitor: Monitor::new(seed),
+            monitor: Monitor::resumed(seed, earlier),
+            keep,
             started: Instant::now(),
             inbox,
             woken,
@@ -126,6 +145,13 @@ impl Bfd {
         self.command(Command::List(answer));
     }
 
+    /// Ends, as a drop does; but these peers are asked to wait for so long, and their sessions go on in the next life.
+    pub(crate) fn leave(self, peers: BTreeMap<PeerKey, Micros>) {
+        if !peers.is_empty() {
+            self.command(Command::Leave(peers));
+        }
+    }
+
     fn command(&self, command: Command) {
         if self.commands.send(command).is_err() {
             error!("the thread of BFD is gone");
@@ -159,6 +185,8 @@ struct Session {
 /// What the thread owns.
 struct Worker {
     monitor: Monitor,
+    /// Where sessions that outlive the program are kept.
+    keep: Option<PathBuf>,
     started: Instant,
     inbox: Receiver<Command>,
     woken: UnixStream,
@@ -184,6 +212,7 @@ impl Worker {
                     Command::Input(input) => self.input(input),
                     // Whoever asked may be gone.
                     Command::List(answer) => drop(answer.send(self.list())),
+                    Command::Leave(peers) => self.park(peers),
                     Command::End => return self.input(Input::End),
                 }
             }
@@ -195,6 +224,29 @@ impl Worker {
                 self.retry();
             }
             self.say();
+        }
+    }
+
+    /// Asks peers to wait for the next life, and keeps the sessions of those that will.
+    fn park(&mut self, peers: BTreeMap<PeerKey, Micros>) {
+        let (Some(keep), Some(wait)) = (self.keep.clone(), peers.values().min().copied()) else {
+            return;
+        };
+        self.input(Input::Park(peers));
+        let end = Instant::now() + PARKING;
+        while !self.monitor.is_parked() && Instant::now() < end {
+            for kind in self.wait() {
+                self.receive(kind);
+            }
+            self.input(Input::Tick);
+        }
+        let parked = self.monitor.take_parked();
+        let count = parked.len();
+        match parked::save(&keep, parked, Duration::from_micros(wait)) {
+            Ok(()) => info!(count, "BFD sessions wait for the next start"),
+            Err(e) => {
+                warn!(path = %keep.display(), error = format!("{e:#}"), "BFD sessions cannot be kept");
+            }
         }
     }
 
