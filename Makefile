@@ -7,9 +7,10 @@ BINARIES := lab margayctl margay-felix margay-fib margay-bgpd margay apiserver
 APT := bird2 conntrack frr gobgpd iproute2 iputils-ping nftables openbgpd procps python3-venv
 KUBECTL_VERSION := 1.37.1
 DENY_VERSION := 0.20.2
+FUZZ_VERSION := 0.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down check test bench bench-bgp fmt tools clean
+.PHONY: help build lab lab-down check test fuzz bench bench-bgp fmt tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,9 @@ check: tools ## format, lints, licences, docs, layering
 
 test: tools ## every test, in namespaces where they need them (root)
 	.ci/test
+
+fuzz: ## fuzz every decoder; FUZZ='bgp_session bfd' for some, MINUTES=10 for each, CMIN=1 to keep what was found
+	@.ci/fuzz '$(FUZZ_VERSION)' '$(or $(MINUTES),1)' '$(CMIN)' $(FUZZ)
 
 bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a part
 	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) containernetworking-plugins

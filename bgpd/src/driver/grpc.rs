@@ -296,7 +296,7 @@ fn leg(leg: &Leg) -> v1::Leg {
     }
 }
 
-fn understand(body: Heard) -> Option<Said> {
+pub(super) fn understand(body: Heard) -> Option<Said> {
     match body {
         // Only the first one means something.
         Heard::Hello(_) => None,

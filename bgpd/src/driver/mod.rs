@@ -16,6 +16,7 @@ mod bfd;
 mod bmp;
 mod engine;
 mod events;
+pub mod exercise;
 mod fib;
 mod grpc;
 mod keys;

@@ -1,7 +1,7 @@
 //! Runs the speaker of a recording again, without a network: what it did, what differs, how long it took.
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -43,10 +43,19 @@ const SHOWN: u64 = 20;
 /// When the file cannot be read, or does not begin as a recording does. What a crash left of the last line is left out.
 pub fn replay(path: &Path, how: Replay, out: &mut impl Write) -> anyhow::Result<Replayed> {
     let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let mut lines = BufReader::new(file).lines();
+    run(BufReader::new(file), how, out).with_context(|| path.display().to_string())
+}
+
+/// The same of a recording that is open.
+pub(super) fn run(
+    recording: impl BufRead,
+    how: Replay,
+    out: &mut impl Write,
+) -> anyhow::Result<Replayed> {
+    let mut lines = recording.lines();
     let first = lines.next().context("the recording is empty")??;
     let Ok(Line::Start { seed, config }) = serde_json::from_str(&first) else {
-        anyhow::bail!("{} does not begin as a recording does", path.display());
+        anyhow::bail!("it does not begin as a recording does");
     };
     let mut speaker = Speaker::new(config, seed, 0);
     let mut replayed = Replayed::default();

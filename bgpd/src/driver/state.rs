@@ -45,12 +45,16 @@ pub(crate) fn path(state_dir: &Path) -> PathBuf {
 
 /// Replaces the kept configuration, whole or not at all.
 pub(crate) fn save(path: &Path, config: &Config) -> anyhow::Result<()> {
-    let text = serde_json::to_vec(&Kept {
+    replace(path, &text(config)?)
+}
+
+/// What a configuration is kept as.
+pub(super) fn text(config: &Config) -> anyhow::Result<Vec<u8>> {
+    serde_json::to_vec(&Kept {
         version: VERSION,
         config,
     })
-    .context("cannot be written as JSON")?;
-    replace(path, &text)
+    .context("cannot be written as JSON")
 }
 
 /// Where what is drained is kept.
@@ -63,12 +67,16 @@ pub(crate) fn save_drain(path: &Path, request: &DrainRequest) -> anyhow::Result<
     if *request == DrainRequest::default() && !path.exists() {
         return Ok(());
     }
-    let text = serde_json::to_vec(&KeptDrain {
+    replace(path, &drain_text(request)?)
+}
+
+/// What is drained, as it is kept.
+pub(super) fn drain_text(request: &DrainRequest) -> anyhow::Result<Vec<u8>> {
+    serde_json::to_vec(&KeptDrain {
         version: VERSION,
         drain: request.clone(),
     })
-    .context("cannot be written as JSON")?;
-    replace(path, &text)
+    .context("cannot be written as JSON")
 }
 
 /// What was drained on somebody's request.
@@ -78,7 +86,12 @@ pub(crate) fn load_drain(path: &Path) -> anyhow::Result<DrainRequest> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(DrainRequest::default()),
         Err(e) => return Err(e.into()),
     };
-    let found: KeptDrain = serde_json::from_slice(&text)?;
+    read_drain(&text)
+}
+
+/// Reads what was drained.
+pub(super) fn read_drain(text: &[u8]) -> anyhow::Result<DrainRequest> {
+    let found: KeptDrain = serde_json::from_slice(text)?;
     understood(found.version)?;
     Ok(found.drain)
 }
@@ -116,9 +129,14 @@ pub(crate) fn load(path: &Path) -> anyhow::Result<Option<Config>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(e.into()),
     };
-    let found: Found = serde_json::from_slice(&text)?;
+    read(&text).map(Some)
+}
+
+/// Reads a kept configuration.
+pub(super) fn read(text: &[u8]) -> anyhow::Result<Config> {
+    let found: Found = serde_json::from_slice(text)?;
     understood(found.version)?;
-    Ok(Some(found.config))
+    Ok(found.config)
 }
 
 fn understood(version: u32) -> anyhow::Result<()> {

@@ -6,6 +6,7 @@ mod bmp;
 mod configure;
 mod drain;
 mod dynamic;
+pub mod exercise;
 mod explain;
 mod learn;
 mod limits;
