@@ -107,7 +107,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (to_kernel, mut kernel_events) = mpsc::channel(QUEUE);
     found.changes.report(to_kernel);
 
-    let client = Client::try_default()
+    let client = api_client()
         .await
         .context("finding the Kubernetes API ($KUBECONFIG or a service account)")?;
     let life = state::random_id()?;
@@ -228,4 +228,12 @@ fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
         }
         tracing::info!("stopping; routes and policy stay in force");
     })
+}
+
+/// A client that says who it is: the API server's audit log has it.
+async fn api_client() -> anyhow::Result<Client> {
+    let mut config = kube::Config::infer().await?;
+    let agent = concat!("margay-felix/", env!("CARGO_PKG_VERSION")).parse()?;
+    config.headers.push(("user-agent".parse()?, agent));
+    Ok(Client::try_from(config)?)
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::body::Sent;
+use crate::calls::Calls;
 use crate::registry::{Catalog, Registry};
 use crate::request::{Form, Options, Target};
 use crate::status::ApiError;
@@ -29,6 +30,7 @@ pub struct App {
     /// Cancelled when the server stops: watches end.
     pub stopping: CancellationToken,
     pub(crate) token: String,
+    calls: Calls,
     /// Held while an object is read, judged and written, so that checks across objects (the namespace exists,
     /// the name is free) still hold when the write happens.
     gate: Mutex<()>,
@@ -57,12 +59,13 @@ pub(crate) struct Call<'a> {
 
 impl App {
     /// An app over a store whose clients show `token`; serves the custom kinds defined in the store.
-    pub fn new(store: Store, token: String) -> Result<Self, ApiError> {
+    pub(crate) fn new(store: Store, token: String, calls: Calls) -> Result<Self, ApiError> {
         let app = Self {
             store,
             registry: Registry::default(),
             stopping: CancellationToken::new(),
             token,
+            calls,
             gate: Mutex::new(()),
             unfinished: Mutex::default(),
         };
@@ -109,6 +112,8 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response<Body>, ApiEr
     }
     let target = Target::parse(&path, &catalog).ok_or_else(ApiError::no_resource)?;
     let options = Options::parse(request.uri().query().unwrap_or_default(), &target.resource)?;
+    app.calls
+        .note(request.method(), request.headers(), &target, options.watch);
     let view = View::new(
         Arc::clone(&target.resource),
         Form::of(request.headers()),

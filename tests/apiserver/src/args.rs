@@ -36,6 +36,9 @@ pub struct Args {
     /// Events kept per kind: a watch that starts further back gets 410 Gone
     #[arg(long, value_name = "N", default_value_t = DEFAULT_HISTORY)]
     history: usize,
+    /// File that gets a line for each kind of call a client makes: what the rules of RBAC have to allow
+    #[arg(long, value_name = "FILE")]
+    calls: Option<PathBuf>,
 }
 
 impl From<Args> for Config {
@@ -45,6 +48,7 @@ impl From<Args> for Config {
             data: args.data,
             listen: args.listen,
             history: args.history,
+            calls: args.calls,
         }
     }
 }

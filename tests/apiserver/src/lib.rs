@@ -18,6 +18,7 @@ mod args;
 mod base64;
 mod body;
 pub mod builtin;
+pub mod calls;
 pub mod cel;
 pub mod clock;
 mod crd;

@@ -228,11 +228,17 @@ impl App {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::calls::Calls;
     use crate::store::Store;
 
     #[test]
     fn old_events_go() {
-        let app = App::new(Store::open(None, 100).unwrap(), "token".to_owned()).unwrap();
+        let app = App::new(
+            Store::open(None, 100).unwrap(),
+            "token".to_owned(),
+            Calls::default(),
+        )
+        .unwrap();
         for (name, last) in [("old", 0), ("new", 5000)] {
             let event = json!({
                 "apiVersion": "v1", "kind": "Event", "metadata": {"name": name, "namespace": "default"},

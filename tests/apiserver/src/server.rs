@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{self, App};
+use crate::calls::Calls;
 use crate::listen::Listen;
 use crate::status::ApiError;
 use crate::store::Store;
@@ -34,6 +35,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// Events kept per kind: how far back a watch can start.
     pub history: usize,
+    /// The file that gets a line for each kind of call; see [`crate::calls`].
+    pub calls: Option<PathBuf>,
 }
 
 impl Config {
@@ -45,6 +48,7 @@ impl Config {
             data: None,
             listen: vec![address.into()],
             history: DEFAULT_HISTORY,
+            calls: None,
         }
     }
 }
@@ -111,7 +115,11 @@ impl Server {
             .collect();
         let identity = tls::identity(&config.dir, &ips)?;
         let token = token(&config.dir)?;
-        let app = Arc::new(App::new(store, token.clone())?);
+        let calls = match &config.calls {
+            None => Calls::default(),
+            Some(path) => Calls::open(path).map_err(at(path))?,
+        };
+        let app = Arc::new(App::new(store, token.clone(), calls)?);
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let bound = listen.bind().and_then(TcpListener::from_std);

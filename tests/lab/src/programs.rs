@@ -94,6 +94,8 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
                 text(&plan.api_dir()),
                 "--data".to_owned(),
                 text(&plan.api_dir().join("data")),
+                "--calls".to_owned(),
+                text(&plan.calls()),
             ];
             let port = state.api_port;
             let listen = format!("127.0.0.1:{port}");

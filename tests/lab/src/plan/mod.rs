@@ -329,6 +329,11 @@ impl Plan {
         self.dir.join("tors").join(tor)
     }
 
+    /// Which calls the API server's clients have made, by kind.
+    pub fn calls(&self) -> PathBuf {
+        self.api_dir().join("calls")
+    }
+
     /// Files of a node.
     pub fn node_dir(&self, node: &str) -> PathBuf {
         self.dir.join("nodes").join(node)
