@@ -2,8 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use api::local::Listener;
 use api::v1;
@@ -398,4 +399,34 @@ fn wrong_usage_is_exit_code_2_and_help_has_examples() {
     let help = margayctl(tmp.path(), &["--help"]);
     assert_eq!(help.status.code(), Some(0));
     assert!(stdout(&help).contains("Examples:"));
+}
+
+#[test]
+fn a_watch_asks_again_and_outlives_a_daemon() {
+    let tmp = tempfile::tempdir().unwrap();
+    let runtime = serve(tmp.path(), false);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_margayctl"))
+        .arg("--run-dir")
+        .arg(tmp.path())
+        .args(["bgp", "neighbors", "--watch=0.05"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut until = |word: &str| {
+        lines
+            .find(|it| it.as_ref().unwrap().contains(word))
+            .is_some()
+    };
+    assert!(until("Established") && until("Established"));
+    drop(runtime);
+    assert!(until("margayctl: "), "it says that nobody answers");
+    let runtime = serve(tmp.path(), false);
+    assert!(until("Established"));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let drained = margayctl(tmp.path(), &["bgp", "drain", "--watch"]);
+    assert_eq!(drained.status.code(), Some(1));
+    assert!(stderr(&drained).contains("--show"), "{drained:?}");
+    drop(runtime);
 }

@@ -91,6 +91,11 @@ pub(crate) fn peer(text: &str) -> Option<PeerKey> {
     }
 }
 
+/// What to do when nobody has that address.
+pub(crate) fn no_neighbor(peer: &PeerKey) -> String {
+    format!("{peer} is not a neighbour: `margayctl bgp neighbors` lists their addresses")
+}
+
 /// A community as paths show it: well-known ones by name.
 fn canonical(text: &str) -> String {
     let halves = text
@@ -140,7 +145,10 @@ pub(crate) fn explain(speaker: &Speaker, query: &ExplainQuery, now: Millis) -> v
     let explained = found.and_then(|it| speaker.explain(it, peer.as_ref(), now));
     let mut notes = Vec::new();
     if explained.is_none() {
-        notes.push(format!("no path to {prefix} is known"));
+        notes.push(format!(
+            "no path to {prefix} is known: nobody announces it, or import refused it, which is kept and explained only where \
+             the peer has keepRejectedRoutes: true"
+        ));
     }
     for neighbor in speaker.neighbors(now) {
         let of_family = neighbor
@@ -193,7 +201,7 @@ pub(crate) fn drain(speaker: &Speaker, order: &DrainOrder) -> Result<DrainReques
         }
         Some(peer) => {
             if !speaker.neighbors(0).iter().any(|it| it.key == *peer) {
-                return Err(format!("{peer} is not a neighbour"));
+                return Err(no_neighbor(peer));
             }
             request.peers.insert(peer.clone());
         }

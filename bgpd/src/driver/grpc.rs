@@ -408,7 +408,7 @@ impl BgpStatus for Service {
         let missing = || Status::invalid_argument("neighbor: which one is not said");
         let request = request.get_ref();
         let peer = ask::peer(&request.neighbor).ok_or_else(missing)?;
-        let unknown = Status::not_found(format!("{peer} is not a neighbour"));
+        let unknown = Status::not_found(ask::no_neighbor(&peer));
         let page = ask::page(&request.after, request.limit).map_err(Status::invalid_argument)?;
         let routes = self
             .ask(|answer| Query::Advertised(page, peer, answer))

@@ -17,8 +17,9 @@ use e2e::suite::{list, text};
 use lab::plan::CLUSTER_SPACE;
 
 const SOON: Duration = Duration::from_secs(30);
-/// All rounds together, without making the lab.
-const WHOLE: Duration = Duration::from_secs(60);
+/// All rounds together, without making the lab: 26 s where nothing else runs, a minute on a machine that is ten times as busy
+/// as it should be.
+const WHOLE: Duration = Duration::from_secs(150);
 const NODES: [&str; 3] = ["n1", "n2", "n3"];
 
 /// One thing that happens to a daemon.

@@ -18,10 +18,47 @@ Examples:
   margayctl bgp advertised 192.0.2.1        what it is told
   margayctl bgp explain 10.244.0.0/26       why a prefix is (not) taken, used and told: every step
   margayctl bgp drain                       move service addresses away from this node
+  margayctl bgp neighbors --watch           sessions again every 2 s, until Ctrl-C
   margayctl endpoints -o wide               the node's pods, with the policies that select them
   margayctl ipam show -o json | jq .        blocks and every address in use
 
 Exit codes: 0 done, 1 failed or a daemon does not answer, 2 wrong usage.";
+
+const NEIGHBOR_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp neighbor 192.0.2.1          by its address
+  margayctl bgp neighbor rack-a-tor         by the name of its BGPPeer
+  margayctl bgp neighbor eth0               the one on an interface";
+
+const ROUTES_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp routes                      every path
+  margayctl bgp routes 10.244.0.7           prefixes that contain an address
+  margayctl bgp routes 10.244.0.0/16 --longer
+  margayctl bgp routes --neighbor local     what this node originates
+  margayctl bgp routes --community 65535:0 -o wide";
+
+const ADVERTISED_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp advertised 192.0.2.1
+  margayctl bgp advertised eth0 -o yaml";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp explain 10.244.0.0/26
+  margayctl bgp explain 10.244.0.7          the longest prefix that contains it
+  margayctl bgp explain 10.244.0.0/26 --peer 192.0.2.1";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  margayctl bgp drain                       addresses of services leave
+  margayctl bgp drain --everything          blocks without pods too
+  margayctl bgp drain --everything --force  blocks with pods too: they are cut off
+  margayctl bgp drain --peer 192.0.2.1      only the way over one ToR, before it is worked on
+  margayctl bgp drain --show --watch        how far it has come
+  margayctl bgp drain --undo                back into use (--peer 192.0.2.1 --undo: that ToR)
+
+The annotation margay.io/drain=services or =everything of the Node does the same from afar.";
 
 /// Shows what Margay's daemons on this node know and have in force.
 #[derive(Debug, Parser)]
@@ -33,23 +70,39 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// Heading of what is not of one command only.
+const COMMON: &str = "Options of every command";
+
 #[derive(Debug, Args)]
 pub(crate) struct Global {
     /// How to print
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table)]
+    #[arg(help_heading = COMMON, short, long, global = true, value_enum, default_value_t = Output::Table)]
     pub(crate) output: Output,
     /// Directory of the daemons' sockets
-    #[arg(long, global = true, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
+    #[arg(help_heading = COMMON, long, global = true, env = "MARGAY_RUN_DIR", default_value = api::paths::RUN_DIR)]
     pub(crate) run_dir: PathBuf,
     /// felix's socket [default: felix.sock in the run directory]
-    #[arg(long, global = true, env = "MARGAY_NODE_SOCKET", value_name = "PATH")]
+    #[arg(help_heading = COMMON, long, global = true, env = "MARGAY_NODE_SOCKET", value_name = "PATH")]
     pub(crate) node_socket: Option<PathBuf>,
     /// bgpd's socket [default: bgpd.sock in the run directory]
-    #[arg(long, global = true, env = "MARGAY_BGPD_SOCKET", value_name = "PATH")]
+    #[arg(help_heading = COMMON, long, global = true, env = "MARGAY_BGPD_SOCKET", value_name = "PATH")]
     pub(crate) bgpd_socket: Option<PathBuf>,
     /// Seconds to wait for an answer
-    #[arg(long, global = true, default_value = "10", value_parser = seconds)]
+    #[arg(help_heading = COMMON, long, global = true, default_value = "10", value_parser = seconds)]
     pub(crate) timeout: Duration,
+    /// Ask again and again, every 2 seconds or as many as said, until Ctrl-C
+    #[arg(
+        help_heading = COMMON,
+        short,
+        long,
+        global = true,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "2",
+        value_parser = seconds
+    )]
+    pub(crate) watch: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -81,13 +134,20 @@ pub(crate) enum Command {
     Policy(Policy),
 }
 
+impl Command {
+    /// Whether it does something else than to show.
+    pub(crate) fn changes_something(&self) -> bool {
+        matches!(self, Self::Bgp(Bgp::Drain { show: false, .. }))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Bgp {
     /// Sessions: state, routes exchanged, last error
     #[command(visible_alias = "neighbours")]
     Neighbors,
     /// One session with all that was agreed on: capabilities, restarts, limits, messages, the last error
-    #[command(visible_alias = "neighbour")]
+    #[command(visible_alias = "neighbour", after_help = NEIGHBOR_EXAMPLES)]
     Neighbor {
         /// The neighbour's address, interface or name
         #[arg(value_name = "ADDRESS")]
@@ -96,6 +156,7 @@ pub(crate) enum Bgp {
     /// BFD sessions: state, intervals, what was dropped
     Bfd,
     /// Paths: which is best, and why the others are not
+    #[command(after_help = ROUTES_EXAMPLES)]
     Routes {
         /// Prefix (10.244.0.0/26: exactly that one) or address (the prefixes that contain it)
         #[arg(value_parser = prefix)]
@@ -117,12 +178,14 @@ pub(crate) enum Bgp {
         community: Option<String>,
     },
     /// Routes a neighbour is told, with the attributes it is told
+    #[command(after_help = ADVERTISED_EXAMPLES)]
     Advertised {
         /// The neighbour's address
         #[arg(value_name = "ADDRESS", value_parser = neighbor)]
         neighbor: String,
     },
     /// Why a prefix is used as it is: import, decision and export, step by step
+    #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain {
         /// Prefix, or address (the longest prefix that contains it)
         #[arg(value_parser = prefix)]
@@ -134,6 +197,7 @@ pub(crate) enum Bgp {
     /// Take this node out of use: told as the last to be used for 30 s, then withdrawn
     ///
     /// Without options the addresses of services leave. It stays so when bgpd restarts, until --undo.
+    #[command(after_help = DRAIN_EXAMPLES)]
     Drain {
         /// Blocks without pods, and routes passed on, leave too
         #[arg(long)]

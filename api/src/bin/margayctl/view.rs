@@ -272,11 +272,15 @@ pub(crate) fn routes(routes: &[v1::Route], wide: bool, screen: Screen) -> String
     }
     heading.push("WHY-NOT-BEST");
     let mut table = Table::new(&heading);
+    let mut before = "";
     for route in routes {
-        let mark = match (route.best, route.multipath) {
-            (true, _) => Cell::toned(">", Tone::Good),
-            (false, true) => Cell::toned("=", Tone::Good),
-            (false, false) => Cell::toned("x", Tone::Warn),
+        // The best one comes first.
+        let first = route.prefix != before;
+        before = &route.prefix;
+        let mark = match (route.best || route.multipath, first) {
+            (true, true) => Cell::toned(">", Tone::Good),
+            (true, false) => Cell::toned("=", Tone::Good),
+            (false, _) => Cell::toned("x", Tone::Warn),
         };
         let path = route.as_path.iter().map(ToString::to_string);
         let number = |n: Option<u32>| n.map(|n| n.to_string()).unwrap_or_default();
@@ -447,7 +451,7 @@ mod tests {
         let text = routes(
             &[
                 path("192.0.2.1", true, true, ""),
-                path("192.0.2.2", false, true, ""),
+                path("192.0.2.2", true, true, ""),
                 path("192.0.2.3", false, false, "longer AS path"),
             ],
             false,
