@@ -104,11 +104,12 @@ pub struct BGPPeerSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     pub node_selector: Option<String>,
-    /// Address of the peer: 192.0.2.1 or 2001:db8::1; with a port, 192.0.2.1:1179, an IPv6 address then in brackets.
+    /// Address of the peer: 192.0.2.1 or 2001:db8::1; with a port, 192.0.2.1:1179, an IPv6 address then in brackets. A link-local
+    /// address has its interface: fe80::1%eth0; one peer at an interface.
     #[serde(default, rename = "peerIP", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new(r"isIP(self) || (self.matches('^[0-9.]+:[1-9][0-9]{0,4}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) <= 65535) || (self.matches('^\\[[0-9a-fA-F:.]+\\]:[1-9][0-9]{0,4}$') && isIP(self.split(']')[0].split('[')[1]) && int(self.split(']:')[1]) <= 65535)")
-        .message("peerIP is an address with an optional port: write it as 192.0.2.1, 192.0.2.1:1179, 2001:db8::1 or [2001:db8::1]:1179"))]
+    #[x_kube(validation = Rule::new(r"isIP(self) || (self.matches('^\\[?fe[89abAB][0-9a-fA-F]:[0-9a-fA-F:]*%[^/ :%\\]]{1,15}(\\]:[1-9][0-9]{0,4})?$') && self.startsWith('[') == self.contains(']')) || (self.matches('^[0-9.]+:[1-9][0-9]{0,4}$') && isIP(self.split(':')[0]) && int(self.split(':')[1]) <= 65535) || (self.matches('^\\[[0-9a-fA-F:.]+\\]:[1-9][0-9]{0,4}$') && isIP(self.split(']')[0].split('[')[1]) && int(self.split(']:')[1]) <= 65535)")
+        .message("peerIP is an address with an optional port: write it as 192.0.2.1, 192.0.2.1:1179, 2001:db8::1, [2001:db8::1]:1179 or fe80::1%eth0"))]
     pub peer_ip: Option<String>,
     /// The peer is whoever speaks BGP on that interface (unnumbered peering): eth0.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -161,10 +161,14 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
         keep_refused,
         reachable_by: _,
         cluster_id,
+        link_local,
+        workload,
     } = old;
     if *local_port != new.local_port
         || *withheld != new.withheld
         || *distance != new.distance
+        || *link_local != new.link_local
+        || *workload != new.workload
         || *add_path != new.add_path
         || graceful_restart.enabled != new.graceful_restart.enabled
         || graceful_restart.restart_time != new.graceful_restart.restart_time

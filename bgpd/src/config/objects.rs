@@ -36,8 +36,15 @@ pub(super) fn asked(
             peer.port = *port;
             Some(Asked::Peer(peer))
         }
-        Remote::Interface(name) => {
+        Remote::Interface(name)
+        | Remote::LinkLocal {
+            interface: name, ..
+        } => {
             let mut peer = peer_of(object, configuration, PeerKey::Interface(name.clone()), asn);
+            if let Remote::LinkLocal { address, port, .. } = &object.remote {
+                peer.options.link_local = Some(*address);
+                peer.port = *port;
+            }
             peer.families = object.families(None);
             peer.local_address = match object.local_address {
                 LocalAddress::Address(address) => Some(address),
@@ -192,6 +199,8 @@ fn options(object: &bgp_peer::Peer) -> Options {
         keep_refused: object.keep_rejected,
         reachable_by: object.reachable_by,
         cluster_id: None,
+        link_local: None,
+        workload: matches!(object.remote, Remote::Workloads(_)),
     }
 }
 

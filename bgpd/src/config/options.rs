@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crds::net::{Cidr, Family};
 use serde::{Deserialize, Serialize};
@@ -205,4 +205,8 @@ pub struct Options {
     pub reachable_by: Option<IpAddr>,
     /// The cluster of this reflection client; [`super::Config::cluster_id`] when unset.
     pub cluster_id: Option<Ipv4Addr>,
+    /// The only address on its interface that the peer may have; any router's when unset. Means nothing without an interface.
+    pub link_local: Option<Ipv6Addr>,
+    /// The peer is a pod on this node.
+    pub workload: bool,
 }

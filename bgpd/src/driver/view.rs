@@ -12,7 +12,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteNextHop, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
@@ -21,8 +21,11 @@ use crate::nexthop::{Change, Route, Via};
 /// The table next hops are looked up in (`RT_TABLE_MAIN`).
 pub(crate) const MAIN_TABLE: u8 = 254;
 
-/// Protocols of our own routes: workload, and learnt over BGP. No next hop is resolved through them.
-const OWN_PROTOCOLS: [u8; 2] = [77, 78];
+/// Protocol of felix's own routes: to pods, and unreachable ones for blocks.
+const WORKLOAD_PROTOCOL: u8 = 77;
+
+/// Protocols of our own routes: those above, and learnt over BGP. No next hop is resolved through them but to a pod.
+const OWN_PROTOCOLS: [u8; 2] = [WORKLOAD_PROTOCOL, 78];
 
 /// What a notification demands beside what was taken from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -255,7 +258,8 @@ fn route(message: &RouteMessage) -> Option<((Cidr, u32), Vec<Via>)> {
         AddressFamily::Inet6 => IpAddr::from([0; 16]),
         _ => return None,
     };
-    if OWN_PROTOCOLS.contains(&u8::from(header.protocol)) || header.tos != 0 {
+    let ours = OWN_PROTOCOLS.contains(&u8::from(header.protocol));
+    if (ours && !leads_to_pod(header)) || header.tos != 0 {
         return None;
     }
     // Clones are IPv6's per-destination exceptions.
@@ -297,6 +301,11 @@ fn route(message: &RouteMessage) -> Option<((Cidr, u32), Vec<Via>)> {
         _ => return None,
     };
     Some(((prefix, metric), vias))
+}
+
+/// Whether it is felix's route to a pod, which may be the next hop of what the pod itself announces.
+fn leads_to_pod(header: &RouteHeader) -> bool {
+    u8::from(header.protocol) == WORKLOAD_PROTOCOL && header.kind == RouteType::Unicast
 }
 
 fn leg(hop: &RouteNextHop) -> Via {
@@ -394,13 +403,18 @@ mod tests {
         elsewhere.attributes.push(RouteAttribute::Table(1000));
         let seen = view(&[
             RouteNetlinkMessage::NewRoute(foreign),
-            RouteNetlinkMessage::NewRoute(route("10.0.0.0/26", 64, 2, 77)),
+            RouteNetlinkMessage::NewRoute(route("10.0.0.7/32", 32, 3, 77)),
+            RouteNetlinkMessage::NewRoute({
+                let mut block = route("10.0.0.0/26", 64, 2, 77);
+                block.header.kind = RouteType::Unreachable;
+                block
+            }),
             RouteNetlinkMessage::NewRoute(route("10.0.1.0/26", 128, 2, 78)),
             RouteNetlinkMessage::NewRoute(elsewhere),
             RouteNetlinkMessage::NewRoute(route("fe80::/64", 256, 2, 2)),
         ]);
         let prefixes: Vec<String> = seen.routes.keys().map(|(p, _)| p.to_string()).collect();
-        assert_eq!(prefixes, ["192.0.2.0/24"]);
+        assert_eq!(prefixes, ["10.0.0.7/32", "192.0.2.0/24"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! What is asked, in this order; each step says why a route is kept back:
 //!
-//! 1. the protocol and the peer's class: own routes only, reflected or everything; never from one internal peer to
+//! 1. the protocol and the peer's class: own routes and those of pods on this node only, reflected or everything; never from one internal peer to
 //!    another unless reflected; NO_ADVERTISE and NO_EXPORT of learnt routes;
 //! 2. a drain that has withdrawn it;
 //! 3. the peer's filters. They see the route as it is in the table: before our AS is put into its path, and with the
@@ -345,7 +345,8 @@ fn judge_class(
     if source.is_local() {
         return Ok(());
     }
-    if !passes_on {
+    // What a pod on this node announces is reached through this node only.
+    if !passes_on && !source.workload {
         return Err(ExportRefusal::NotOrigin);
     }
     // RFC 4456 section 6: from a client to everybody, from others to clients.

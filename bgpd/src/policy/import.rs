@@ -3,7 +3,7 @@
 //! What is asked, in this order; each step says why it refuses:
 //!
 //! 1. the protocol: loops, the first AS, prefixes that never are routed. Nothing overrides it;
-//! 2. the peer's class: pools and ranges, nothing inside own prefixes;
+//! 2. the peer's class: pools and ranges, nothing inside own prefixes; of a pod on this node nothing;
 //! 3. the peer's filters. A rule that accepts takes also what the class leaves out, if it names the prefix, but never
 //!    what is inside own prefixes; a filter that rejects is final;
 //! 4. communities: BLACKHOLE has to be asked for by the rule that accepts, and then stays inside the AS (RFC 7999);
@@ -56,6 +56,8 @@ pub enum ImportRefusal {
     OutsidePools,
     /// From an external peer for which there is no policy (RFC 8212).
     NoPolicy,
+    /// From a pod, and no filter names it: pods do not say by themselves what leads to them.
+    Workload,
     /// A rule of the peer's filters rejects it.
     Filter(Step),
     /// Policy makes its attributes longer than they can be.
@@ -79,6 +81,7 @@ impl fmt::Display for ImportRefusal {
             Self::LongerThanBlock => "longer than the pool's blocks",
             Self::OutsidePools => "outside of pools and configured ranges",
             Self::NoPolicy => "no policy for this external peer",
+            Self::Workload => "from a pod, and no filter names the prefix",
             Self::Filter(_) => "rejected by a filter",
             Self::TooLong => "attributes too long after policy",
             Self::Blackhole => "BLACKHOLE not asked for by a filter",
@@ -115,6 +118,8 @@ pub struct From<'a> {
     pub ifindex: Option<u32>,
     /// Its address, if it is an external one a single hop away.
     pub neighbor: Option<IpAddr>,
+    /// It is a pod on this node.
+    pub workload: bool,
 }
 
 impl From<'_> {
@@ -339,6 +344,9 @@ impl Importer {
     }
 
     fn judge_class(&self, prefix: Cidr, from: From<'_>) -> Result<(), ImportRefusal> {
+        if from.workload && self.own.of(prefix).next().is_none() {
+            return Err(ImportRefusal::Workload);
+        }
         match from.policy {
             ImportPolicy::Pools => self.judge_prefix(prefix),
             ImportPolicy::All

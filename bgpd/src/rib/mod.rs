@@ -71,6 +71,8 @@ pub struct Source {
     pub router_id: Ipv4Addr,
     /// The interface the session runs over.
     pub ifindex: Option<u32>,
+    /// The peer is a pod on this node: what it announces is here.
+    pub workload: bool,
 }
 
 impl Source {
@@ -82,6 +84,7 @@ impl Source {
             client: false,
             router_id,
             ifindex: None,
+            workload: false,
         }
     }
 

@@ -18,6 +18,7 @@ fn rib() -> (Rib, Table) {
             client: false,
             router_id: [10, 0, 0, host].into(),
             ifindex: Some(2),
+            workload: false,
         };
         rib.set_source(id, source);
     }

@@ -131,6 +131,7 @@ impl PeerState {
                 .last
                 .address
                 .filter(|_| one_hop && !settings.is_internal()),
+            workload: self.config.options.workload,
         }
     }
 
@@ -143,6 +144,7 @@ impl PeerState {
             client: self.config.export == ExportClass::Reflect,
             router_id: self.session.negotiated()?.router_id,
             ifindex: session_interface(table, local, remote),
+            workload: self.config.options.workload,
         })
     }
 

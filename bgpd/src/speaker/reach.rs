@@ -66,7 +66,8 @@ fn target(table: &Table, peer: &Peer) -> Result<SocketAddr, Hindrance> {
         PeerKey::Interface(name) => {
             let ifindex = table.interface_named(name).filter(|it| table.is_up(*it));
             let ifindex = ifindex.ok_or_else(|| Hindrance::NoInterface(name.clone()))?;
-            let router = table.router(ifindex);
+            let said = peer.options.link_local;
+            let router = said.or_else(|| table.router(ifindex));
             let router = router.ok_or_else(|| Hindrance::NoRouter(name.clone()))?;
             Ok(SocketAddrV6::new(router, peer.port, 0, ifindex).into())
         }
@@ -191,8 +192,8 @@ impl Speaker {
     pub fn routers(&self) -> BTreeMap<String, Ipv6Addr> {
         let on = |peer: &Peer| match &peer.key {
             PeerKey::Interface(name) => {
-                let router = self.table.router(self.table.interface_named(name)?)?;
-                Some((name.clone(), router))
+                let found = || self.table.router(self.table.interface_named(name)?);
+                Some((name.clone(), peer.options.link_local.or_else(found)?))
             }
             PeerKey::Address(_) => None,
         };
@@ -231,11 +232,14 @@ impl Speaker {
         }
     }
 
-    /// Whose address that would be: the peer's on the interface, for a link-local one.
+    /// Whose address that would be: the peer's on the interface, for a link-local one that it may have.
     fn key_of(&self, remote: SocketAddr) -> PeerKey {
         self.interface_of(remote)
             .map(PeerKey::Interface)
-            .filter(|key| self.peers.contains_key(key))
+            .filter(|key| {
+                let said = self.peers.get(key).map(|it| it.config.options.link_local);
+                said.is_some_and(|it| it.is_none_or(|said| IpAddr::V6(said) == remote.ip()))
+            })
             .unwrap_or_else(|| PeerKey::Address(remote.ip().to_canonical()))
     }
 

@@ -1,7 +1,7 @@
 //! Peers on an interface: no addresses but the link-local ones.
 
 use crate::fib::Fib;
-use crate::rig::{Bgpd, Rig, cable, inside, ping, sysctl};
+use crate::rig::{Bgpd, Bird, Rig, cable, inside, ping, sysctl};
 use crate::support::{Namespace, Process, wait_for};
 
 const OURS: &str = "
@@ -64,11 +64,9 @@ fn link_local(namespace: &Namespace) -> String {
     address.unwrap().split('/').next().unwrap().to_owned()
 }
 
-#[test]
-fn bird_connects_to_the_interface() {
-    let rig = Rig::new();
-    bare(&rig);
-    let bird = rig.bird(
+/// BIRD in the ToR, whose router advertisements would not name it; `more` is said of the session.
+fn bird(rig: &Rig, more: &str) -> Bird {
+    rig.bird(
         &rig.tor,
         "bird",
         &format!(
@@ -78,18 +76,38 @@ fn bird_connects_to_the_interface() {
              protocol static {{ ipv4; route 10.244.1.0/26 blackhole; }}
              protocol static {{ ipv6; route fd00:10:244:1::/122 blackhole; }}
              protocol bgp node from fast {{
-               neighbor {}%up1 as 4200000001;
+               neighbor {}%up1 as 4200000001; {more}
                ipv4 {{ import all; export where source = RTS_STATIC; next hop self; extended next hop yes; }};
                ipv6 {{ import all; export where source = RTS_STATIC; next hop self; }};
              }}",
             link_local(&rig.node)
         ),
-    );
+    )
+}
+
+#[test]
+fn bird_connects_to_the_interface() {
+    let rig = Rig::new();
+    bare(&rig);
+    let bird = bird(&rig, "");
     let bgpd = rig.bgpd(&rig.node, "bgpd", OURS);
     let _fib = Fib::start(&rig, &bgpd, "fib", &[]);
     let four = bird.wait_route("10.244.0.0/26");
     assert!(four.contains(&link_local(&rig.node)), "{four}");
     bird.wait_route("fd00:10:244::/122");
+    check(&rig, &bgpd);
+}
+
+#[test]
+fn bird_is_connected_to_by_its_link_local_address() {
+    let rig = Rig::new();
+    bare(&rig);
+    let bird = bird(&rig, "passive yes;");
+    let named = format!("peerIP: '{}%up1', asNumber: 64601", link_local(&rig.tor));
+    let ours = OURS.replace("interface: up1", &named);
+    let bgpd = rig.bgpd(&rig.node, "bgpd", &ours);
+    let _fib = Fib::start(&rig, &bgpd, "fib", &[]);
+    bird.wait_route("10.244.0.0/26");
     check(&rig, &bgpd);
 }
 

@@ -24,3 +24,4 @@ mod routes;
 mod sim;
 mod transit;
 mod unnumbered;
+mod workload;

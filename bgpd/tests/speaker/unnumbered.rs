@@ -96,6 +96,34 @@ fn a_router_that_advertises_itself_is_connected_to() {
 }
 
 #[test]
+fn only_the_address_that_is_named_is_the_peer() {
+    let said = "fe80::77".parse().unwrap();
+    let mut bench = Bench::new(unnumbered(|it| {
+        (it.options.link_local, it.remote_asn) = (Some(said), 65099);
+    }));
+    bench.input(report());
+    // Nothing needs to be advertised, and what is does not matter.
+    let outputs = bench.input(Input::Kernel(interface(3, &["fe80::1/64"])));
+    let (_, remote) = dialed(&outputs).expect("a connection");
+    assert_eq!(remote, end(said, 179));
+    assert_eq!(bench.input(router(true)), []);
+    let accept = |conn, from| {
+        let accepted = TcpEvent::Accepted {
+            local: end("fe80::1".parse().unwrap(), 179),
+            remote: end(from, 40000),
+            ttl: None,
+        };
+        Input::Tcp(conn, accepted)
+    };
+    let refused = bench.input(accept(ConnId::In(1), ROUTER));
+    let closes = |it: &Output| matches!(it, Output::Close(ConnId::In(1)));
+    assert!(refused.iter().any(closes), "{refused:?}");
+    bench.input(accept(ConnId::In(2), said));
+    greet(&mut bench, ConnId::In(2));
+    assert_eq!(bench.speaker.summary().neighbors_established, 1);
+}
+
+#[test]
 fn both_families_pass_over_one_link_local_session() {
     let mut bench = Bench::new(unnumbered(|it| it.passive = true));
     bench.input(Input::Kernel(interface(3, &["fe80::1/64", "192.0.2.1/24"])));

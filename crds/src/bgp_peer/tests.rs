@@ -114,7 +114,13 @@ fn errors_name_the_field() {
         "192.0.2.1:65536",
         "2001:db8::1:",
         "[2001:db8::1]",
-        "fe80::1%eth0",
+        "fe80::1%",
+        "fe80::1%eth 0",
+        "fe80::1%eth0:179",
+        "[fe80::1%eth0]",
+        "fe80::1",
+        "2001:db8::1%eth0",
+        "192.0.2.1%eth0",
         "",
     ] {
         assert!(
@@ -312,4 +318,24 @@ fn fields_that_contradict_each_other_are_refused() {
         spec[other.0] = other.1.clone();
         assert!(error(spec).contains("is set too"), "{} {}", one.0, other.0);
     }
+}
+
+#[test]
+fn a_link_local_address_has_an_interface() {
+    let remote = |text: &str| peer(json!({ "peerIP": text, "asNumber": 1 })).map(|it| it.remote);
+    for (text, port) in [("fe80::1%eth0", 179), ("[fe80::1%eth0]:1179", 1179)] {
+        let expected = Remote::LinkLocal {
+            address: "fe80::1".parse().unwrap(),
+            interface: "eth0".to_owned(),
+            port,
+        };
+        assert_eq!(remote(text).unwrap(), expected, "{text}");
+    }
+    let bare = remote("fe80::1").unwrap_err().to_string();
+    assert_eq!(
+        bare,
+        "spec.peerIP: fe80::1 is link-local: add its interface, as fe80::1%eth0"
+    );
+    let no_as = peer(json!({ "peerIP": "fe80::1%eth0" })).unwrap_err();
+    assert_eq!(no_as.field, "spec.asNumber");
 }

@@ -1,7 +1,7 @@
 //! What a [`BGPPeer`] means.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::{
     BGPPeer, BGPPeerSpec, BfdFailure, LimitAction, MaxPrefixes, PORT, PeerAddPath, PeerBfd,
@@ -48,6 +48,15 @@ pub enum Remote {
     Address(IpAddr, u16),
     /// Whoever speaks BGP on that interface.
     Interface(String),
+    /// The speaker at that link-local address and port.
+    LinkLocal {
+        /// Its address.
+        address: Ipv6Addr,
+        /// The interface it is on.
+        interface: String,
+        /// Its port.
+        port: u16,
+    },
     /// Whoever connects from that range, that many at a time.
     Range(Cidr, u32),
     /// Other nodes whose labels match; `reverse`: they have the session too.
@@ -274,12 +283,10 @@ fn selector(field: &str, text: &str) -> Result<Selector, FieldError> {
 fn remote(spec: &BGPPeerSpec) -> Result<Remote, FieldError> {
     let mut said: Vec<(&str, Remote)> = Vec::new();
     if let Some(text) = &spec.peer_ip {
-        let (address, port) = endpoint(text)?;
-        said.push(("spec.peerIP", Remote::Address(address, port)));
+        said.push(("spec.peerIP", endpoint(text)?));
     }
     if let Some(name) = &spec.interface {
-        let fits = !name.is_empty() && name.len() <= 15 && !name.contains(['/', ' ']);
-        if !fits {
+        if !is_interface(name) {
             let problem = format!("{name:?} is no name of an interface: write it as eth0");
             return Err(FieldError::new("spec.interface", problem));
         }
@@ -323,10 +330,12 @@ fn peer_as(spec: &BGPPeerSpec, remote: &Remote) -> Result<Option<u32>, FieldErro
             "spec.asNumber",
             "the AS number of peers that are nodes is that of the node: leave it out",
         )),
-        (Remote::Address(..) | Remote::Workloads(_), None) => Err(FieldError::new(
-            "spec.asNumber",
-            "it is missing: set the AS number of the peer",
-        )),
+        (Remote::Address(..) | Remote::LinkLocal { .. } | Remote::Workloads(_), None) => {
+            Err(FieldError::new(
+                "spec.asNumber",
+                "it is missing: set the AS number of the peer",
+            ))
+        }
         _ => Ok(given),
     }
 }
@@ -372,6 +381,7 @@ fn address(field: &str, text: &str, example: &str) -> Result<IpAddr, FieldError>
 fn same_family(field: &str, given: IpAddr, remote: &Remote) -> Result<(), FieldError> {
     let peer = match remote {
         Remote::Address(address, _) => *address,
+        Remote::LinkLocal { address, .. } => IpAddr::V6(*address),
         Remote::Range(cidr, _) => cidr.first(),
         _ => return Ok(()),
     };
@@ -519,17 +529,36 @@ fn to_u16(field: &str, given: u32) -> Result<u16, FieldError> {
         .map_err(|_| FieldError::new(field, format!("{given} is out of range: set at most 65535")))
 }
 
-/// `ip`, `ip4:port` or `[ip6]:port`.
-fn endpoint(text: &str) -> Result<(IpAddr, u16), FieldError> {
+/// What the kernel takes for a name of an interface.
+fn is_interface(name: &str) -> bool {
+    !name.is_empty() && name.len() <= 15 && !name.contains(['/', ' ', ':', '%', ']'])
+}
+
+/// `ip`, `ip4:port`, `[ip6]:port`; a link-local address with its interface: `fe80::1%eth0`, `[fe80::1%eth0]:port`.
+fn endpoint(text: &str) -> Result<Remote, FieldError> {
     let error = |problem: String| FieldError::new("spec.peerIP", problem);
+    let malformed = || {
+        error(format!(
+            "{text:?} is no address with an optional port: write it as 192.0.2.1:1179, [2001:db8::1]:1179 or fe80::1%eth0"
+        ))
+    };
+    let (zone, text) = match text.split_once('%') {
+        None => (None, text.to_owned()),
+        Some((address, rest)) => {
+            let end = rest.find(']').unwrap_or(rest.len());
+            let (name, rest) = rest.split_at(end);
+            if !is_interface(name) {
+                return Err(malformed());
+            }
+            (Some(name.to_owned()), format!("{address}{rest}"))
+        }
+    };
     let (address, port) = if let Ok(address) = text.parse::<IpAddr>() {
         (address, PORT)
     } else if let Ok(socket) = text.parse::<SocketAddr>() {
         (socket.ip(), socket.port())
     } else {
-        return Err(error(format!(
-            "{text:?} is no address with an optional port: write it as 192.0.2.1:1179 or [2001:db8::1]:1179"
-        )));
+        return Err(malformed());
     };
     if port == 0 {
         return Err(error(
@@ -539,5 +568,20 @@ fn endpoint(text: &str) -> Result<(IpAddr, u16), FieldError> {
     if address.is_unspecified() || address.is_multicast() {
         return Err(error(format!("{address} is not the address of one host")));
     }
-    Ok((address, port))
+    match (address, zone) {
+        (IpAddr::V6(address), Some(interface)) if address.is_unicast_link_local() => {
+            Ok(Remote::LinkLocal {
+                address,
+                interface,
+                port,
+            })
+        }
+        (address, Some(interface)) => Err(error(format!(
+            "{address} is not link-local: leave %{interface} out"
+        ))),
+        (IpAddr::V6(address), None) if address.is_unicast_link_local() => Err(error(format!(
+            "{address} is link-local: add its interface, as {address}%eth0"
+        ))),
+        (address, None) => Ok(Remote::Address(address, port)),
+    }
 }

@@ -251,6 +251,8 @@ peers:
         keep_refused: true,
         reachable_by: Some("192.0.2.253".parse().unwrap()),
         cluster_id: Some(Ipv4Addr::new(192, 0, 2, 201)),
+        link_local: None,
+        workload: false,
     };
     assert_eq!(tor.options, options);
     assert_eq!(tor.local_asn, Some(65009));
@@ -378,6 +380,26 @@ fn the_examples_are_right() {
     assert!(files >= 6, "only {files}");
 }
 
+/// Reads one object as bgpd would.
+fn read_object(object: Value) -> Result<(), String> {
+    let said = match object["kind"].as_str().unwrap_or_default() {
+        "BGPConfiguration" => {
+            let object: BGPConfiguration = serde_json::from_value(object).unwrap();
+            Configuration::try_from(&object).map(|_| ())
+        }
+        "BGPPeer" => {
+            let object: BGPPeer = serde_json::from_value(object).unwrap();
+            bgp_peer::Peer::try_from(&object).map(|_| ())
+        }
+        "BGPFilter" => {
+            let object: crds::BGPFilter = serde_json::from_value(object).unwrap();
+            Filter::try_from(&object.spec).map(|_| ())
+        }
+        kind => return Err(format!("{kind:?} is no kind of bgpd's")),
+    };
+    said.map_err(|e| e.to_string())
+}
+
 #[test]
 fn the_examples_of_objects_are_right() {
     let mut objects = 0;
@@ -386,25 +408,32 @@ fn the_examples_of_objects_are_right() {
             continue;
         }
         for part in text.split("\n---\n") {
-            let object: Value = serde_saphyr::from_str(part).unwrap();
             objects += 1;
-            let said = match object["kind"].as_str().unwrap() {
-                "BGPConfiguration" => {
-                    let object: BGPConfiguration = serde_json::from_value(object).unwrap();
-                    Configuration::try_from(&object).map(|_| ())
-                }
-                "BGPPeer" => {
-                    let object: BGPPeer = serde_json::from_value(object).unwrap();
-                    bgp_peer::Peer::try_from(&object).map(|_| ())
-                }
-                "BGPFilter" => {
-                    let object: crds::BGPFilter = serde_json::from_value(object).unwrap();
-                    Filter::try_from(&object.spec).map(|_| ())
-                }
-                kind => panic!("{name}: {kind}"),
-            };
-            said.unwrap_or_else(|e| panic!("{name}: {part}: {e}"));
+            let read = read_object(serde_saphyr::from_str(part).unwrap());
+            read.unwrap_or_else(|e| panic!("{name}: {part}: {e}"));
         }
     }
     assert!(objects >= 6, "only {objects}");
+}
+
+#[test]
+fn what_the_documents_say_to_write_is_right() {
+    let mut pieces = 0;
+    for name in ["bgp.md", "bootstrap.md"] {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+        let text = std::fs::read_to_string(path.join(name)).unwrap();
+        let blocks = text.split("```yaml\n").skip(1);
+        for block in blocks.filter_map(|it| it.split("```").next()) {
+            for part in block.split("\n---\n") {
+                pieces += 1;
+                let value: Value = serde_saphyr::from_str(part).unwrap();
+                let read = match value.get("kind") {
+                    Some(_) => read_object(value),
+                    None => parse(part).map(|_| ()).map_err(|e| e.to_string()),
+                };
+                read.unwrap_or_else(|e| panic!("{name}: {part}: {e}"));
+            }
+        }
+    }
+    assert!(pieces >= 6, "only {pieces}");
 }

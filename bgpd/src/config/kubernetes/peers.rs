@@ -107,7 +107,10 @@ impl Cluster {
         }
         let address = |family| own.address(family);
         match &good.remote {
-            Remote::Address(..) | Remote::Interface(_) | Remote::Range(..) => {
+            Remote::Address(..)
+            | Remote::Interface(_)
+            | Remote::LinkLocal { .. }
+            | Remote::Range(..) => {
                 match asked(good, configuration, address) {
                     // A peer does not peer with itself when its own node is selected.
                     Some(Asked::Peer(peer)) if own.has(peer.key.address()) => Default::default(),

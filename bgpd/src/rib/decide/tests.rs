@@ -27,6 +27,7 @@ fn sample(peer: u8) -> Sample {
         client: false,
         router_id,
         ifindex: None,
+        workload: false,
     };
     Sample {
         attributes,

@@ -131,6 +131,7 @@ proptest! {
             client,
             router_id: [192, 0, 2, 9].into(),
             ifindex: None,
+            workload: false,
         };
         let to = To {
             class: [ExportClass::Origins, ExportClass::Reflect, ExportClass::Transit][class],
