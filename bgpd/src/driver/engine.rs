@@ -66,6 +66,8 @@ pub(crate) struct Engine {
     /// Best routes that the speaker has said since it was last given to the fib, and that they are complete.
     best: (Vec<Told>, bool),
     started: Instant,
+    /// felix's stream and the generation to acknowledge there once peers have been told: it removes what was withdrawn then.
+    taken: Option<(u64, u64)>,
     /// Whose bytes the speaker has taken last since it settled.
     heard: Option<ConnId>,
     facts: status::Facts,
@@ -114,6 +116,7 @@ impl Engine {
             fib,
             best: (Vec::new(), false),
             started,
+            taken: None,
             heard: None,
             facts: status::Facts {
                 source,
@@ -332,11 +335,11 @@ impl Engine {
                     withdrawn,
                 });
                 self.input(Input::OriginIdle { prefix, idle });
-                self.fib.ack(stream, generation, String::new());
+                self.taken = Some((stream, generation));
             }
             Said::OriginsComplete { generation } => {
                 self.input(Input::OriginsComplete);
-                self.fib.ack(stream, generation, String::new());
+                self.taken = Some((stream, generation));
             }
             Said::Invalid {
                 generation,
@@ -448,6 +451,9 @@ impl Engine {
                 self.input(Input::Tcp(conn, TcpEvent::Sent(bytes)));
             }
             if !self.speaker.is_behind() {
+                if let Some((stream, generation)) = self.taken.take() {
+                    self.fib.ack(stream, generation, String::new());
+                }
                 return;
             }
         }
