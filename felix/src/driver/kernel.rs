@@ -137,7 +137,7 @@ impl Kernel {
     pub fn carry_out(&mut self, plan: &Plan, agent: &Agent) -> anyhow::Result<Option<Routed>> {
         if plan.reread_routes {
             self.reread()?;
-        } else if plan.relink {
+        } else if plan.relink || self.routes.lacks_link(agent.wants(), &plan.routes) {
             let connected = self.netlink.connected().context("reading interfaces")?;
             self.routes.link(connected);
             let ops = self.routes.fail_over();

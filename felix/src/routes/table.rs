@@ -112,6 +112,23 @@ impl Table {
         self.connected = connected;
     }
 
+    /// Whether a changed route leads over an interface that did not run when the links were last read. Those of pods come
+    /// and go without such a look.
+    #[must_use]
+    pub fn lacks_link(&self, wants: &Wants, changed: &Changed) -> bool {
+        let Changed::Keys(keys) = changed else {
+            return false;
+        };
+        let mut legs = keys
+            .iter()
+            .filter_map(|key| wants.bgp.get(&key.prefix))
+            .flatten();
+        legs.any(|leg| {
+            leg.ifindex
+                .is_some_and(|it| !self.connected.running.contains(&it))
+        })
+    }
+
     /// What cannot wait after links have failed: groups lose the legs over them, as far as others are left. It looks at no
     /// route; the plan that follows does, and finds this done. Carried out, it has to be [`done`](Self::done).
     #[must_use]

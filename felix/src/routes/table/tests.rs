@@ -115,6 +115,19 @@ fn an_uplink_that_fails_is_one_change_of_a_group() {
 }
 
 #[test]
+fn a_route_over_an_interface_that_came_since_asks_for_a_look() {
+    let mut world = World::new();
+    world.want(1, legs([2, 3]));
+    assert!(!world.table.lacks_link(&world.wants, &world.changed));
+    world.settle();
+    world.want(2, legs([7]));
+    assert!(world.table.lacks_link(&world.wants, &world.changed));
+    world.table.link(running([2, 3, 4, 7]));
+    assert!(!world.table.lacks_link(&world.wants, &world.changed));
+    assert!(!world.settle().is_empty());
+}
+
+#[test]
 fn a_route_that_changes_costs_no_look_at_the_others() {
     let mut world = World::new();
     for number in 0..200 {
