@@ -1,7 +1,7 @@
 //! UPDATEs as nearly all of them are: known attributes about which there is no doubt. They are read where they lie, and
 //! nothing of them is copied into lists of its own.
 //!
-//! Whatever is out of the ordinary is left to [`Update`](super::Update), which says the same about what is not.
+//! Whatever is out of the ordinary is left to [`Update`], which says the same about what is not.
 
 use std::net::Ipv4Addr;
 
