@@ -57,7 +57,7 @@ pub struct Table {
     uses: Uses,
     conflicts: BTreeMap<Key, u8>,
     sweep: Sweep,
-    /// The kernel has been read, and nothing compared since.
+    /// The kernel has been read, or more was done than is known of here, and nothing compared since.
     unknown: bool,
     /// The links have changed since legs were last resolved.
     moved: bool,
@@ -108,8 +108,12 @@ impl Table {
 
     /// The links have been read.
     pub fn link(&mut self, connected: Connected) {
-        self.moved |= self.connected != connected;
-        self.connected = connected;
+        if self.connected != connected {
+            // Groups may have lost legs over links that are back already, so that what is wanted is the same as ever.
+            self.unknown |= self.moved;
+            self.moved = true;
+            self.connected = connected;
+        }
     }
 
     /// Whether a changed route leads over an interface that did not run when the links were last read. Those of pods come

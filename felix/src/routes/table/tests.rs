@@ -115,6 +115,17 @@ fn an_uplink_that_fails_is_one_change_of_a_group() {
 }
 
 #[test]
+fn a_link_that_fails_and_comes_back_before_a_look_has_its_legs_again() {
+    let mut world = World::new();
+    world.want(1, legs([2, 4]));
+    world.settle();
+    world.table.link(running([4]));
+    assert_eq!(world.fail_over().len(), 1);
+    world.table.link(running([2, 4]));
+    assert_eq!(world.settle().len(), 1);
+}
+
+#[test]
 fn a_route_over_an_interface_that_came_since_asks_for_a_look() {
     let mut world = World::new();
     world.want(1, legs([2, 3]));
