@@ -113,7 +113,10 @@ fn a_router_in_a_pod_leads_the_fabric_to_what_its_filter_names() {
     let why = rig
         .ask("n1", &["margayctl", "bgp", "explain", STOLEN])
         .unwrap();
-    assert!(!why.contains("told:") && !why.contains("the best"), "{why}");
+    assert!(
+        why.contains("refused: from a pod") && !why.contains("the best"),
+        "{why}"
+    );
     assert!(!told(&rig, STOLEN).unwrap());
     let problems = rig.ask("n1", &["margayctl", "status"]).unwrap();
     assert!(problems.contains("problems    none"), "{problems}");
