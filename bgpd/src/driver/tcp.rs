@@ -1,12 +1,14 @@
 //! Connections: listeners, and two tasks for each connection that move its bytes.
 
+mod parts;
+
 use std::collections::HashMap;
-use std::io::{self, ErrorKind, IoSlice};
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Shutdown};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use crds::net::{Cidr, Family};
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -15,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tracing::{debug, error, info, warn};
 
+use self::parts::Parts;
 use super::Event;
 use super::keys::Keys;
 use super::sock::{self, Dial};
@@ -23,6 +26,9 @@ use crate::speaker::{ConnId, Hops, TcpEvent};
 
 /// Bytes read at once.
 const READ_CHUNK: usize = 64 << 10;
+
+/// Bytes that are copied rather than handed on with their buffer.
+const SHORT: usize = 2048;
 
 /// Chunks of one connection that wait for the engine, so that a peer with much to say does not delay the others.
 const READ_AHEAD: usize = 4;
@@ -141,45 +147,6 @@ impl Connection {
         given.clear();
         self.given = given;
         sent
-    }
-}
-
-/// Bytes to be written in their order, and how many of them have been.
-struct Parts<'a> {
-    all: &'a mut Vec<Bytes>,
-    done: usize,
-}
-
-/// Parts that are written with one call.
-const PARTS: usize = 64;
-
-impl<'a> Parts<'a> {
-    fn new(all: &'a mut Vec<Bytes>) -> Self {
-        Self { all, done: 0 }
-    }
-
-    /// Writes some without waiting; None: everything has been.
-    fn try_write(&mut self, stream: &TcpStream) -> Option<io::Result<usize>> {
-        let rest = self.all.get(self.done..).filter(|it| !it.is_empty())?;
-        let slices: Vec<IoSlice<'_>> = rest.iter().take(PARTS).map(|it| IoSlice::new(it)).collect();
-        let written = stream.try_write_vectored(&slices);
-        if let Ok(count) = &written {
-            let mut count = *count;
-            while let Some(part) = self.all.get_mut(self.done) {
-                if part.len() > count {
-                    part.advance(count);
-                    break;
-                }
-                count -= part.len();
-                self.done += 1;
-            }
-        }
-        Some(written)
-    }
-
-    /// Leaves what has not been written.
-    fn finish(self) {
-        self.all.drain(..self.done);
     }
 }
 
@@ -445,7 +412,15 @@ async fn read(
                 Err::<(), _>(ErrorKind::WouldBlock.into())
             }));
         }
-        let bytes = buffer.split().freeze();
+        // What is short is copied, so that the buffer serves again: one route costs no large allocation.
+        let bytes = match count <= SHORT {
+            true => {
+                let bytes = Bytes::copy_from_slice(&buffer);
+                buffer.clear();
+                bytes
+            }
+            false => buffer.split().freeze(),
+        };
         if wanted {
             // Nobody closes the semaphore; without it the chunk goes on all the same.
             let turn = Arc::clone(&ahead).acquire_owned().await.ok();
