@@ -316,6 +316,8 @@ impl Decoded {
         let mut unknown = self.unknown;
         unknown.sort_by_key(|it| it.code);
         let mut partial = self.partial;
+        // What the two are merged into has a bit of its own.
+        partial.retain(|it| ![code::AS4_PATH, code::AS4_AGGREGATOR].contains(it));
         partial.sort_unstable();
         Some(Attributes {
             origin: self.origin?,
