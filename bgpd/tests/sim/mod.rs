@@ -134,17 +134,18 @@ impl Net {
         }
     }
 
-    /// Kills a node and starts it anew, at once.
-    pub(crate) fn restart(&mut self, node: usize) {
-        let ends: Vec<End> = self
-            .links
-            .keys()
-            .filter(|it| it.0 == node)
-            .copied()
-            .collect();
+    /// Resets every connection of a node.
+    fn hang_up_all(&mut self, node: usize) {
+        let of_node = self.links.keys().filter(|it| it.0 == node);
+        let ends: Vec<End> = of_node.copied().collect();
         for end in ends {
             self.hang_up(end, "reset");
         }
+    }
+
+    /// Kills a node and starts it anew, at once.
+    pub(crate) fn restart(&mut self, node: usize) {
+        self.hang_up_all(node);
         let seed = self.random.next_u64();
         let now = self.now;
         let it = &mut self.nodes[node];
@@ -160,15 +161,7 @@ impl Net {
     /// Kills a node for good.
     pub(crate) fn stop(&mut self, node: usize) {
         self.restart(node);
-        let ends: Vec<End> = self
-            .links
-            .keys()
-            .filter(|it| it.0 == node)
-            .copied()
-            .collect();
-        for end in ends {
-            self.hang_up(end, "reset");
-        }
+        self.hang_up_all(node);
         let it = &mut self.nodes[node];
         it.up = false;
         it.life += 1;
