@@ -43,23 +43,13 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
     match &cli.command {
         Command::Status => status(global, screen).await,
         Command::Bgp(Bgp::Neighbors) => {
-            let answer = bgpd(global)
-                .await?
-                .list_neighbors(v1::ListNeighborsRequest {})
-                .await
-                .map_err(Error::call(Daemon::Bgpd))?
-                .into_inner();
+            let answer = neighbors(global).await?;
             print(global, &answer, || {
                 view::neighbors(&answer.neighbors, wide, screen)
             })
         }
         Command::Bgp(Bgp::Neighbor { neighbor }) => {
-            let answer = bgpd(global)
-                .await?
-                .list_neighbors(v1::ListNeighborsRequest {})
-                .await
-                .map_err(Error::call(Daemon::Bgpd))?
-                .into_inner();
+            let answer = neighbors(global).await?;
             let mut all = answer.neighbors.into_iter();
             let Some(found) = all.find(|it| it.address == *neighbor || it.name == *neighbor) else {
                 anyhow::bail!(
@@ -268,6 +258,15 @@ async fn whole(
         }
         after = part.next;
     }
+}
+
+async fn neighbors(global: &Global) -> Result<v1::ListNeighborsResponse, Error> {
+    let answer = bgpd(global)
+        .await?
+        .list_neighbors(v1::ListNeighborsRequest {})
+        .await
+        .map_err(Error::call(Daemon::Bgpd))?;
+    Ok(answer.into_inner())
 }
 
 async fn bgpd(global: &Global) -> Result<Bgpd, Error> {
