@@ -29,7 +29,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest wait before a condition that others overwrite is written again.
 const LONGEST: Duration = Duration::from_secs(600);
 
-/// Own writes to one object after which it is left alone, if nobody overwrote them meanwhile.
+/// Own writes count for so long after the last of them.
 const CALM: Duration = Duration::from_secs(1800);
 
 /// What is known of an object's status.
@@ -44,6 +44,13 @@ struct Written {
     generation: Option<i64>,
     times: u32,
     at: Instant,
+}
+
+impl Written {
+    /// Whether they still count, for that generation of the object.
+    fn counts(&self, generation: Option<i64>, now: Instant) -> bool {
+        self.generation == generation && self.at + CALM >= now
+    }
 }
 
 /// Writes conditions when they are due.
@@ -125,11 +132,10 @@ impl Writer {
                 .is_none_or(|(_, known)| *known != verdict)
             {
                 let now = Instant::now();
-                let held = self.written.get(&verdict.name).and_then(|it| {
-                    let stale = it.generation != seen.generation || it.at + CALM < now;
-                    (!stale).then(|| it.at + pause(it.times))
-                });
-                let at = held.map_or(now, |it| it.max(now)) + self.wait;
+                let written = self.written.get(&verdict.name);
+                let written = written.filter(|it| it.counts(seen.generation, now));
+                let held = written.map_or(now, |it| now.max(it.at + pause(it.times)));
+                let at = held + self.wait;
                 self.due.insert(verdict.name.clone(), (at, verdict));
             }
         }
@@ -192,12 +198,10 @@ impl Writer {
             }
         }
     }
-}
 
-impl Writer {
     fn wrote(&mut self, name: String, generation: Option<i64>, at: Instant) {
         let before = self.written.get(&name);
-        let again = before.filter(|it| it.generation == generation && it.at + CALM >= at);
+        let again = before.filter(|it| it.counts(generation, at));
         let times = again.map_or(1, |it| it.times.saturating_add(1));
         let written = Written {
             generation,
