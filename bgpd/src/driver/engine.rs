@@ -346,6 +346,8 @@ impl Engine {
                 problem,
             } => {
                 warn!(problem, "felix sent an origin that makes no sense");
+                // It stands for those before it, which must not come after it.
+                self.taken = None;
                 self.fib.ack(stream, generation, problem);
             }
             Said::Taken(routes) => self.input(Input::BestTaken(routes)),
