@@ -64,13 +64,14 @@ impl Watch {
         self.allowed.stop_soon()
     }
 
-    /// Ends it: no sender was without answers for as long as `limit`, by the gap between two of them or by the number of
-    /// those lost, and nothing forbidden got through.
+    /// Ends it: no sender that lost something was without answers for as long as `limit`, by the gap between two of them or
+    /// by the number of those lost, and nothing forbidden got through.
     pub fn within(self, during: &str, limit: Duration) -> Result<()> {
         let denied = self.denied.stop();
         for loss in self.allowed.stop()? {
             println!("{during}: {loss}");
-            ensure!(loss.gap < limit && loss.time() < limit, "{during}: {loss}");
+            let short = loss.gap < limit && loss.time() < limit;
+            ensure!(loss.lost == 0 || short, "{during}: {loss}");
         }
         closed(during, denied?)
     }
