@@ -6,10 +6,10 @@ mod neighbor;
 mod query;
 mod table;
 mod view;
+mod watch;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser as _;
 
@@ -32,7 +32,7 @@ async fn run(cli: &args::Cli) -> anyhow::Result<ExitCode> {
             !cli.command.changes_something(),
             "--watch is for commands that only show: add --show, or leave it out"
         );
-        return Ok(watch(cli, every).await);
+        return Ok(watch::run(cli, every).await);
     }
     let answer = query::run(cli).await?;
     // A closed pipe (`| head`) is no failure of ours.
@@ -41,25 +41,4 @@ async fn run(cli: &args::Cli) -> anyhow::Result<ExitCode> {
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
-}
-
-/// Shows it again and again, until nobody reads it. A daemon that does not answer may just be starting again.
-async fn watch(cli: &args::Cli, every: Duration) -> ExitCode {
-    // From the upper left corner; what is left of a longer text goes.
-    let home = match io::stdout().is_terminal() {
-        true => "\x1b[H\x1b[2J",
-        false => "",
-    };
-    loop {
-        let text = match query::run(cli).await {
-            Ok(answer) => answer.text,
-            Err(error) => format!("margayctl: {error:#}\n"),
-        };
-        let mut stdout = io::stdout();
-        let written = write!(stdout, "{home}{text}").and_then(|()| stdout.flush());
-        if written.is_err() {
-            return ExitCode::SUCCESS;
-        }
-        tokio::time::sleep(every).await;
-    }
 }
