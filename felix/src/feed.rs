@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 /// Labels of an object, or any other string map of the Kubernetes API.
 pub type Labels = BTreeMap<String, String>;
 
@@ -17,6 +19,8 @@ pub struct Identity {
     pub name: String,
     /// `metadata.labels`.
     pub labels: Labels,
+    /// `spec.serviceAccountName`.
+    pub service_account: String,
     /// `metadata.creationTimestamp` in seconds since 1970: the newer of two claims to one address wins.
     pub created: i64,
     /// `status.podIPs`. While the pod is attached on this node the endpoint's addresses count instead.
@@ -49,4 +53,76 @@ pub struct LocalEndpoint {
     pub pod: String,
     /// Addresses given to the attachment.
     pub addresses: Vec<IpAddr>,
+}
+
+/// A ServiceAccount, for the labels that select its pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: Labels,
+}
+
+/// Addresses under common labels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkSet {
+    /// `metadata.namespace`, `None` for a GlobalNetworkSet.
+    pub namespace: Option<String>,
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `spec.nets`; host bits do not matter, blocks may overlap.
+    pub nets: Vec<IpNetwork>,
+}
+
+/// Who is behind a Service, from all of its EndpointSlices.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceBackends {
+    /// Namespace of the Service.
+    pub namespace: String,
+    /// Name of the Service.
+    pub name: String,
+    /// Address, IP protocol number and port of every backend.
+    pub ports: Vec<(IpAddr, u8, u16)>,
+}
+
+/// A Node as a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeAddresses {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// `status.addresses` that are addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// Interfaces of a node under policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEndpoint {
+    /// `metadata.name`.
+    pub name: String,
+    /// `metadata.labels`.
+    pub labels: Labels,
+    /// It belongs to this node; those of other nodes are peers only.
+    pub local: bool,
+    /// Which interfaces.
+    pub interface: HostInterface,
+    /// `spec.expectedIPs`: the addresses by which it is a peer.
+    pub addresses: Vec<IpAddr>,
+    /// Every named port.
+    pub named_ports: Vec<NamedPort>,
+}
+
+/// The interfaces of a host endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostInterface {
+    /// Every one but those of pods. An interface with a host endpoint of its own belongs to that one.
+    All,
+    /// The one with this name.
+    Named(String),
 }

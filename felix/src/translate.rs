@@ -20,6 +20,11 @@ pub fn pod(pod: core::Pod) -> Pod {
         namespace: meta.namespace.unwrap_or_default(),
         name: meta.name.unwrap_or_default(),
         labels: meta.labels.unwrap_or_default(),
+        // The API server fills it in; no pod runs without one.
+        service_account: spec
+            .service_account_name
+            .clone()
+            .unwrap_or_else(|| "default".to_owned()),
         created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
         addresses: addresses
             .iter()

@@ -73,7 +73,12 @@ impl Selector {
 
     /// Whether an object with these labels is selected.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.0.holds(labels)
+        self.holds(&|key| labels.get(key).map(String::as_str))
+    }
+
+    /// Whether an object is selected, by a look at its labels one by one.
+    pub fn holds<'a>(&self, label: &impl Fn(&str) -> Option<&'a str>) -> bool {
+        self.0.holds(label)
     }
 
     /// The condition itself.
@@ -83,14 +88,14 @@ impl Selector {
 }
 
 impl Expr {
-    fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+    fn holds<'a>(&self, label: &impl Fn(&str) -> Option<&'a str>) -> bool {
         match self {
             Self::All => true,
-            Self::Has(key) => labels.contains_key(key),
-            Self::Test { key, test } => test.holds(labels.get(key).map(String::as_str)),
-            Self::Not(inner) => !inner.holds(labels),
-            Self::And(parts) => parts.iter().all(|part| part.holds(labels)),
-            Self::Or(parts) => parts.iter().any(|part| part.holds(labels)),
+            Self::Has(key) => label(key).is_some(),
+            Self::Test { key, test } => test.holds(label(key)),
+            Self::Not(inner) => !inner.holds(label),
+            Self::And(parts) => parts.iter().all(|part| part.holds(label)),
+            Self::Or(parts) => parts.iter().any(|part| part.holds(label)),
         }
     }
 }

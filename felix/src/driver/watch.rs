@@ -238,7 +238,7 @@ fn policies() -> Source<NetworkPolicy> {
                     let key = PolicyKey {
                         namespace: meta.namespace.unwrap_or_default(),
                         name: meta.name.unwrap_or_default(),
-                        kind: PolicyKind::NetworkPolicy,
+                        kind: PolicyKind::KubernetesNetworkPolicy,
                     };
                     Update::PolicyRefused(key, meta.generation.unwrap_or_default(), error)
                 }
@@ -249,7 +249,7 @@ fn policies() -> Source<NetworkPolicy> {
             Some(Update::PolicyGone(PolicyKey {
                 namespace: namespace.to_owned(),
                 name: name.to_owned(),
-                kind: PolicyKind::NetworkPolicy,
+                kind: PolicyKind::KubernetesNetworkPolicy,
             }))
         },
     }

@@ -15,7 +15,7 @@ pub(super) type PortName = (String, u8);
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Uses {
     lists: BTreeSet<ListId>,
-    /// Names in egress rules, with the list of the rule: the name says something about those peers only. Names in
+    /// Names in egress rules, with a list of the rule: the name says something about those peers only. Names in
     /// ingress rules are those of the subject.
     names: BTreeSet<(PortName, Option<ListId>)>,
 }
@@ -26,10 +26,12 @@ impl Uses {
         let mut uses = Self::default();
         for direction in Direction::BOTH {
             for rule in installed.rules(direction).into_iter().flatten() {
-                uses.lists.extend(rule.peers);
+                uses.lists.extend(rule.peers.iter().map(|term| term.any));
                 if direction == Direction::Egress {
-                    let names = port_names(rule.ports.as_deref());
-                    uses.names.extend(names.map(|name| (name, rule.peers)));
+                    let list = rule.peers.iter().find(|term| !term.negated);
+                    let list = list.map(|term| term.any);
+                    uses.names
+                        .extend(port_names(rule.ports()).map(|name| (name, list)));
                 }
             }
         }
@@ -38,8 +40,10 @@ impl Uses {
 }
 
 /// The names among a rule's ports.
-pub(super) fn port_names(ports: Option<&[PortMatch]>) -> impl Iterator<Item = PortName> {
-    ports.into_iter().flatten().filter_map(|entry| match entry {
+pub(super) fn port_names<'a>(
+    ports: impl Iterator<Item = &'a PortMatch>,
+) -> impl Iterator<Item = PortName> {
+    ports.filter_map(|entry| match entry {
         PortMatch::Named { protocol, name } => Some((name.clone(), *protocol)),
         _ => None,
     })

@@ -17,10 +17,11 @@ use std::sync::Arc;
 use super::active::{PortName, Settled, Uses, port_names};
 use super::classes::{ClassKey, Nets, SubjectKey};
 use super::engine::{Compiled, Engine, Programmed};
-use super::evaluate::Stage;
+use super::evaluate::Tiered;
 use super::ids::Interned;
 use super::index::{Ifname, Uid};
 use super::model::PolicyKey;
+use super::selecting::Labelled;
 use super::tables::{Class, Direction, Subject};
 use crate::feed::NamedPort;
 
@@ -148,7 +149,7 @@ impl Engine {
         let within = self
             .policies
             .get(key)
-            .map(|it| it.policy.subject.namespaces.named());
+            .map(|it| it.policy.subject.namespace());
         selecting || within.is_some_and(|within| within.is_none() || within == namespace)
     }
 
@@ -186,7 +187,7 @@ impl Engine {
                 let selects = installed
                     .policy
                     .subject
-                    .selects(&pod.identity, &self.index.namespaces);
+                    .selects(Labelled::Pod(&pod.identity), &self.index.inherited);
                 if selects {
                     installed.selected.insert(Arc::clone(ifname));
                 } else {
@@ -241,7 +242,9 @@ impl Engine {
             let lists = self.active.lists().filter(|&id| {
                 self.work.lists += 1;
                 let list = self.lists.list(id);
-                list.is_some_and(|list| list.selects(&pod.identity, &self.index.namespaces))
+                list.is_some_and(|list| {
+                    list.selects(Labelled::Pod(&pod.identity), &self.index.inherited)
+                })
             });
             let lists = lists.collect();
             if let Some(pod) = self.index.resident_mut(uid) {
@@ -272,7 +275,7 @@ impl Engine {
                     continue;
                 };
                 self.work.lists += 1;
-                if list.selects(&pod.identity, &self.index.namespaces)
+                if list.selects(Labelled::Pod(&pod.identity), &self.index.inherited)
                     && let Some(pod) = self.index.resident_mut(uid)
                 {
                     pod.lists.insert(id);
@@ -395,9 +398,7 @@ impl Engine {
         let ingress: BTreeSet<_> = selecting(Direction::Ingress).cloned().collect();
         let installed = ingress.iter().filter_map(|key| self.policies.get(key));
         let rules = installed.flat_map(|installed| &installed.ingress);
-        let names: BTreeSet<PortName> = rules
-            .flat_map(|rule| port_names(rule.ports.as_deref()))
-            .collect();
+        let names: BTreeSet<PortName> = rules.flat_map(|rule| port_names(rule.ports())).collect();
         let asked = |port: &&NamedPort| names.contains(&(port.name.clone(), port.protocol));
         let ports = pod
             .identity
@@ -418,7 +419,7 @@ impl Engine {
         &'a self,
         keys: impl IntoIterator<Item = &'a PolicyKey>,
         direction: Direction,
-    ) -> Vec<Stage<'a>> {
+    ) -> Vec<Tiered<'a>> {
         let mut ranked = Vec::new();
         for key in keys {
             let Some((key, installed)) = self.policies.get_key_value(key) else {
@@ -430,11 +431,11 @@ impl Engine {
             }
         }
         ranked.sort_by_key(|&(tier, order, key, _)| (tier.order, &tier.name, order, key));
-        let mut stages: Vec<Stage<'a>> = Vec::new();
+        let mut stages: Vec<Tiered<'a>> = Vec::new();
         for (tier, _, key, rules) in ranked {
             match stages.last_mut() {
                 Some(stage) if stage.tier.name == tier.name => stage.policies.push((key, rules)),
-                _ => stages.push(Stage {
+                _ => stages.push(Tiered {
                     tier,
                     policies: vec![(key, rules)],
                 }),

@@ -12,8 +12,12 @@ use super::ids::Interned;
 use super::index::{Claimed, Ifname, Index, Uid};
 use super::k8s::PolicyError;
 use super::lists::PeerLists;
-use super::model::{Action, DEFAULT_TIER, DEFAULT_TIER_ORDER, Order, Policy, PolicyKey, Tier};
+use super::model::{
+    Action, DEFAULT_TIER, DEFAULT_TIER_ORDER, Order, Policy, PolicyKey, Term, Tier,
+};
 use super::tables::{Change, Class, Direction, Ledger, Program, Subject, Tables, Verdict};
+use super::told::Others;
+use super::unread;
 use crate::feed::{Identity, Labels, LocalEndpoint};
 
 /// What one compile changed.
@@ -52,6 +56,7 @@ pub struct Engine {
     pub(super) lists: PeerLists,
     pub(super) active: Active,
     pub(super) index: Index,
+    pub(super) others: Others,
     pub(super) endpoints: BTreeMap<Ifname, Programmed>,
     pub(super) nets: Nets,
     /// Class of every address that has an owner.
@@ -118,6 +123,23 @@ impl Installed {
     }
 }
 
+fn default_tier() -> Tier {
+    Tier {
+        name: DEFAULT_TIER.to_owned(),
+        order: DEFAULT_TIER_ORDER,
+        default_action: Action::Deny,
+    }
+}
+
+/// Stands in for a tier that policies name and nobody declared: after all others.
+fn undeclared_tier(name: &str) -> Tier {
+    Tier {
+        name: name.to_owned(),
+        order: Order(f64::INFINITY),
+        default_action: Action::Deny,
+    }
+}
+
 impl Default for Engine {
     fn default() -> Self {
         Self::new()
@@ -130,11 +152,7 @@ impl Engine {
     pub fn new() -> Self {
         let mut ledger = Ledger::default();
         ledger.put_program(Program::DENY, Some(Verdict::Deny));
-        let tier = Tier {
-            name: DEFAULT_TIER.to_owned(),
-            order: DEFAULT_TIER_ORDER,
-            default_action: Action::Deny,
-        };
+        let tier = default_tier();
         Self {
             tiers: BTreeMap::from([(tier.name.clone(), tier)]),
             policies: BTreeMap::new(),
@@ -143,6 +161,7 @@ impl Engine {
             lists: PeerLists::default(),
             active: Active::default(),
             index: Index::default(),
+            others: Others::default(),
             endpoints: BTreeMap::new(),
             nets: Nets::default(),
             addresses: BTreeMap::new(),
@@ -202,15 +221,18 @@ impl Engine {
 
     /// A namespace came or changed.
     pub fn apply_namespace(&mut self, name: &str, labels: Labels) {
-        if self.index.namespaces.get(name) != Some(&labels) {
-            self.index.namespaces.insert(name.to_owned(), labels);
+        if self.index.inherited.namespaces.get(name) != Some(&labels) {
+            self.index
+                .inherited
+                .namespaces
+                .insert(name.to_owned(), labels);
             self.touch_namespace(name);
         }
     }
 
     /// A namespace is gone.
     pub fn delete_namespace(&mut self, name: &str) {
-        if self.index.namespaces.remove(name).is_some() {
+        if self.index.inherited.namespaces.remove(name).is_some() {
             self.touch_namespace(name);
         }
     }
@@ -222,7 +244,7 @@ impl Engine {
         }
     }
 
-    fn touch_pod(&mut self, uid: Uid) {
+    pub(super) fn touch_pod(&mut self, uid: Uid) {
         self.dirty
             .endpoints
             .extend(self.index.attached(&uid).map(Arc::clone));
@@ -307,14 +329,29 @@ impl Engine {
 
     /// A tier came or changed. The tier `default` is there from the start.
     pub fn apply_tier(&mut self, tier: Tier) {
+        if self.tiers.get(&tier.name) != Some(&tier) {
+            self.touch_tier(&tier.name);
+            self.tiers.insert(tier.name.clone(), tier);
+        }
+    }
+
+    /// A tier is gone. Its policies stay in force, after all others; the tier `default` is as it was at the start.
+    pub fn delete_tier(&mut self, name: &str) {
+        if name == DEFAULT_TIER {
+            self.apply_tier(default_tier());
+        } else if self.tiers.contains_key(name) {
+            self.apply_tier(undeclared_tier(name));
+        }
+    }
+
+    fn touch_tier(&mut self, name: &str) {
         let policies = self
             .policies
             .iter()
-            .filter(|(_, installed)| installed.policy.tier == tier.name);
+            .filter(|(_, installed)| installed.policy.tier == name);
         self.dirty
             .policies
             .extend(policies.map(|(key, _)| key.clone()));
-        self.tiers.insert(tier.name.clone(), tier);
     }
 
     /// A policy came or changed.
@@ -354,17 +391,21 @@ impl Engine {
         }
         self.tiers
             .entry(policy.tier.clone())
-            .or_insert_with(|| Tier {
-                name: policy.tier.clone(),
-                order: Order(f64::INFINITY),
-                default_action: Action::Deny,
-            });
+            .or_insert_with(|| undeclared_tier(&policy.tier));
         let mut intern = |rules: Option<&[super::model::Rule]>| -> Vec<Rule> {
             let rules = rules.into_iter().flatten();
+            let rules = rules.filter_map(unread::closed);
             let interned = rules.map(|rule| Rule {
                 action: rule.action,
-                peers: rule.peers.as_ref().map(|list| self.lists.acquire(list)),
-                ports: rule.ports.clone(),
+                peers: rule
+                    .peers
+                    .iter()
+                    .map(|term| Term {
+                        negated: term.negated,
+                        any: self.lists.acquire(&term.any),
+                    })
+                    .collect(),
+                traffic: rule.traffic.clone(),
             });
             interned.collect()
         };
@@ -384,12 +425,7 @@ impl Engine {
             installed.selected = before.selected;
             installed.uses = before.uses;
         }
-        let namespace = installed
-            .policy
-            .subject
-            .namespaces
-            .named()
-            .map(str::to_owned);
+        let namespace = installed.policy.subject.namespace().map(str::to_owned);
         self.by_namespace
             .entry(namespace)
             .or_default()
@@ -408,12 +444,7 @@ impl Engine {
 
     /// Takes a policy that is no longer in force out of the indexes.
     fn release(&mut self, installed: &Installed) {
-        let namespace = installed
-            .policy
-            .subject
-            .namespaces
-            .named()
-            .map(str::to_owned);
+        let namespace = installed.policy.subject.namespace().map(str::to_owned);
         if let Some(keys) = self.by_namespace.get_mut(&namespace) {
             keys.remove(&installed.policy.key);
             if keys.is_empty() {
@@ -421,8 +452,8 @@ impl Engine {
             }
         }
         for rule in installed.egress.iter().chain(&installed.ingress) {
-            if let Some(list) = rule.peers {
-                self.lists.release(list);
+            for term in &rule.peers {
+                self.lists.release(term.any);
             }
         }
     }

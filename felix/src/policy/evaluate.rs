@@ -2,7 +2,7 @@
 
 use super::lists::ListId;
 use super::model::protocol::{ICMP, ICMP6};
-use super::model::{Action, PolicyKey, PortMatch, Tier};
+use super::model::{Action, PolicyKey, PortMatch, Term, Tier};
 use super::tables::{Direction, Verdict};
 
 /// Who is judged against: the other side of the flow, and the names of the destination's ports.
@@ -13,19 +13,17 @@ pub(super) trait Peer {
     fn named(&self, name: &str, protocol: u8, port: u16) -> bool;
 }
 
-/// A rule with its list interned.
+/// A rule with its lists interned.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
     pub(super) action: Action,
-    /// `None` matches every peer.
-    pub(super) peers: Option<ListId>,
-    /// `None` matches every protocol and port.
-    pub(super) ports: Option<Vec<PortMatch>>,
+    pub(super) peers: Vec<Term<ListId>>,
+    pub(super) traffic: Vec<Term<Vec<PortMatch>>>,
 }
 
 /// The policies of one tier that select the subject in one direction, in order.
 #[derive(Debug)]
-pub(super) struct Stage<'a> {
+pub(super) struct Tiered<'a> {
     pub(super) tier: &'a Tier,
     pub(super) policies: Vec<(&'a PolicyKey, &'a [Rule])>,
 }
@@ -69,14 +67,14 @@ pub struct RuleRef {
 }
 
 /// Judges a flow by the policies that select the subject in the direction. For ICMP, `port` is `type << 8 | code`.
-pub(super) fn judge(stages: &[Stage<'_>], peer: &impl Peer, protocol: u8, port: u16) -> Verdict {
-    walk(stages, peer, protocol, port, |_, _| {})
+pub(super) fn judge(tiers: &[Tiered<'_>], peer: &impl Peer, protocol: u8, port: u16) -> Verdict {
+    walk(tiers, peer, protocol, port, |_, _| {})
 }
 
 /// Judges likewise, and says why.
 pub(super) fn explain(
     direction: Direction,
-    stages: &[Stage<'_>],
+    tiers: &[Tiered<'_>],
     peer: &impl Peer,
     protocol: u8,
     port: u16,
@@ -86,7 +84,7 @@ pub(super) fn explain(
         passed: Vec::new(),
         decided: Decided::NoPolicy,
     };
-    let verdict = walk(stages, peer, protocol, port, |stage, rule| {
+    let verdict = walk(tiers, peer, protocol, port, |stage, rule| {
         let tier = stage.tier.name.clone();
         match rule {
             Some((policy, index, action)) => {
@@ -116,21 +114,23 @@ pub(super) fn explain(
 }
 
 fn walk<'a>(
-    stages: &[Stage<'a>],
+    tiers: &[Tiered<'a>],
     peer: &impl Peer,
     protocol: u8,
     port: u16,
-    mut visit: impl FnMut(&Stage<'a>, Option<(&PolicyKey, usize, Action)>),
+    mut visit: impl FnMut(&Tiered<'a>, Option<(&PolicyKey, usize, Action)>),
 ) -> Verdict {
     let port = request(protocol, port);
-    for stage in stages {
+    for stage in tiers {
         let rules = stage.policies.iter().flat_map(|&(key, rules)| {
             rules
                 .iter()
                 .enumerate()
                 .map(move |(index, rule)| (key, index, rule))
         });
-        let mut rules = rules.filter(|(_, _, rule)| rule.matches(peer, protocol, port));
+        let mut rules = rules.filter(|(_, _, rule)| {
+            rule.action != Action::Log && rule.matches(peer, protocol, port)
+        });
         let hit = rules
             .next()
             .map(|(key, index, rule)| (key, index, rule.action));
@@ -138,19 +138,35 @@ fn walk<'a>(
         match hit.map_or(stage.tier.default_action, |(_, _, action)| action) {
             Action::Allow => return Verdict::Allow,
             Action::Deny => return Verdict::Deny,
-            Action::Pass => {}
+            Action::Pass | Action::Log => {}
         }
     }
     Verdict::Allow
 }
 
 impl Rule {
+    /// Whether the rule matches this peer for some protocol and port, as far as its peers go.
+    pub(super) fn may_match(&self, peer: &impl Peer) -> bool {
+        let mut terms = self.peers.iter();
+        terms.all(|term| peer.listed(term.any) != term.negated)
+    }
+
+    /// Every entry of its conditions on traffic.
+    pub(super) fn ports(&self) -> impl Iterator<Item = &PortMatch> {
+        self.traffic.iter().flat_map(|term| &term.any)
+    }
+
     fn matches(&self, peer: &impl Peer, protocol: u8, port: u16) -> bool {
-        self.ports.as_ref().is_none_or(|ports| {
+        let among = |ports: &[PortMatch]| {
             ports
                 .iter()
                 .any(|entry| entry.matches(peer, protocol, port))
-        }) && self.peers.is_none_or(|list| peer.listed(list))
+        };
+        self.may_match(peer)
+            && self
+                .traffic
+                .iter()
+                .all(|term| among(&term.any) != term.negated)
     }
 }
 
@@ -167,6 +183,7 @@ impl PortMatch {
                 protocol: wanted,
                 name,
             } => *wanted == protocol && peer.named(name, protocol, port),
+            Self::Service { .. } => false,
             Self::Icmp {
                 protocol: wanted,
                 kind,

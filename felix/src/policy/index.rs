@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::lists::ListId;
-use crate::feed::{Identity, Labels, LocalEndpoint};
+use super::selecting::Inherited;
+use crate::feed::{Identity, LocalEndpoint};
 
 /// UID of a pod.
 pub(super) type Uid = Arc<str>;
@@ -38,7 +39,7 @@ pub(super) struct Claimed {
 /// Namespaces, pods, endpoints.
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    pub(super) namespaces: BTreeMap<String, Labels>,
+    pub(super) inherited: Inherited,
     residents: BTreeMap<Uid, Resident>,
     by_namespace: BTreeMap<String, BTreeSet<Uid>>,
     endpoints: BTreeMap<Ifname, LocalEndpoint>,

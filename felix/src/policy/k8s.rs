@@ -16,8 +16,8 @@ use thiserror::Error;
 
 use super::labels::{LabelSelector, Requirement, Test};
 use super::model::{
-    Action, DEFAULT_TIER, NETWORK_POLICY_ORDER, NamespaceSelector, Peer, PeerList, PodSelector,
-    Policy, PolicyKey, PolicyKind, PortMatch, Rule, protocol,
+    Action, DEFAULT_TIER, Enforcement, NETWORK_POLICY_ORDER, NamespaceSelector, Peer, PeerList,
+    PodSelector, Policy, PolicyKey, PolicyKind, PortMatch, Rule, Selection, Stage, Term, protocol,
 };
 
 /// Why a policy object cannot be understood.
@@ -49,7 +49,7 @@ pub fn key(object: &NetworkPolicy) -> PolicyKey {
     PolicyKey {
         namespace: object.metadata.namespace.clone().unwrap_or_default(),
         name: object.metadata.name.clone().unwrap_or_default(),
-        kind: PolicyKind::NetworkPolicy,
+        kind: PolicyKind::KubernetesNetworkPolicy,
     }
 }
 
@@ -72,10 +72,12 @@ pub fn parse(object: &NetworkPolicy) -> Result<Policy> {
     };
     let (ingress, egress) = directions;
     let closed = Policy {
-        subject: PodSelector {
+        subject: Selection::Pods(PodSelector {
             namespaces: NamespaceSelector::Named(key.namespace.clone()),
             pods,
-        },
+        }),
+        enforcement: Enforcement::Enforce,
+        stage: Stage::Normal,
         key,
         generation: object.metadata.generation.unwrap_or(0),
         tier: DEFAULT_TIER.to_owned(),
@@ -183,10 +185,11 @@ fn allow(
             .map(|(index, it)| port(&format!("{path}.ports[{index}]"), it))
             .collect()
     });
+    let peers = peers.transpose()?.map(PeerList::new);
     Ok(Rule {
-        action: Action::Allow,
-        peers: peers.transpose()?.map(PeerList::new),
-        ports: ports.transpose()?,
+        peers: peers.map(Term::is).into_iter().collect(),
+        traffic: ports.transpose()?.map(Term::is).into_iter().collect(),
+        ..Rule::new(Action::Allow)
     })
 }
 

@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::intervals::{Span, span, subtract};
-use super::model::{NamespaceSelector, Peer, PeerList, PodSelector};
-use crate::feed::{Identity, Labels};
+use super::model::{Peer, PeerList, Scope};
 
 /// Names a peer list; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,29 +56,7 @@ impl PeerLists {
     }
 }
 
-impl PodSelector {
-    /// Whether it selects this pod. A namespace that is not known matches by name only, or when every namespace does.
-    pub(super) fn selects(&self, pod: &Identity, namespaces: &BTreeMap<String, Labels>) -> bool {
-        let namespace = match &self.namespaces {
-            NamespaceSelector::Named(name) => *name == pod.namespace,
-            NamespaceSelector::Labels(selector) => match namespaces.get(&pod.namespace) {
-                Some(labels) => selector.matches(labels),
-                None => selector.is_empty(),
-            },
-        };
-        namespace && !pod.host_network && self.pods.matches(&pod.labels)
-    }
-}
-
 impl PeerList {
-    /// Whether one of its pod selectors selects this pod.
-    pub(super) fn selects(&self, pod: &Identity, namespaces: &BTreeMap<String, Labels>) -> bool {
-        self.iter().any(|peer| match peer {
-            Peer::Pods(selector) => selector.selects(pod, namespaces),
-            Peer::Net { .. } => false,
-        })
-    }
-
     /// The addresses of its blocks. Exceptions are those of their own block only, so spans of two blocks may overlap.
     pub(super) fn spans(&self) -> Vec<Span> {
         let mut spans = Vec::new();
@@ -98,10 +75,12 @@ impl PeerList {
 
     /// The only namespaces whose pods it can select, `None` when it goes by namespace labels.
     pub(super) fn named_namespaces(&self) -> Option<BTreeSet<&str>> {
-        let selectors = self.iter().filter_map(|peer| match peer {
-            Peer::Pods(selector) => Some(&selector.namespaces),
-            Peer::Net { .. } => None,
+        let namespaces = self.iter().filter_map(|peer| match peer {
+            Peer::Pods(selector) => Some(selector.namespaces.named()),
+            Peer::Endpoints(selector) if selector.scope == Scope::Global => None,
+            Peer::Endpoints(selector) => Some(selector.scope.namespace()),
+            Peer::Net { .. } | Peer::Nodes(_) | Peer::Service { .. } => None,
         });
-        selectors.map(NamespaceSelector::named).collect()
+        namespaces.collect()
     }
 }

@@ -32,11 +32,15 @@ mod lists;
 pub mod model;
 mod narrowing;
 mod rows;
+mod selecting;
 mod status;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod told;
+mod unread;
 
 pub use engine::{Compiled, Engine, Work};
 pub use evaluate::{Decided, RuleRef, VerdictTrace};
+pub use selecting::{NAME_LABEL, NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL};
 pub use status::{EndpointPolicies, PolicyStatus};

@@ -1,9 +1,11 @@
 //! Policies as the evaluator knows them, whatever kind of object they came from.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
+use crds::selector::Selector;
 use ipnetwork::IpNetwork;
 
 use super::labels::LabelSelector;
@@ -21,19 +23,27 @@ pub mod protocol {
     pub const ICMP6: u8 = 58;
     /// SCTP.
     pub const SCTP: u8 = 132;
+    /// UDP-Lite, RFC 3828.
+    pub const UDP_LITE: u8 = 136;
 }
 
 /// The kinds of objects that become policies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PolicyKind {
     /// `networking.k8s.io/v1` NetworkPolicy.
+    KubernetesNetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
+    /// Our NetworkPolicy.
     NetworkPolicy,
+    /// Our GlobalNetworkPolicy.
+    GlobalNetworkPolicy,
 }
 
 /// Names one policy object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyKey {
-    /// `metadata.namespace`.
+    /// `metadata.namespace`; empty for a kind that has none.
     pub namespace: String,
     /// `metadata.name`.
     pub name: String,
@@ -43,7 +53,10 @@ pub struct PolicyKey {
 
 impl fmt::Display for PolicyKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+        if !self.namespace.is_empty() {
+            write!(f, "{}/", self.namespace)?;
+        }
+        f.write_str(&self.name)
     }
 }
 
@@ -98,6 +111,41 @@ pub enum Action {
     Deny,
     /// The rest of the tier is skipped, the next tier decides.
     Pass,
+    /// The flow is noted, and the next rule is asked.
+    Log,
+}
+
+/// Whether a policy decides anything.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Enforcement {
+    /// It does.
+    #[default]
+    Enforce,
+    /// It does not: flows that it would judge otherwise are noted.
+    Audit,
+}
+
+/// Where on the way of a packet a policy is asked. All but `Normal` are for host endpoints only.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Stage {
+    /// Flows of pods; flows that end in the node itself.
+    #[default]
+    Normal,
+    /// Those, and flows that the node forwards through its host endpoints.
+    ApplyOnForward,
+    /// Flows that come in through a host endpoint, before their destination is translated. Ingress only.
+    PreDnat,
+    /// Packets of a host endpoint before connection tracking: what is allowed is not tracked at all.
+    DoNotTrack,
+}
+
+/// What a policy selects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Selection {
+    /// Pods, as Kubernetes selects them.
+    Pods(PodSelector),
+    /// Pods and host endpoints.
+    Endpoints(EndpointSelector),
 }
 
 /// A policy, understood.
@@ -111,11 +159,15 @@ pub struct Policy {
     pub tier: String,
     /// Place inside the tier; equal orders go by key.
     pub order: Order,
-    /// The pods it selects.
-    pub subject: PodSelector,
-    /// Rules for flows that selected pods open; `None` leaves that direction alone.
+    /// What it selects.
+    pub subject: Selection,
+    /// Whether it decides anything.
+    pub enforcement: Enforcement,
+    /// Where it is asked.
+    pub stage: Stage,
+    /// Rules for flows that selected endpoints open; `None` leaves that direction alone.
     pub egress: Option<Vec<Rule>>,
-    /// Rules for flows opened to selected pods; `None` leaves that direction alone.
+    /// Rules for flows opened to selected endpoints; `None` leaves that direction alone.
     pub ingress: Option<Vec<Rule>>,
 }
 
@@ -130,15 +182,58 @@ impl Policy {
     }
 }
 
-/// One rule: matches when the peer is in the list and the protocol and port are among the ports.
+/// A condition that may be turned around.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Term<T> {
+    /// Holds when no member matches, instead of when any does.
+    pub negated: bool,
+    /// The members.
+    pub any: T,
+}
+
+impl<T> Term<T> {
+    /// Holds when any member matches.
+    pub const fn is(any: T) -> Self {
+        Self {
+            negated: false,
+            any,
+        }
+    }
+
+    /// Holds when no member matches.
+    pub const fn not(any: T) -> Self {
+        Self { negated: true, any }
+    }
+}
+
+/// One rule: matches when all of its terms hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     /// What to do on a match.
     pub action: Action,
-    /// The whole `from` or `to`; `None` matches every peer.
-    pub peers: Option<PeerList>,
-    /// `None` matches every protocol and port, an empty list none.
-    pub ports: Option<Vec<PortMatch>>,
+    /// About the other side: the source of ingress, the destination of egress. No term matches every peer.
+    pub peers: Vec<Term<PeerList>>,
+    /// About our own side: the destination of ingress, the source of egress.
+    pub own: Vec<Term<PeerList>>,
+    /// About the protocol and the destination: `protocol`, ICMP types, ports. No term matches everything, a term with
+    /// no member nothing.
+    pub traffic: Vec<Term<Vec<PortMatch>>>,
+    /// About the protocol and the source's port; names are those which the source gives its ports.
+    pub source_ports: Vec<Term<Vec<PortMatch>>>,
+}
+
+impl Rule {
+    /// A rule that matches everything.
+    #[must_use]
+    pub const fn new(action: Action) -> Self {
+        Self {
+            action,
+            peers: Vec::new(),
+            own: Vec::new(),
+            traffic: Vec::new(),
+            source_ports: Vec::new(),
+        }
+    }
 }
 
 /// A union of peers. Sorted and without duplicates, so that equal lists of different rules are one predicate.
@@ -163,8 +258,19 @@ impl PeerList {
 /// One entry of a rule's `from` or `to`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
-    /// Pods by labels.
+    /// Pods, as Kubernetes selects them.
     Pods(PodSelector),
+    /// Pods, host endpoints and network sets.
+    Endpoints(EndpointSelector),
+    /// Addresses of Nodes by labels.
+    Nodes(LabelSelector),
+    /// The addresses behind a Service, whatever the port.
+    Service {
+        /// Namespace of the Service.
+        namespace: String,
+        /// Name of the Service.
+        name: String,
+    },
     /// Addresses, of pods or not, without the exceptions.
     Net {
         /// The block.
@@ -192,6 +298,39 @@ pub enum NamespaceSelector {
     Labels(LabelSelector),
 }
 
+/// Pods, host endpoints and network sets: all parts must match. A pod in the host's network is never selected.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndpointSelector {
+    /// Where.
+    pub scope: Scope,
+    /// Their own labels and the automatic ones.
+    pub labels: Selector,
+    /// Only pods that run as one of these.
+    pub service_accounts: Option<ServiceAccounts>,
+}
+
+/// Where an [`EndpointSelector`] looks.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// Everywhere: pods, network sets and host endpoints.
+    Anywhere,
+    /// Pods and network sets in the namespace with this name.
+    Namespace(String),
+    /// Pods and network sets in namespaces with matching labels.
+    Namespaces(Selector),
+    /// What has no namespace: host endpoints and global network sets.
+    Global,
+}
+
+/// Service accounts of the pod's own namespace; both parts must match.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServiceAccounts {
+    /// With one of these names; empty for any.
+    pub names: BTreeSet<String>,
+    /// With matching labels; one that is not known has none but the automatic.
+    pub labels: Selector,
+}
+
 /// One entry of a rule's `ports`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PortMatch {
@@ -206,11 +345,18 @@ pub enum PortMatch {
         /// Highest port.
         last: u16,
     },
-    /// The ports which the pod that is the destination gives this name.
+    /// The ports which the endpoint on that side gives this name.
     Named {
         /// IP protocol number.
         protocol: u8,
-        /// Name of the container port.
+        /// Name of the port.
+        name: String,
+    },
+    /// The protocols and ports under which the destination serves a Service.
+    Service {
+        /// Namespace of the Service.
+        namespace: String,
+        /// Name of the Service.
         name: String,
     },
     /// A type of ICMP messages.
@@ -222,6 +368,28 @@ pub enum PortMatch {
         /// Code of the message, `None` for any.
         code: Option<u8>,
     },
+}
+
+impl Selection {
+    /// The only namespace it can select in.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Pods(selector) => selector.namespaces.named(),
+            Self::Endpoints(selector) => selector.scope.namespace(),
+        }
+    }
+}
+
+impl Scope {
+    /// The only namespace it looks in.
+    #[must_use]
+    pub fn namespace(&self) -> Option<&str> {
+        match self {
+            Self::Namespace(name) => Some(name),
+            _ => None,
+        }
+    }
 }
 
 impl NamespaceSelector {

@@ -7,7 +7,7 @@ use super::active::{PortName, port_names};
 use super::classes::{ClassKey, SubjectKey};
 use super::compile::Moves;
 use super::engine::Engine;
-use super::evaluate::{Peer, Rule, Stage, judge, judged_alike};
+use super::evaluate::{Peer, Rule, Tiered, judge, judged_alike};
 use super::function::{Cuts, Function};
 use super::lists::ListId;
 use super::model::{PolicyKey, PortMatch};
@@ -64,11 +64,15 @@ impl Engine {
             .flat_map(|stage| &stage.policies)
             .flat_map(|(_, rules)| *rules)
             .collect();
-        let lists: BTreeSet<ListId> = rules.iter().filter_map(|rule| rule.peers).collect();
+        let lists: BTreeSet<ListId> = rules
+            .iter()
+            .flat_map(|rule| &rule.peers)
+            .map(|term| term.any)
+            .collect();
         let names: BTreeSet<PortName> = match direction {
             Direction::Egress => rules
                 .iter()
-                .flat_map(|rule| port_names(rule.ports.as_deref()))
+                .flat_map(|rule| port_names(rule.ports()))
                 .collect(),
             Direction::Ingress => BTreeSet::new(),
         };
@@ -274,14 +278,16 @@ impl Peer for Seen<'_> {
 }
 
 /// Asks the evaluator once for every stretch of ports that no rule can tell apart.
-fn tabulated(stages: &[Stage<'_>], peer: &Seen<'_>) -> Function {
+fn tabulated(stages: &[Tiered<'_>], peer: &Seen<'_>) -> Function {
     let mut cuts = Cuts::new();
     let rules = stages
         .iter()
         .flat_map(|stage| &stage.policies)
         .flat_map(|(_, rules)| *rules);
-    let matching = rules.filter(|rule| rule.peers.is_none_or(|list| peer.listed(list)));
-    for entry in matching.filter_map(|rule| rule.ports.as_ref()).flatten() {
+    for entry in rules
+        .filter(|rule| rule.may_match(peer))
+        .flat_map(Rule::ports)
+    {
         cut(&mut cuts, entry, peer.ports);
     }
     Function::tabulate(&cuts, |protocol, port| judge(stages, peer, protocol, port))
@@ -310,6 +316,7 @@ fn cut(cuts: &mut Cuts, entry: &PortMatch, named: &BTreeSet<NamedPort>) {
                 between(*protocol, port.port, port.port);
             }
         }
+        PortMatch::Service { .. } => {}
         PortMatch::Icmp {
             protocol,
             kind,

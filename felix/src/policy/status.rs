@@ -9,6 +9,7 @@ use super::intervals::{Span, span};
 use super::k8s::PolicyError;
 use super::lists::ListId;
 use super::model::{Peer as PeerEntry, PolicyKey};
+use super::selecting::Labelled;
 use super::tables::{Direction, Subject, Verdict};
 
 /// A policy object and what has become of it on this node.
@@ -122,7 +123,7 @@ impl Engine {
             installed
                 .policy
                 .subject
-                .selects(&pod.identity, &self.index.namespaces)
+                .selects(Labelled::Pod(&pod.identity), &self.index.inherited)
         });
         let stages = self.stages(policies.map(|(key, _)| key), direction);
         let owner = self.index.owner(peer).map(|(_, pod)| pod);
@@ -154,12 +155,15 @@ impl Peer for Known<'_> {
         let Some(list) = self.engine.lists.list(list) else {
             return false;
         };
-        let namespaces = &self.engine.index.namespaces;
+        let inherited = &self.engine.index.inherited;
         let contains = |(first, last): Span| (first..=last).contains(&self.address);
         self.owner
-            .is_some_and(|pod| list.selects(&pod.identity, namespaces))
+            .is_some_and(|pod| list.selects(Labelled::Pod(&pod.identity), inherited))
             || list.iter().any(|peer| match peer {
-                PeerEntry::Pods(_) => false,
+                PeerEntry::Pods(_)
+                | PeerEntry::Endpoints(_)
+                | PeerEntry::Nodes(_)
+                | PeerEntry::Service { .. } => false,
                 PeerEntry::Net { cidr, except } => {
                     contains(span(*cidr)) && !except.iter().any(|part| contains(span(*part)))
                 }

@@ -63,6 +63,7 @@ fn feed_pod(n: u32) -> input::Pod {
         namespace: "default".into(),
         name: format!("web-{n}"),
         labels: BTreeMap::new(),
+        service_account: "default".into(),
         created: 0,
         addresses: Vec::new(),
         named_ports: Vec::new(),

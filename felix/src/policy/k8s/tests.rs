@@ -199,16 +199,8 @@ fn what_the_documentation_shows_is_understood() {
         "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}], "ports": [{"port": 32000, "endPort": 32768}]}]
     })))
     .unwrap();
-    assert_eq!(
-        policy.ingress.unwrap()[0]
-            .peers
-            .as_ref()
-            .unwrap()
-            .iter()
-            .count(),
-        3
-    );
-    let ports = policy.egress.unwrap()[0].ports.clone().unwrap();
+    assert_eq!(policy.ingress.unwrap()[0].peers[0].any.iter().count(), 3);
+    let ports = policy.egress.unwrap()[0].traffic[0].any.clone();
     assert_eq!(
         ports,
         [PortMatch::Ports {
@@ -226,7 +218,11 @@ fn an_object_without_a_spec_isolates_its_namespace() {
     )
     .unwrap();
     assert_eq!((policy.ingress, policy.egress), (Some(Vec::new()), None));
-    assert!(policy.subject.pods.is_empty());
+    let all = PodSelector {
+        namespaces: NamespaceSelector::Named("x".to_owned()),
+        pods: LabelSelector::default(),
+    };
+    assert_eq!(policy.subject, Selection::Pods(all));
 }
 
 /// Strings of which some are right somewhere.

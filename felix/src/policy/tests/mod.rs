@@ -39,6 +39,7 @@ fn pod(namespace: &str, name: &str, pairs: &[(&str, &str)], addresses: &[&str]) 
         namespace: namespace.to_owned(),
         name: name.to_owned(),
         labels: labels(pairs),
+        service_account: "default".to_owned(),
         created: 0,
         addresses: addresses.iter().copied().map(ip).collect(),
         named_ports: Vec::new(),

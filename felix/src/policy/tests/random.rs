@@ -197,6 +197,7 @@ fn identity(number: usize) -> impl Strategy<Value = Identity> {
                 namespace: namespace.to_owned(),
                 name: format!("pod-{number}"),
                 labels,
+                service_account: "default".to_owned(),
                 created,
                 addresses: address
                     .into_iter()

@@ -5,8 +5,8 @@ use proptest::sample::select;
 
 use super::super::labels::{LabelSelector, Requirement, Test};
 use super::super::model::{
-    Action, NamespaceSelector, Order, Peer, PeerList, PodSelector, Policy, PolicyKey, PolicyKind,
-    PortMatch, Rule, Tier,
+    Action, Enforcement, NamespaceSelector, Order, Peer, PeerList, PodSelector, Policy, PolicyKey,
+    PolicyKind, PortMatch, Rule, Selection, Stage, Term, Tier,
 };
 use super::super::{Decided, RuleRef};
 use super::*;
@@ -24,9 +24,9 @@ fn app(value: &str) -> PodSelector {
 
 fn rule(action: Action, peers: Option<Vec<Peer>>, ports: Option<Vec<PortMatch>>) -> Rule {
     Rule {
-        action,
-        peers: peers.map(PeerList::new),
-        ports,
+        peers: peers.map(PeerList::new).map(Term::is).into_iter().collect(),
+        traffic: ports.map(Term::is).into_iter().collect(),
+        ..Rule::new(action)
     }
 }
 
@@ -35,12 +35,14 @@ fn policy(tier: &str, order: f64, name: &str, ingress: Vec<Rule>) -> Policy {
         key: PolicyKey {
             namespace: String::new(),
             name: name.to_owned(),
-            kind: PolicyKind::NetworkPolicy,
+            kind: PolicyKind::GlobalNetworkPolicy,
         },
         generation: 1,
         tier: tier.to_owned(),
         order: Order(order),
-        subject: app("web"),
+        subject: Selection::Pods(app("web")),
+        enforcement: Enforcement::Enforce,
+        stage: Stage::Normal,
         egress: None,
         ingress: Some(ingress),
     }
