@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnetwork::IpNetwork;
+use ipnetwork::{IpNetwork, Ipv4Network};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An address family.
@@ -49,8 +49,33 @@ impl fmt::Display for Family {
 }
 
 /// A prefix without host bits. Ordered by family, first address, then length.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Cidr(IpNetwork);
+
+/// As the derived order would be, by numbers instead of bytes: tables of routes are searched by it.
+impl Ord for Cidr {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        match (self.0, other.0) {
+            (IpNetwork::V4(a), IpNetwork::V4(b)) => {
+                let number =
+                    |it: Ipv4Network| u64::from(it.ip().to_bits()) << 8 | u64::from(it.prefix());
+                number(a).cmp(&number(b))
+            }
+            (IpNetwork::V6(a), IpNetwork::V6(b)) => {
+                let (first, second) = (a.ip().to_bits(), b.ip().to_bits());
+                first.cmp(&second).then(a.prefix().cmp(&b.prefix()))
+            }
+            (a, _) if a.is_ipv4() => std::cmp::Ordering::Less,
+            _ => std::cmp::Ordering::Greater,
+        }
+    }
+}
+
+impl PartialOrd for Cidr {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
 
 /// Why a text is not a [`Cidr`]; each message names the fix.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -291,6 +316,30 @@ mod tests {
             assert_eq!(serde_json::from_str::<Cidr>(&json).unwrap(), cidr(text));
         }
         assert_eq!(cidr("FD00:0:0::/64").to_string(), "fd00::/64");
+    }
+
+    #[test]
+    fn the_order_is_by_family_address_and_length() {
+        let sorted = [
+            "0.0.0.0/0",
+            "10.0.0.0/8",
+            "10.0.0.0/32",
+            "10.0.0.1/32",
+            "255.255.255.255/32",
+            "::/0",
+            "::/128",
+            "::1/128",
+            "fd00::/8",
+            "fd00::/64",
+            "fd00:1::/64",
+        ]
+        .map(cidr);
+        for (i, a) in sorted.iter().enumerate() {
+            for (j, b) in sorted.iter().enumerate() {
+                assert_eq!(a.cmp(b), i.cmp(&j), "{a} {b}");
+                assert_eq!(a.cmp(b), a.0.cmp(&b.0), "{a} {b}");
+            }
+        }
     }
 
     #[test]

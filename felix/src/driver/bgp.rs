@@ -19,8 +19,11 @@ pub enum Event {
     Lost(String),
 }
 
-/// Messages in flight in either direction before the sender waits.
+/// Messages of bgpd in flight before it waits.
 pub const WINDOW: usize = 1024;
+/// Messages for bgpd that may wait: a snapshot comes at once, an origin for each block of the node. Room that is not used
+/// costs nothing.
+const OUTGOING: usize = 1 << 16;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
@@ -64,7 +67,7 @@ async fn stream(socket: &std::path::Path, events: &mpsc::Sender<Event>) -> End {
         Ok(channel) => channel,
         Err(error) => return end(false, false, error.to_string()),
     };
-    let (to_bgpd, outgoing) = mpsc::channel(WINDOW);
+    let (to_bgpd, outgoing) = mpsc::channel(OUTGOING);
     // bgpd answers the call at once; what we have to say first must not wait for that answer, nor it for us.
     if events.send(Event::Connected(to_bgpd)).await.is_err() {
         return end(true, false, "felix stops".into());
