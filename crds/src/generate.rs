@@ -6,7 +6,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt;
 use serde_json::{Number, Value};
 
-use crate::{BGPConfiguration, BGPFilter, BGPPeer, IPAMBlock, IPAMConfiguration, IPPool};
+use crate::{
+    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint,
+    IPAMBlock, IPAMConfiguration, IPPool, NetworkPolicy, NetworkSet, Tier,
+};
 
 /// One manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,9 +37,15 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         BGPConfiguration::crd(),
         BGPFilter::crd(),
         BGPPeer::crd(),
+        GlobalNetworkPolicy::crd(),
+        GlobalNetworkSet::crd(),
+        HostEndpoint::crd(),
         IPAMBlock::crd(),
         IPAMConfiguration::crd(),
         IPPool::crd(),
+        NetworkPolicy::crd(),
+        NetworkSet::crd(),
+        Tier::crd(),
     ];
     let versions = crds.iter_mut().flat_map(|crd| &mut crd.spec.versions);
     for schema in

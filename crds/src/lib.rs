@@ -27,12 +27,18 @@ pub mod community;
 pub mod condition;
 mod error;
 pub mod generate;
+pub mod global_network_policy;
+pub mod host_endpoint;
 pub mod ip_pool;
 pub mod ipam_block;
 pub mod ipam_configuration;
 pub mod net;
+pub mod network_policy;
+pub mod network_set;
+pub mod policy;
 mod seconds;
 pub mod selector;
+pub mod tier;
 
 pub use bgp_configuration::BGPConfiguration;
 pub use bgp_filter::BGPFilter;
@@ -41,9 +47,14 @@ pub use community::Community;
 pub use condition::Condition;
 pub use error::FieldError;
 pub use generate::all_crds;
+pub use global_network_policy::GlobalNetworkPolicy;
+pub use host_endpoint::HostEndpoint;
 pub use ip_pool::IPPool;
 pub use ipam_block::IPAMBlock;
 pub use ipam_configuration::IPAMConfiguration;
+pub use network_policy::NetworkPolicy;
+pub use network_set::{GlobalNetworkSet, NetworkSet};
+pub use tier::Tier;
 
 /// The API group of every kind.
 pub const GROUP: &str = "margay.io";

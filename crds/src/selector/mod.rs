@@ -3,21 +3,25 @@
 //! ```text
 //! expression = term { "||" term }            term = factor { "&&" factor }
 //! factor     = { "!" } ( "(" expression ")" | "all()" | "has(" key ")" | key test )
-//! test       = "==" value | "!=" value | "in" "{" values "}" | "not" "in" "{" values "}"
+//! test       = "==" value | "!=" value | "in" set | "not" "in" set | "notin" set
 //!            | "contains" value | "starts" "with" value | "ends" "with" value
+//! set        = "{" [ value { "," value } [ "," ] ] "}"
 //! ```
 //!
-//! Values stand in single or double quotes; there are no escapes. `!=` and `not in` hold for an object without the label,
-//! every other test does not. An empty selector is `all()`.
+//! Keys are letters, digits and `_./-`; words of the language are keys where a key stands. Values stand in single or double
+//! quotes; there are no escapes. `!=` and `not in` hold for an object without the label, every other test does not. An empty
+//! selector is `all()`. A selector over namespaces may be `global()`, alone: see [`NamespaceSelector`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+mod namespace;
 mod parse;
 #[cfg(test)]
 mod tests;
 
+pub use namespace::NamespaceSelector;
 pub use parse::{MAX_DEPTH, MAX_LENGTH, Problem, SelectorError};
 
 /// A parsed selector. Its text form is canonical: parsing it gives the same selector.

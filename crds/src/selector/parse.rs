@@ -35,6 +35,9 @@ pub enum Problem {
     /// More than [`MAX_LENGTH`] bytes.
     #[error("longer than {MAX_LENGTH} bytes: use fewer terms, or a label for the group")]
     TooLong,
+    /// `global()` where labels are selected.
+    #[error("global() stands alone, as the whole namespaceSelector of a rule")]
+    Global,
     /// More than [`MAX_DEPTH`] levels of parentheses.
     #[error("more than {MAX_DEPTH} parentheses inside each other")]
     TooDeep,
@@ -103,10 +106,15 @@ impl<'a> Reader<'a> {
         if self.rest().starts_with('(') {
             return self.parentheses();
         }
+        let start = self.at;
         let Some(key) = self.word() else {
             return Err(self.expected("a label, has(label), all(), ! or ("));
         };
         match key {
+            "global" if self.rest().starts_with('(') => {
+                self.at = start;
+                Err(self.error(Problem::Global))
+            }
             "all" if self.eat("(") => {
                 self.need(")", ") after all(")?;
                 Ok(Expr::All)
@@ -148,6 +156,7 @@ impl<'a> Reader<'a> {
         let start = self.at;
         match self.word() {
             Some("in") => Ok(Test::In(self.set()?)),
+            Some("notin") => Ok(Test::NotIn(self.set()?)),
             Some("contains") => Ok(Test::Contains(self.value()?)),
             Some("not") => {
                 self.need_word("in", "in after not")?;
@@ -171,16 +180,14 @@ impl<'a> Reader<'a> {
     fn set(&mut self) -> Result<BTreeSet<String>, SelectorError> {
         let mut values = BTreeSet::new();
         self.need("{", "{ and quoted values")?;
-        if self.eat("}") {
-            return Ok(values);
-        }
-        loop {
+        while !self.eat("}") {
             values.insert(self.value()?);
-            if self.eat("}") {
-                return Ok(values);
+            // A comma may end the list as well.
+            if !self.eat(",") && !self.rest().starts_with('}') {
+                return Err(self.expected(", or }"));
             }
-            self.need(",", ", or }")?;
         }
+        Ok(values)
     }
 
     fn value(&mut self) -> Result<String, SelectorError> {

@@ -38,6 +38,13 @@ fn evaluates_every_test_with_and_without_the_label() {
         ("app not in {'db'}", true),
         ("app not in {'web-1'}", false),
         ("nope not in {'x'}", true),
+        ("app notin {'db'}", true),
+        ("app notin {'web-1',}", false),
+        ("nope notin {}", true),
+        ("app not in {}", true),
+        ("app in {'db', 'web-1' , }", true),
+        ("app in{\"web-1\",}", true),
+        ("app\tnot\tin\t{'db'}", true),
         ("app contains 'eb'", true),
         ("nope contains ''", false),
         ("app starts with 'web'", true),
@@ -67,6 +74,56 @@ fn keywords_are_labels_where_a_label_stands() {
 }
 
 #[test]
+fn operators_are_labels_where_a_label_stands() {
+    let odd = labels(&[
+        ("contains", "contains"),
+        ("starts", "s"),
+        ("ends", "e"),
+        ("notin", "n"),
+        ("global", "g"),
+        ("a-b_c.d/e-f", "x"),
+        ("8", "9"),
+    ]);
+    for text in [
+        "contains contains 'contains'",
+        "starts starts with 's' && ends ends with 'e'",
+        "notin notin {'x'} && notin in {'n'}",
+        "global == 'g' && has(global) && global != 'x'",
+        "a-b_c.d/e-f=='x'&&8=='9'",
+    ] {
+        assert!(parse(text).matches(&odd), "{text}");
+    }
+}
+
+#[test]
+fn global_stands_alone_and_only_for_namespaces() {
+    for text in ["global()", " global() ", "global( )", "global ()"] {
+        let found: NamespaceSelector = text.parse().unwrap();
+        assert_eq!(found, NamespaceSelector::Global, "{text}");
+    }
+    assert_eq!(NamespaceSelector::Global.to_string(), "global()");
+    let labels: NamespaceSelector = "global == 'x'".parse().unwrap();
+    assert_eq!(labels.to_string(), "global == 'x'");
+    for (text, position) in [
+        ("global() || has(a)", 1),
+        ("has(a) && global()", 11),
+        ("!global()", 2),
+        ("(global())", 2),
+        ("global()()", 1),
+    ] {
+        let error = text.parse::<NamespaceSelector>().unwrap_err();
+        assert_eq!(
+            (error.position, error.problem),
+            (position, Problem::Global),
+            "{text}"
+        );
+    }
+    let error = "global()".parse::<Selector>().unwrap_err().to_string();
+    assert!(error.contains("stands alone"), "{error}");
+    assert!("global(x)".parse::<NamespaceSelector>().is_err());
+}
+
+#[test]
 fn errors_say_where_and_what_is_expected() {
     let error = |text: &str| text.parse::<Selector>().unwrap_err().to_string();
     assert_eq!(
@@ -91,6 +148,9 @@ fn errors_say_where_and_what_is_expected() {
     );
     assert!(error("a not 'x'").contains("expected in after not"));
     assert!(error("a in {'x' 'y'}").contains("expected , or }"));
+    assert!(error("a in {,}").contains("a value in quotes"));
+    assert!(error("a in {'x',,}").contains("a value in quotes"));
+    assert!(error("a not notin {}").contains("expected in after not"));
     assert!(error("has(a) &&").contains("found the end"));
     assert!(error("é").contains("character 1"));
     assert!(error("a == 'é' é").contains("character 10"));

@@ -6,7 +6,7 @@ use bgpd::config::Filter;
 use bgpd::config::kubernetes::Cluster;
 use crds::bgp_filter::BGPFilterSpec;
 use crds::net::Cidr;
-use crds::selector::Selector;
+use crds::selector::{NamespaceSelector, Selector};
 use crds::{BGPConfiguration, BGPFilter, BGPPeer, Community, IPAMConfiguration, IPPool};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde::Deserialize;
@@ -24,6 +24,10 @@ pub(crate) fn selector(bytes: &[u8]) {
             assert_eq!(again.as_ref(), Ok(&selector));
         }
         Err(error) => assert!((1..=text.chars().count() + 1).contains(&error.position)),
+    }
+    if let Ok(namespaces) = text.parse::<NamespaceSelector>() {
+        let again = namespaces.to_string().parse::<NamespaceSelector>();
+        assert_eq!(again.as_ref(), Ok(&namespaces));
     }
 }
 

@@ -1,0 +1,87 @@
+//! `NetworkPolicy`: what may be opened from and to pods of one namespace.
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+use crate::policy::{PolicyRule, PolicyStatus};
+
+/// What may be opened from and to pods of its namespace, in a tier.
+#[derive(CustomResource, Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "margay.io",
+    version = "v1",
+    kind = "NetworkPolicy",
+    plural = "networkpolicies",
+    shortname = "mnp",
+    category = "margay",
+    namespaced,
+    status = "PolicyStatus",
+    derive = "PartialEq",
+    doc = "What may be opened from and to pods of its namespace, in a tier.",
+    printcolumn(name = "Tier", type_ = "string", json_path = ".spec.tier"),
+    printcolumn(name = "Order", type_ = "number", json_path = ".spec.order"),
+    printcolumn(
+        name = "Enforcement",
+        type_ = "string",
+        json_path = ".spec.enforcement"
+    ),
+    printcolumn(
+        name = "Accepted",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
+    ),
+    printcolumn(name = "Enforced", type_ = "string", json_path = ".status.enforced"),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    ),
+    printcolumn(
+        name = "Selector",
+        type_ = "string",
+        json_path = ".spec.selector",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicySpec {
+    /// The tier it is in. Tiers are asked in order; the first that decides has the word.
+    #[serde(default = "crate::policy::default_tier")]
+    #[schemars(length(min = 1, max = 63))]
+    pub tier: String,
+    /// Its place inside the tier, lower first; last when unset. A Kubernetes NetworkPolicy has 1000 in the tier default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order: Option<f64>,
+    /// Pods of the namespace that it governs, by their labels: app == 'web'.
+    #[serde(default = "crate::selector::everything")]
+    #[schemars(length(max = 1024))]
+    pub selector: String,
+    /// Of these only pods whose service account's labels match.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub service_account_selector: Option<String>,
+    /// Whether ingress (flows opened to them), egress (flows they open) or both are governed. When unset: that which there are
+    /// rules for, and ingress if there are none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "crate::policy::schema::types")]
+    pub types: Vec<String>,
+    /// Rules for flows that are opened to the selected endpoints. The first that matches decides; what none decides the tier
+    /// does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub ingress: Vec<PolicyRule>,
+    /// Rules for flows that the selected endpoints open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    #[x_kube(merge_strategy = ListMerge::Atomic)]
+    pub egress: Vec<PolicyRule>,
+    /// Enforce, or Audit: what it would decide otherwise is counted and logged, and it decides nothing.
+    #[serde(default = "enforce")]
+    #[schemars(schema_with = "crate::policy::schema::enforcement")]
+    pub enforcement: String,
+}
+
+pub(crate) fn enforce() -> String {
+    "Enforce".to_owned()
+}
