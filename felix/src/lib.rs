@@ -11,9 +11,11 @@
 pub mod agent;
 pub mod args;
 pub mod driver;
+pub mod explain;
 pub mod feed;
 pub mod nft;
 pub mod nla;
+pub mod offline;
 pub mod policy;
 pub mod routes;
 pub mod translate;

@@ -1,10 +1,14 @@
 //! The command line.
 
+pub(crate) mod policy;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnetwork::IpNetwork;
+
+pub(crate) use self::policy::Policy;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -21,8 +25,10 @@ Examples:
   margayctl bgp neighbors --watch           sessions again every 2 s, until Ctrl-C
   margayctl endpoints -o wide               the node's pods, with the policies that select them
   margayctl ipam show -o json | jq .        blocks and every address in use
+  margayctl policy explain --from shop/web --to db/pg --port 5432
+                                            why a flow is (not) allowed, and what to do
 
-Exit codes: 0 done, 1 failed or a daemon does not answer, 2 wrong usage.";
+Exit codes: 0 done, 1 failed or a daemon does not answer, 2 wrong usage, 3 the flow is denied.";
 
 const NEIGHBOR_EXAMPLES: &str = "\
 Examples:
@@ -221,12 +227,6 @@ pub(crate) enum Bgp {
 pub(crate) enum Ipam {
     /// Blocks of this node and their use
     Show,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum Policy {
-    /// Policies this node enforces, with the generation in force
-    List,
 }
 
 fn prefix(text: &str) -> Result<String, String> {

@@ -2,7 +2,10 @@
 
 mod args;
 mod bgp;
+mod explain;
+mod files;
 mod neighbor;
+mod policy;
 mod query;
 mod table;
 mod view;
@@ -37,8 +40,5 @@ async fn run(cli: &args::Cli) -> anyhow::Result<ExitCode> {
     let answer = query::run(cli).await?;
     // A closed pipe (`| head`) is no failure of ours.
     let _ = io::stdout().write_all(answer.text.as_bytes());
-    Ok(match answer.incomplete {
-        true => ExitCode::FAILURE,
-        false => ExitCode::SUCCESS,
-    })
+    Ok(ExitCode::from(answer.exit))
 }

@@ -6,24 +6,21 @@ use api::client::{self, Daemon, Error};
 use api::v1;
 use serde::Serialize;
 
-use crate::args::{Bgp, Cli, Command, Global, Ipam, Output, Policy};
+use crate::args::{Bgp, Cli, Command, Global, Ipam, Output};
 use crate::bgp;
 use crate::table::Screen;
-use crate::{neighbor, view};
+use crate::{neighbor, policy, view};
 
 /// What to print.
 pub(crate) struct Answer {
     pub(crate) text: String,
-    /// A daemon did not answer; the text says so.
-    pub(crate) incomplete: bool,
+    /// Exit code: 0, or 1 when a daemon did not answer, as the text says.
+    pub(crate) exit: u8,
 }
 
 impl From<String> for Answer {
     fn from(text: String) -> Self {
-        Self {
-            text,
-            incomplete: false,
-        }
+        Self { text, exit: 0 }
     }
 }
 
@@ -171,15 +168,7 @@ pub(crate) async fn run(cli: &Cli) -> anyhow::Result<Answer> {
                 view::endpoints(&answer.endpoints, wide, screen)
             })
         }
-        Command::Policy(Policy::List) => {
-            let answer = felix(global)
-                .await?
-                .list_policies(v1::ListPoliciesRequest {})
-                .await
-                .map_err(Error::call(Daemon::Felix))?
-                .into_inner();
-            print(global, &answer, || view::policies(&answer.policies, screen))
-        }
+        Command::Policy(command) => policy::run(global, command, screen).await,
     }
 }
 
@@ -224,11 +213,11 @@ async fn status(global: &Global, screen: Screen) -> anyhow::Result<Answer> {
         ));
     }
     let mut answer = print(global, &both, || view::status(&both, screen))?;
-    answer.incomplete = !away.is_empty();
+    answer.exit = u8::from(!away.is_empty());
     Ok(answer)
 }
 
-async fn felix(
+pub(crate) async fn felix(
     global: &Global,
 ) -> Result<v1::node_status_client::NodeStatusClient<tonic::transport::Channel>, Error> {
     let path = global
@@ -277,7 +266,7 @@ async fn bgpd(global: &Global) -> Result<Bgpd, Error> {
     client::bgpd(&path, global.timeout).await
 }
 
-fn print(
+pub(crate) fn print(
     global: &Global,
     answer: &impl Serialize,
     table: impl FnOnce() -> String,

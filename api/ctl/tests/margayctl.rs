@@ -164,6 +164,21 @@ impl NodeStatus for Node {
     ) -> Result<Response<v1::ListPoliciesResponse>, Status> {
         std::future::pending().await
     }
+
+    async fn explain_policy(
+        &self,
+        request: Request<v1::ExplainPolicyRequest>,
+    ) -> Result<Response<v1::ExplainPolicyResponse>, Status> {
+        let request = request.into_inner();
+        if request.from == "shop/nobody" {
+            return Err(Status::not_found("no pod shop/nobody is known"));
+        }
+        Ok(Response::new(v1::ExplainPolicyResponse {
+            node: "n1".into(),
+            allowed: request.port == 80,
+            ..Default::default()
+        }))
+    }
 }
 
 /// The daemons of a node in `run_dir`, for as long as the runtime lives.
@@ -429,4 +444,24 @@ fn a_watch_asks_again_and_outlives_a_daemon() {
     assert_eq!(drained.status.code(), Some(1));
     assert!(stderr(&drained).contains("--show"), "{drained:?}");
     drop(runtime);
+}
+
+#[test]
+fn the_verdict_is_the_exit_code() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+    let ask = |from: &str, port: &str| {
+        let flow = [
+            "policy", "explain", "--from", from, "--to", "db/pg", "--port", port,
+        ];
+        margayctl(tmp.path(), &flow)
+    };
+    assert_eq!(ask("shop/web", "80").status.code(), Some(0));
+    assert_eq!(ask("shop/web", "81").status.code(), Some(3));
+    let unknown = ask("shop/nobody", "80");
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(
+        stderr(&unknown).contains("no pod shop/nobody"),
+        "{unknown:?}"
+    );
 }

@@ -15,6 +15,7 @@ mod attach;
 pub mod bgp;
 pub mod early;
 pub mod endpoint;
+mod explain;
 mod feed;
 pub mod input;
 mod kernel;

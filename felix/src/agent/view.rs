@@ -112,7 +112,7 @@ impl Agent {
             .iter()
             .map(|(name, e)| format!("IPPool {name} is not understood: {e}"));
         let policies = self.engine.policies().filter(|p| p.error.is_some());
-        let policies = policies.map(|p| format!("NetworkPolicy {} is not understood", p.key));
+        let policies = policies.map(|p| format!("{} {} is not understood", p.key.kind, p.key));
         api.chain(missing)
             .chain(kernel)
             .chain(refused)
@@ -167,7 +167,7 @@ impl Agent {
     pub fn list_policies(&self) -> v1::ListPoliciesResponse {
         let policies = self.engine.policies().map(|policy| v1::Policy {
             name: policy.key.to_string(),
-            kind: format!("{:?}", policy.key.kind),
+            kind: policy.key.kind.to_string(),
             tier: policy.tier.clone(),
             order: ORDER,
             ingress: policy.directions.contains(&Direction::Ingress),

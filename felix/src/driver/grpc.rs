@@ -2,11 +2,14 @@
 
 use api::v1::node_status_server::{NodeStatus, NodeStatusServer};
 use api::v1::{
-    GetStatusRequest, ListBlocksRequest, ListBlocksResponse, ListEndpointsRequest,
-    ListEndpointsResponse, ListPoliciesRequest, ListPoliciesResponse, Status,
+    ExplainPolicyRequest, ExplainPolicyResponse, GetStatusRequest, ListBlocksRequest,
+    ListBlocksResponse, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
+    ListPoliciesResponse, Status,
 };
 use tokio::sync::{mpsc, oneshot};
 use tonic::{Request, Response};
+
+use crate::explain::Unanswered;
 
 /// A view that somebody waits for.
 #[derive(Debug)]
@@ -19,6 +22,11 @@ pub enum Query {
     Endpoints(oneshot::Sender<ListEndpointsResponse>),
     /// The policies.
     Policies(oneshot::Sender<ListPoliciesResponse>),
+    /// Why a flow is judged as it is.
+    Explain(
+        ExplainPolicyRequest,
+        oneshot::Sender<Result<ExplainPolicyResponse, Unanswered>>,
+    ),
 }
 
 /// The service.
@@ -36,7 +44,7 @@ impl Service {
 
     async fn ask<T>(
         &self,
-        query: fn(oneshot::Sender<T>) -> Query,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
     ) -> Result<Response<T>, tonic::Status> {
         let (answer, answered) = oneshot::channel();
         let stopping = || tonic::Status::unavailable("felix is stopping");
@@ -76,5 +84,28 @@ impl NodeStatus for Service {
         _: Request<ListPoliciesRequest>,
     ) -> Result<Response<ListPoliciesResponse>, tonic::Status> {
         self.ask(Query::Policies).await
+    }
+
+    async fn explain_policy(
+        &self,
+        request: Request<ExplainPolicyRequest>,
+    ) -> Result<Response<ExplainPolicyResponse>, tonic::Status> {
+        let request = request.into_inner();
+        let answer = self.ask(|answer| Query::Explain(request, answer)).await?;
+        answer.into_inner().map(Response::new).map_err(unanswered)
+    }
+}
+
+fn unanswered(why: Unanswered) -> tonic::Status {
+    match why {
+        Unanswered::NoPod(..) | Unanswered::NoPort { .. } => {
+            tonic::Status::not_found(why.to_string())
+        }
+        Unanswered::NoAddress(_) | Unanswered::NoFamily(..) => {
+            tonic::Status::failed_precondition(why.to_string())
+        }
+        Unanswered::NoEnd(_) | Unanswered::NoNumber(..) => {
+            tonic::Status::invalid_argument(why.to_string())
+        }
     }
 }

@@ -382,6 +382,7 @@ impl Loop {
             Query::Blocks(answer) => drop(answer.send(self.agent.list_blocks())),
             Query::Endpoints(answer) => drop(answer.send(self.agent.list_endpoints())),
             Query::Policies(answer) => drop(answer.send(self.agent.list_policies())),
+            Query::Explain(asked, answer) => drop(answer.send(self.agent.explain_policy(&asked))),
         }
     }
 }

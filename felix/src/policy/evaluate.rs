@@ -171,7 +171,7 @@ impl Rule {
 }
 
 impl PortMatch {
-    fn matches(&self, peer: &impl Peer, protocol: u8, port: u16) -> bool {
+    pub(super) fn matches(&self, peer: &impl Peer, protocol: u8, port: u16) -> bool {
         match self {
             Self::Protocol(wanted) => *wanted == protocol,
             Self::Ports {
@@ -207,7 +207,7 @@ const ICMP_ANSWERS: [(u8, u8, u8); 6] = [
     (ICMP6, 140, 139),
 ];
 
-fn request(protocol: u8, port: u16) -> u16 {
+pub(super) fn request(protocol: u8, port: u16) -> u16 {
     let [message, code] = port.to_be_bytes();
     let asked = ICMP_ANSWERS
         .iter()

@@ -38,6 +38,11 @@ impl LabelSelector {
         Self(requirements.into_iter().collect())
     }
 
+    /// What it requires, by key.
+    pub fn requirements(&self) -> impl Iterator<Item = &Requirement> {
+        self.0.iter()
+    }
+
     /// Whether it matches whatever the labels are.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -51,6 +51,11 @@ impl PeerLists {
         }
     }
 
+    /// The number of a list that some rule has.
+    pub(super) fn id(&self, list: &PeerList) -> Option<ListId> {
+        self.ids.get(list).copied()
+    }
+
     pub(super) fn list(&self, id: ListId) -> Option<&PeerList> {
         self.entries.get(&id).map(|entry| &entry.list)
     }

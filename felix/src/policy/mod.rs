@@ -20,8 +20,10 @@
 mod active;
 mod classes;
 mod compile;
+pub mod describe;
 mod engine;
 mod evaluate;
+pub mod explain;
 mod function;
 mod ids;
 mod index;

@@ -143,11 +143,11 @@ impl Engine {
 }
 
 /// A peer as the objects describe it.
-struct Known<'a> {
-    engine: &'a Engine,
-    address: IpAddr,
-    owner: Option<&'a Resident>,
-    destination: Option<&'a Resident>,
+pub(super) struct Known<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) address: IpAddr,
+    pub(super) owner: Option<&'a Resident>,
+    pub(super) destination: Option<&'a Resident>,
 }
 
 impl Peer for Known<'_> {

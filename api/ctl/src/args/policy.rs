@@ -1,0 +1,108 @@
+//! `margayctl policy`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  margayctl policy explain --from shop/web --to db/pg --port 5432
+  margayctl policy explain --from shop/web --to dns/coredns --port 53 --protocol udp
+  margayctl policy explain --from 203.0.113.7 --to shop/web --port http
+  margayctl policy explain --from shop/web --to 10.0.0.1 --protocol icmp --icmp 8
+  margayctl policy explain --from a --to b --port 80 -n shop -f pods.yaml,policies/
+  kubectl get pods,ns,netpol -A -o yaml | margayctl policy explain --from a/x --to b/y --port 80 -f -
+
+With -f nothing but the files is asked: no cluster, no daemon, no root. Without it felix on this node
+answers from what it has in force.
+
+Exit codes: 0 allowed, 3 denied, 1 failed, 2 wrong usage.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Policies this node enforces, with the generation in force
+    List,
+    /// Why a flow is allowed or denied: tier by tier, rule by rule, and what to do
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Explain),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// Who opens the flow: a pod as NAMESPACE/NAME, or an address
+    #[arg(long, value_name = "POD")]
+    pub(crate) from: String,
+    /// Who it is opened to: a pod as NAMESPACE/NAME, or an address
+    #[arg(long, value_name = "POD")]
+    pub(crate) to: String,
+    /// Destination port: its number, or its name in the destination pod
+    #[arg(long)]
+    pub(crate) port: Option<String>,
+    /// tcp, udp, sctp, udplite, icmp, or the number of an IP protocol
+    #[arg(long, default_value = "tcp", value_parser = protocol)]
+    pub(crate) protocol: u8,
+    /// Type of the ICMP message, with its code behind a slash [default: echo request]
+    #[arg(long, value_name = "TYPE[/CODE]", value_parser = icmp, conflicts_with = "port")]
+    pub(crate) icmp: Option<u16>,
+    /// Source port [default: one that no rule names]
+    #[arg(long, value_name = "PORT")]
+    pub(crate) source_port: Option<u16>,
+    /// Namespace of pods given without one
+    #[arg(long, short, default_value = "default")]
+    pub(crate) namespace: String,
+    #[command(flatten)]
+    pub(crate) files: Files,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Files {
+    /// Answer from these files instead of the node: YAML or JSON, directories of them, or - for standard input
+    #[arg(long = "file", short, value_name = "FILE", value_delimiter = ',')]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Numbers of the protocols that have a name here.
+const PROTOCOLS: [(&str, u8); 6] = [
+    ("tcp", 6),
+    ("udp", 17),
+    ("sctp", 132),
+    ("udplite", 136),
+    ("icmp", 1),
+    ("icmpv6", 58),
+];
+
+fn protocol(text: &str) -> Result<u8, String> {
+    let name = text.to_ascii_lowercase();
+    let named = PROTOCOLS.iter().find(|(known, _)| *known == name);
+    match (named, text.parse()) {
+        (Some(&(_, number)), _) | (None, Ok(number)) => Ok(number),
+        (None, Err(_)) => Err(format!(
+            "`{text}` is none of tcp, udp, sctp, udplite, icmp, and no number up to 255"
+        )),
+    }
+}
+
+fn icmp(text: &str) -> Result<u16, String> {
+    let (kind, code) = text.split_once('/').unwrap_or((text, "0"));
+    match (kind.parse(), code.parse()) {
+        (Ok(kind), Ok(code)) => Ok(u16::from_be_bytes([kind, code])),
+        _ => Err(format!(
+            "`{text}` is no ICMP type like 8, or type and code like 3/4"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_have_names_and_numbers() {
+        assert_eq!(protocol("TCP").unwrap(), 6);
+        assert_eq!(protocol("47").unwrap(), 47);
+        assert!(protocol("tpc").unwrap_err().contains("none of tcp"));
+        assert_eq!(icmp("3/4").unwrap(), 0x0304);
+        assert_eq!(icmp("8").unwrap(), 0x0800);
+        assert!(icmp("echo").is_err());
+    }
+}

@@ -1,0 +1,88 @@
+//! `margayctl policy`: asks felix on this node, or felix's library about files.
+
+use anyhow::Context as _;
+use api::client::{Daemon, Error};
+use api::v1;
+use felix::offline::Cluster;
+use felix::policy::model::protocol;
+
+use crate::args::Global;
+use crate::args::policy::{Explain, Policy};
+use crate::query::{Answer, felix, print};
+use crate::table::Screen;
+use crate::{explain, files, view};
+
+/// Exit code when the flow that was asked about is denied.
+const DENIED: u8 = 3;
+
+pub(crate) async fn run(
+    global: &Global,
+    command: &Policy,
+    screen: Screen,
+) -> anyhow::Result<Answer> {
+    match command {
+        Policy::List => {
+            let answer = felix(global)
+                .await?
+                .list_policies(v1::ListPoliciesRequest {})
+                .await
+                .map_err(Error::call(Daemon::Felix))?
+                .into_inner();
+            print(global, &answer, || view::policies(&answer.policies, screen))
+        }
+        Policy::Explain(flow) => {
+            let request = request(flow)?;
+            let answer = match flow.files.files.as_slice() {
+                [] => felix(global)
+                    .await?
+                    .explain_policy(request)
+                    .await
+                    .map_err(Error::call(Daemon::Felix))?
+                    .into_inner(),
+                files => Cluster::load(files::read(files)?)
+                    .explain(&request)
+                    .context("the files do not say")?,
+            };
+            let mut printed = print(global, &answer, || explain::explanation(&answer, screen))?;
+            printed.exit = if answer.allowed { 0 } else { DENIED };
+            Ok(printed)
+        }
+    }
+}
+
+fn request(flow: &Explain) -> anyhow::Result<v1::ExplainPolicyRequest> {
+    let (mut port, mut port_name) = (0, String::new());
+    match (flow.protocol, &flow.port, flow.icmp) {
+        (protocol::ICMP | protocol::ICMP6, None, icmp) => {
+            // Both families ask with a type of their own; felix knows which.
+            port = u32::from(icmp.unwrap_or(ECHO_REQUEST));
+        }
+        (protocol::ICMP | protocol::ICMP6, Some(_), _) => {
+            anyhow::bail!("ICMP has no ports: say --icmp TYPE/CODE")
+        }
+        (_, _, Some(_)) => anyhow::bail!("--icmp needs --protocol icmp"),
+        (_, Some(text), None) => match text.parse::<u16>() {
+            Ok(number) => port = u32::from(number),
+            Err(_) => port_name.clone_from(text),
+        },
+        (protocol::TCP | protocol::UDP | protocol::SCTP | protocol::UDP_LITE, None, None) => {
+            anyhow::bail!("--port is needed: verdicts differ by port")
+        }
+        (_, None, None) => {}
+    }
+    let end = |text: &str| match text.contains('/') || text.parse::<std::net::IpAddr>().is_ok() {
+        true => text.to_owned(),
+        false => format!("{}/{text}", flow.namespace),
+    };
+    Ok(v1::ExplainPolicyRequest {
+        from: end(&flow.from),
+        to: end(&flow.to),
+        protocol: u32::from(flow.protocol),
+        port,
+        port_name,
+        source_port: flow.source_port.map(u32::from).unwrap_or_default(),
+    })
+}
+
+/// Type 8, code 0.
+const ECHO_REQUEST: u16 = 0x0800;

@@ -1,0 +1,169 @@
+//! The real `margayctl policy` about files: no daemon, no cluster.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+const CLUSTER: &str = "\
+kind: Namespace
+apiVersion: v1
+metadata: {name: shop, labels: {tier: front}}
+---
+kind: Namespace
+apiVersion: v1
+metadata: {name: db}
+---
+kind: Pod
+apiVersion: v1
+metadata: {namespace: shop, name: web, labels: {app: web}}
+spec: {containers: []}
+status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {namespace: db, name: pg, labels: {app: pg}}
+spec: {containers: [{name: c, ports: [{name: pg, containerPort: 5432}]}]}
+status: {podIP: 10.0.0.2, podIPs: [{ip: 10.0.0.2}]}
+";
+
+const POLICIES: &str = "\
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {namespace: db, name: clients, generation: 2}
+spec:
+  podSelector: {matchLabels: {app: pg}}
+  ingress:
+  - from:
+    - namespaceSelector: {matchLabels: {tier: front}}
+    ports:
+    - {port: pg}
+";
+
+fn margayctl(dir: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_margayctl"))
+        .current_dir(dir)
+        .args(["policy"])
+        .args(args)
+        .output()
+        .unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn files() -> tempfile::TempDir {
+    let tmp = tempfile::tempdir().unwrap();
+    std::fs::write(tmp.path().join("cluster.yaml"), CLUSTER).unwrap();
+    std::fs::write(tmp.path().join("policies.yaml"), POLICIES).unwrap();
+    tmp
+}
+
+fn explain(dir: &Path, more: &[&str]) -> Output {
+    let flow = [
+        "explain",
+        "--from",
+        "shop/web",
+        "--to",
+        "db/pg",
+        "-f",
+        "cluster.yaml,policies.yaml",
+    ];
+    margayctl(dir, &[&flow, more].concat())
+}
+
+#[test]
+fn an_allowed_flow_is_exit_code_0_and_says_which_rule() {
+    let tmp = files();
+    let answer = explain(tmp.path(), &["--port", "pg"]);
+    assert_eq!(
+        stdout(&answer),
+        "\
+ALLOWED  shop/web (10.0.0.1) -> db/pg (10.0.0.2), TCP 5432
+
+egress of shop/web: ALLOWED  no policy selects it for egress, so everything may pass
+
+ingress of db/pg: ALLOWED  ingress[0] of NetworkPolicy db/clients (tier default) allows it
+  tier default: decided
+    NetworkPolicy db/clients (order 1000, generation 2)
+    > ingress[0] Allow all pods of namespaces with tier=front; TCP port named pg: matched
+"
+    );
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+}
+
+#[test]
+fn a_denied_flow_is_exit_code_3_and_says_what_to_do() {
+    let tmp = files();
+    let answer = explain(tmp.path(), &["--port", "80"]);
+    assert_eq!(answer.status.code(), Some(3), "{answer:?}");
+    let text = stdout(&answer);
+    assert!(
+        text.starts_with("DENIED  shop/web (10.0.0.1) -> db/pg"),
+        "{text}"
+    );
+    assert!(
+        text.contains("because TCP 80 is not TCP port named pg"),
+        "{text}"
+    );
+    assert!(text.contains("is the port right?"), "{text}");
+    assert!(text.contains("    port: 80\n"), "{text}");
+    // The rule it advises does what it says.
+    let rule = text.split("selects db/pg):\n").nth(1).unwrap();
+    let indented: String = rule
+        .lines()
+        .map(|it| format!("{}\n", it.trim_end()))
+        .collect();
+    let policies = format!(
+        "{POLICIES}{}",
+        indented.replace("\n    ", "\n  ").replacen("    ", "  ", 1)
+    );
+    std::fs::write(tmp.path().join("policies.yaml"), policies).unwrap();
+    let answer = explain(tmp.path(), &["--port", "80"]);
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+}
+
+#[test]
+fn json_has_the_fields_of_the_api() {
+    let tmp = files();
+    let answer = explain(tmp.path(), &["--port", "80", "-o", "json"]);
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(document["allowed"], false);
+    let rule = &document["flows"][0]["ingress"]["tiers"][0]["policies"][0]["rules"][0];
+    assert_eq!(rule["outcome"], "no match");
+}
+
+#[test]
+fn wrong_questions_have_answers() {
+    let tmp = files();
+    let said = |args: &[&str]| {
+        let answer = explain(tmp.path(), args);
+        let text = String::from_utf8(answer.stderr).unwrap();
+        (answer.status.code(), text)
+    };
+    let (code, text) = said(&["--port", "http"]);
+    assert_eq!(
+        (code, text.contains("it has pg")),
+        (Some(1), true),
+        "{text}"
+    );
+    let (code, text) = said(&[]);
+    assert_eq!(
+        (code, text.contains("--port is needed")),
+        (Some(1), true),
+        "{text}"
+    );
+    let (code, text) = said(&["--port", "1", "--protocol", "tpc"]);
+    assert_eq!(
+        (code, text.contains("none of tcp")),
+        (Some(2), true),
+        "{text}"
+    );
+    let (code, text) = said(&["--port", "1", "-f", "missing.yaml"]);
+    assert_eq!(
+        (code, text.contains("missing.yaml")),
+        (Some(1), true),
+        "{text}"
+    );
+}

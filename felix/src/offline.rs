@@ -1,0 +1,253 @@
+//! A cluster out of files: the engine is told what stands in them, and asked as felix asks it. No API, no kernel.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use api::v1;
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::explain::{Unanswered, View};
+use crate::feed::Identity;
+use crate::policy::{Engine, k8s};
+use crate::translate;
+
+/// An object, and where it is from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Document {
+    /// File and place in it.
+    pub origin: String,
+    /// The object.
+    pub object: Value,
+}
+
+impl Document {
+    /// The object; or the members, when it is a List.
+    #[must_use]
+    pub fn unfold(origin: &str, object: Value) -> Vec<Self> {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        let Some(items) = object["items"]
+            .as_array()
+            .filter(|_| kind.ends_with("List"))
+        else {
+            return vec![Self {
+                origin: origin.to_owned(),
+                object,
+            }];
+        };
+        let items = items.iter().enumerate();
+        items
+            .map(|(index, item)| Self {
+                origin: format!("{origin}, items[{index}]"),
+                object: with_kind(item.clone(), &object),
+            })
+            .collect()
+    }
+}
+
+/// Members of a PodList and its like do not say what they are.
+fn with_kind(mut item: Value, list: &Value) -> Value {
+    let kind = list["kind"].as_str().and_then(|it| it.strip_suffix("List"));
+    if let (Value::Object(fields), Some(kind)) = (&mut item, kind)
+        && !kind.is_empty()
+    {
+        for (field, value) in [("kind", kind), ("apiVersion", version(list))] {
+            fields
+                .entry(field)
+                .or_insert_with(|| Value::String(value.to_owned()));
+        }
+    }
+    item
+}
+
+fn version(object: &Value) -> &str {
+    object["apiVersion"].as_str().unwrap_or_default()
+}
+
+/// What the files say about a cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    engine: Engine,
+    /// Name of the node a pod is bound to, by the pod's UID.
+    bound: BTreeMap<String, String>,
+    /// Nodes by their addresses.
+    nodes: BTreeMap<IpAddr, String>,
+    notes: Vec<String>,
+    /// Kinds that say nothing about policy, and how many objects of each there were.
+    ignored: BTreeMap<String, usize>,
+    /// Addresses given to pods that have none.
+    lent: u32,
+    namespaces: BTreeSet<String>,
+}
+
+/// Label that the API server gives a namespace.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Namespace of objects that do not say theirs.
+const DEFAULT_NAMESPACE: &str = "default";
+/// Addresses nobody has (RFC 1112 section 4): for pods that have none in the files.
+const LENT: Ipv4Addr = Ipv4Addr::new(240, 0, 0, 0);
+
+impl Cluster {
+    /// Understands the objects. What cannot be understood has a note, and does what it would do in a cluster.
+    #[must_use]
+    pub fn load(documents: Vec<Document>) -> Self {
+        let mut cluster = Self {
+            engine: Engine::new(),
+            bound: BTreeMap::new(),
+            nodes: BTreeMap::new(),
+            notes: Vec::new(),
+            ignored: BTreeMap::new(),
+            lent: 0,
+            namespaces: BTreeSet::new(),
+        };
+        let mut populated = BTreeSet::new();
+        for document in documents {
+            if let Err(problem) = cluster.add(document.object, &mut populated) {
+                let note = format!("{}: {problem}", document.origin);
+                cluster.notes.push(note);
+            }
+        }
+        for name in populated.difference(&cluster.namespaces.clone()) {
+            cluster.namespace(name.clone(), BTreeMap::new());
+        }
+        if cluster.lent > 0 {
+            let many = cluster.lent;
+            cluster.notes.push(format!(
+                "{many} pods have no address in the files: blocks of addresses are taken not to contain theirs"
+            ));
+        }
+        if !cluster.ignored.is_empty() {
+            let kinds: Vec<String> = cluster
+                .ignored
+                .iter()
+                .map(|(kind, count)| format!("{count} {kind}"))
+                .collect();
+            let kinds = kinds.join(", ");
+            let note = format!("left out, as policy does not look at them: {kinds}");
+            cluster.notes.push(note);
+        }
+        // Peers and selections are indexed.
+        cluster.engine.compile();
+        cluster
+    }
+
+    /// The engine, told and compiled.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// What a reader has to know about the files.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Judges a flow.
+    ///
+    /// # Errors
+    /// When an end of it is not in the files.
+    pub fn explain(
+        &self,
+        request: &v1::ExplainPolicyRequest,
+    ) -> Result<v1::ExplainPolicyResponse, Unanswered> {
+        let own_node = |address: IpAddr, pod: &Identity| {
+            let node = self.nodes.get(&address);
+            node.is_some() && node == self.bound.get(&pod.uid)
+        };
+        let view = View {
+            engine: &self.engine,
+            node: "",
+            own_node: &own_node,
+        };
+        let mut answer = view.explain(request)?;
+        answer.notes.extend(self.notes.iter().cloned());
+        Ok(answer)
+    }
+
+    fn add(&mut self, object: Value, populated: &mut BTreeSet<String>) -> Result<(), String> {
+        let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+        let group = version(&object)
+            .rsplit_once('/')
+            .map_or("", |(group, _)| group);
+        match (group, kind.as_str()) {
+            (_, "") => return Err("it says no kind".to_owned()),
+            ("", "Namespace") => {
+                let namespace: Namespace = typed(object)?;
+                let meta = namespace.metadata;
+                self.namespace(
+                    meta.name.unwrap_or_default(),
+                    meta.labels.unwrap_or_default(),
+                );
+            }
+            ("", "Pod") => populated.extend(self.pod(typed(object)?)),
+            ("", "Node") => {
+                let object: Node = typed(object)?;
+                let name = object.metadata.name.clone().unwrap_or_default();
+                let addresses = translate::node(object).addresses;
+                self.nodes
+                    .extend(addresses.into_iter().map(|it| (it, name.clone())));
+            }
+            ("networking.k8s.io", "NetworkPolicy") => {
+                let mut policy: NetworkPolicy = typed(object)?;
+                let namespace = policy.metadata.namespace.take();
+                policy.metadata.namespace =
+                    Some(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()));
+                let key = k8s::key(&policy);
+                match k8s::parse(&policy) {
+                    Ok(policy) => self.engine.apply_policy(policy),
+                    Err(error) => {
+                        let generation = policy.metadata.generation.unwrap_or_default();
+                        let problem = format!("{kind} {key} is not understood: {error}");
+                        self.engine.refuse_policy(key, generation, error);
+                        return Err(problem);
+                    }
+                }
+            }
+            _ => *self.ignored.entry(kind).or_default() += 1,
+        }
+        Ok(())
+    }
+
+    fn namespace(&mut self, name: String, mut labels: BTreeMap<String, String>) {
+        labels.insert(NAMESPACE_NAME.to_owned(), name.clone());
+        self.engine.apply_namespace(&name, labels);
+        self.namespaces.insert(name);
+    }
+
+    /// Takes a pod; returns its namespace.
+    fn pod(&mut self, object: Pod) -> Option<String> {
+        let pod = translate::pod(object);
+        if pod.finished {
+            return None;
+        }
+        let mut identity = pod.identity;
+        if identity.namespace.is_empty() {
+            identity.namespace = DEFAULT_NAMESPACE.to_owned();
+        }
+        if identity.uid.is_empty() {
+            identity.uid = format!("{}/{}", identity.namespace, identity.name);
+        }
+        if identity.addresses.is_empty() && !identity.host_network {
+            self.lent += 1;
+            let address = Ipv4Addr::from(u32::from(LENT) + self.lent);
+            identity.addresses.push(address.into());
+        }
+        self.bound.insert(identity.uid.clone(), pod.node);
+        let namespace = identity.namespace.clone();
+        self.engine.apply_identity(identity);
+        Some(namespace)
+    }
+}
+
+fn typed<T: DeserializeOwned>(object: Value) -> Result<T, String> {
+    let kind = object["kind"].as_str().unwrap_or_default().to_owned();
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let what = format!("{kind} {name}");
+    serde_json::from_value(object).map_err(|error| format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests;
