@@ -218,6 +218,11 @@ pub struct BGPPeerSpec {
     /// Keep the routes that are not accepted, to show them and to judge them again without asking the peer.
     #[serde(default)]
     pub keep_rejected_routes: bool,
+    /// Keeps the session down, until it is unset. The words, of 255 bytes at most, are for the peer's operator (RFC 9003);
+    /// they may be empty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 255))]
+    pub shutdown: Option<String>,
     /// An address whose route has to be there before the peer is connected to: the gateway to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]

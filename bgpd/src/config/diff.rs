@@ -149,6 +149,7 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
         // The key is changed on the living connection.
         password: _,
         withheld,
+        shutdown,
         distance,
         bfd: _,
         graceful_restart,
@@ -166,6 +167,7 @@ fn options_cost(old: &Options, new: &Options) -> Cost {
     } = old;
     if *local_port != new.local_port
         || *withheld != new.withheld
+        || *shutdown != new.shutdown
         || *distance != new.distance
         || *link_local != new.link_local
         || *workload != new.workload

@@ -171,6 +171,7 @@ fn options(object: &bgp_peer::Peer) -> Options {
         // A Secret's content is known to the caller only.
         password: None,
         withheld: false,
+        shutdown: object.shutdown.clone(),
         distance: match object.distance {
             bgp_peer::Distance::Direct => Distance::Direct,
             bgp_peer::Distance::Multihop(hops) => Distance::Multihop(hops),

@@ -181,6 +181,8 @@ pub struct Options {
     pub password: Option<Password>,
     /// A key is asked for that nobody has read yet: there is no session, for it would be open to everybody.
     pub withheld: bool,
+    /// The session is kept down, and the peer is told these words if there are any (RFC 9003).
+    pub shutdown: Option<String>,
     /// How far away the peer may be.
     pub distance: Distance,
     /// BFD, when wanted.
@@ -209,4 +211,11 @@ pub struct Options {
     pub link_local: Option<Ipv6Addr>,
     /// The peer is a pod on this node.
     pub workload: bool,
+}
+
+impl Options {
+    /// Whether there may be a session at all.
+    pub const fn is_open(&self) -> bool {
+        !self.withheld && self.shutdown.is_none()
+    }
 }

@@ -7,6 +7,7 @@ use crate::config::{self, Config, Cost, Peer, PeerChange, PeerKey};
 use crate::fsm::Session;
 use crate::policy::Importer;
 use crate::rib::{Source, SourceId};
+use crate::wire::Notification;
 use crate::wire::notification::Cease;
 
 use super::learn::{Judging, Policy};
@@ -118,8 +119,12 @@ impl Speaker {
         if cost == Cost::Session {
             // It starts again in the same step.
             self.unstarted.push(key.clone());
+            let why = match &peer.options.shutdown {
+                Some(words) => Notification::cease_with(Cease::Shutdown, words),
+                None => Notification::cease(Cease::OtherChange),
+            };
             self.with_session(key, now, out, |it, actions| {
-                it.stop(Cease::OtherChange, now, actions)
+                it.stop_with(&why, now, actions)
             });
         }
         let mut limits_changed = false;

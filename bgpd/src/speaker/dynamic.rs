@@ -48,7 +48,7 @@ impl Speaker {
         let key = PeerKey::Address(address);
         // An own address is in the range of the own network: who connects from there is this speaker.
         let found = range_of(&self.config, address)
-            .filter(|it| !it.template.options.withheld && !self.table.is_own(address));
+            .filter(|it| it.template.options.is_open() && !self.table.is_own(address));
         let dynamic = found.ok_or(Refusal::Unknown)?;
         let (range, limit) = (dynamic.range, dynamic.limit);
         let of_range = self.peers.values().filter(|it| it.range == Some(range));

@@ -30,6 +30,9 @@ pub enum Hindrance {
     /// The address that the peer is reached through has no route.
     #[error("{0}, which the peer is reached by, has no route")]
     NoRoute(IpAddr),
+    /// It is shut down in the configuration.
+    #[error("it is shut down: unset shutdown to have the session again")]
+    Shutdown,
     /// Its password was never read.
     #[error("its password is not known: see the condition Accepted of the object that asks for it")]
     NoPassword,
@@ -39,7 +42,7 @@ impl Hindrance {
     /// Whether not even a connection that the peer makes is taken.
     pub fn blocks(&self) -> bool {
         match self {
-            Self::NotConnected(_) | Self::NoRoute(_) | Self::NoPassword => true,
+            Self::NotConnected(_) | Self::NoRoute(_) | Self::NoPassword | Self::Shutdown => true,
             Self::NoRouter(_) | Self::NoInterface(_) => false,
         }
     }
@@ -76,6 +79,9 @@ fn target(table: &Table, peer: &Peer) -> Result<SocketAddr, Hindrance> {
 
 /// Why the peer's session cannot start, or only if the peer connects.
 fn hindrance(config: &Config, table: &Table, peer: &Peer) -> Option<Hindrance> {
+    if peer.options.shutdown.is_some() {
+        return Some(Hindrance::Shutdown);
+    }
     if peer.options.withheld {
         return Some(Hindrance::NoPassword);
     }

@@ -1,11 +1,12 @@
 //! An operator's words in a shutdown.
 
-use bgpd::speaker::{Output, SpeakerEvent};
+use bgpd::fsm::State;
+use bgpd::speaker::{Input, Output, SpeakerEvent};
 use bgpd::wire::Notification;
 use bgpd::wire::notification::Cease;
 
 use crate::bench::{Bench, with_peers};
-use crate::peers::{info, join, with};
+use crate::peers::{connect, info, join, notification, pass, with};
 
 /// What people read after the peer has sent that.
 fn shown(notification: &Notification) -> String {
@@ -42,6 +43,44 @@ fn words_are_shown() {
             format!("received Cease: hard reset (6/9) for Cease: {name} {words:?}")
         );
     }
+}
+
+#[test]
+fn a_peer_that_is_shut_down_hears_why_and_stays_down_until_it_is_not() {
+    let mut bench = Bench::started(with_peers(2));
+    let (conn, _) = join(&mut bench, 2, 0, &with([]));
+    let (other, _) = join(&mut bench, 3, 0, &with([]));
+    let up = with_peers(2);
+    let mut down = up.clone();
+    down.peers[0].options.shutdown = Some("moving racks".to_owned());
+    let outputs = bench.input(Input::Config(down));
+    let told = Notification::cease_with(Cease::Shutdown, "moving racks");
+    assert_eq!(notification(&outputs, conn), Some(told));
+    assert!(outputs.contains(&Output::Close(conn)));
+    assert!(!outputs.contains(&Output::Close(other)));
+    assert_eq!(info(&bench, 2).state, State::Idle);
+    assert_eq!(info(&bench, 3).state, State::Established);
+
+    // Neither side brings it back.
+    let (_, outputs) = connect(&mut bench, 2, 7);
+    assert_eq!(info(&bench, 2).state, State::Idle, "{outputs:?}");
+    let outputs = pass(&mut bench, 600_000, &[other]);
+    assert!(
+        !outputs
+            .iter()
+            .any(|it| matches!(it, Output::Connect { .. })),
+        "{outputs:?}"
+    );
+    let hindrance = info(&bench, 2).hindrance.unwrap().to_string();
+    assert_eq!(
+        hindrance,
+        "it is shut down: unset shutdown to have the session again"
+    );
+
+    bench.input(Input::Config(up));
+    assert_eq!(info(&bench, 2).hindrance, None);
+    join(&mut bench, 2, 1, &with([]));
+    assert_eq!(info(&bench, 2).state, State::Established);
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn an_address_and_an_as_are_enough() {
         filters: Vec::new(),
         add_path: (0, false),
         keep_rejected: false,
+        shutdown: None,
         reachable_by: None,
     };
     assert_eq!(peer, want);
@@ -202,6 +203,17 @@ fn every_field_of_the_session_is_read() {
     assert_eq!(peer.filters, ["a", "b"]);
     assert!(peer.keep_rejected);
     assert_eq!(peer.reachable_by, Some("192.0.2.254".parse().unwrap()));
+}
+
+#[test]
+fn the_words_of_a_shutdown_fit_into_a_message() {
+    let read =
+        |words: &str| peer(json!({ "peerIP": "192.0.2.1", "asNumber": 1, "shutdown": words }));
+    for words in ["", "moving", &"a".repeat(255)] {
+        assert_eq!(read(words).unwrap().shutdown.as_deref(), Some(words));
+    }
+    let error = read(&"ä".repeat(128)).unwrap_err().to_string();
+    assert_eq!(error, "spec.shutdown: it has 256 bytes: say it in 255");
 }
 
 #[test]

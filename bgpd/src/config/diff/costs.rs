@@ -120,6 +120,7 @@ fn peer_rows() -> Vec<Row> {
         ("filters", none(), json!(["a"]), ROUTES),
         ("addPath", none(), json!({"send": 2}), SESSION),
         ("keepRejectedRoutes", none(), json!(true), ROUTES),
+        ("shutdown", none(), json!("moving"), SESSION),
         ("reachableBy", none(), json!("192.0.2.254"), NOTHING),
         ("export", none(), json!("transit"), ROUTES),
         ("import", none(), json!("all"), ROUTES),

@@ -198,6 +198,7 @@ peers:
   nextHopMode: Self
   addPath: {send: 4, receive: true}
   keepRejectedRoutes: true
+  shutdown: moving
   reachableBy: 192.0.2.253
   keepaliveTime: 5s
   clusterID: 192.0.2.201
@@ -226,6 +227,7 @@ peers:
         local_port: Some(1790),
         password: Some(Password("secret".to_owned())),
         withheld: false,
+        shutdown: Some("moving".to_owned()),
         distance: Distance::Secure(1),
         bfd: Some(Bfd {
             transmit: 100,
