@@ -7,13 +7,15 @@ use clap::{Parser, Subcommand};
 use lab::Lab;
 
 use crate::ground::Ground;
-use crate::{bgp, cni, pods, usage};
+use crate::{bgp, cni, pods, policy, usage};
 
 const EXAMPLES: &str = "\
 Examples:
   bench                        everything, about three minutes
   bench cni -n 30              30 attachments with ours and with ptp, one at a time and 8 at once
   bench pods -n 10             10 pods and 10 policies, timed from the API to the packet
+  bench policy                 changes, a cold start and packets under policy
+  bench policy updates -p 1000,10000
   bench bgp                    every row of the BGP table, five runs of each
   bench bgp single-1m -r 3     a million routes through bgpd and through BIRD, three times in turn
   bench bgp -n 2000 -r 1       every row with 2,000 routes, once: does it still run?
@@ -47,6 +49,11 @@ enum What {
     },
     /// Routes through bgpd, and through the speakers of Debian
     Bgp(bgp::Choice),
+    /// Policy: what a change costs, and what a packet
+    Policy(policy::Choice),
+    /// A cold start, for `policy`
+    #[command(hide = true)]
+    PolicyCold { pods: u32, policies: u32 },
     /// The relay without a table, for `bgp`
     #[command(hide = true)]
     BgpRelay { asn: u32 },
@@ -60,6 +67,7 @@ pub fn run(args: &Args) -> Result<()> {
     let start = Instant::now();
     match &args.what {
         Some(What::BgpRelay { asn }) => return bgp::relay(*asn),
+        Some(What::PolicyCold { pods, policies }) => return policy::cold(*pods, *policies),
         Some(What::Bgp(choice)) if choice.only_list() => {
             bgp::list();
             return Ok(());
@@ -74,12 +82,14 @@ pub fn run(args: &Args) -> Result<()> {
             pods::run(&lab, PODS)?;
             cni::run(&ground, &lab, ATTACHMENTS)?;
             drop(lab);
+            policy::run(&ground, &policy::Choice::default())?;
             bgp::run(&ground, &bgp::Choice::default())?;
         }
         Some(What::Cni { n }) => cni::run(&ground, &lab(&ground)?, *n)?,
         Some(What::Pods { n }) => pods::run(&lab(&ground)?, *n)?,
         Some(What::Bgp(choice)) => bgp::run(&ground, choice)?,
-        Some(What::BgpRelay { .. }) => {}
+        Some(What::Policy(choice)) => policy::run(&ground, choice)?,
+        Some(What::BgpRelay { .. } | What::PolicyCold { .. }) => {}
     }
     drop(ground);
     eprintln!("done in {:.0} s", start.elapsed().as_secs_f64());
@@ -120,6 +130,6 @@ mod tests {
             Args::try_parse_from(argv.split_whitespace()).unwrap();
             count += 1;
         }
-        assert_eq!(count, 7);
+        assert_eq!(count, 9);
     }
 }

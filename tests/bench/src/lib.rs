@@ -4,6 +4,7 @@
 //! ```text
 //! pods   lab: pod created → answers the other rack; NetworkPolicy applied → in force
 //! cni    lab's n1: margay + felix        ↔  a namespace: ptp + host-local (Debian)
+//! policy the engine in a namespace  ↔  connection tracking alone, a chain for each policy
 //! bgp    injector ─► margay-bgpd ─► receivers  ↔  BIRD, FRR, GoBGP in its place  ↔  a relay without a table
 //! ```
 //!
@@ -15,6 +16,7 @@ mod bgp;
 mod cni;
 mod ground;
 mod pods;
+mod policy;
 mod probe;
 mod report;
 mod usage;
