@@ -10,7 +10,7 @@ DENY_VERSION := 0.20.2
 FUZZ_VERSION := 0.13.2
 
 .DEFAULT_GOAL := help
-.PHONY: help build lab lab-down check test fuzz bench bench-bgp fmt tools clean
+.PHONY: help build lab lab-down check test fuzz bench bench-bgp bench-policy fmt tools clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,7 +40,7 @@ test: tools ## every test, in namespaces where they need them (root)
 fuzz: ## fuzz every decoder; FUZZ='bgp_session bfd' for some, MINUTES=10 for each, CMIN=1 to keep what was found
 	@.ci/fuzz '$(FUZZ_VERSION)' '$(or $(MINUTES),1)' '$(CMIN)' $(FUZZ)
 
-bench: ## ours beside others: plugin, pods, BGP (root); BENCH='cni -n 30' for a part
+bench: ## ours beside others: plugin, pods, policy, BGP (root); BENCH='cni -n 30' for a part
 	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT) containernetworking-plugins
 	$(CARGO) build --release --locked --bin bench $(addprefix --bin ,$(BINARIES))
 	@PATH="$(CURDIR)/$(TOOLS)/bin:$$PATH" "$${CARGO_TARGET_DIR:-target}/release/bench" $(BENCH)
@@ -49,6 +49,11 @@ bench-bgp: ## BGP beside BIRD, FRR, GoBGP (root); BENCH='single-1m -r 3' for a p
 	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT)
 	$(CARGO) build --release --locked --bin bench --bin margay-bgpd --bin margay-fib
 	@"$${CARGO_TARGET_DIR:-target}/release/bench" bgp $(BENCH)
+
+bench-policy: ## policy beside a chain for each (root); BENCH='packets -r 100' for a part, BENCH=--help
+	@.ci/tools '$(TOOLS)' '$(KUBECTL_VERSION)' '$(DENY_VERSION)' $(APT)
+	$(CARGO) build --release --locked --bin bench
+	@"$${CARGO_TARGET_DIR:-target}/release/bench" policy $(BENCH)
 
 fmt: ## format the sources
 	$(CARGO) fmt --all
