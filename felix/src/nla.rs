@@ -127,6 +127,8 @@ pub fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Received<'_>> {
 pub struct Attribute<'a> {
     /// Type, without the nesting flag.
     pub kind: u16,
+    /// It says that it holds attributes. The kernel says so for some only.
+    pub nested: bool,
     /// What it holds.
     pub value: &'a [u8],
 }
@@ -140,6 +142,7 @@ pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Attribute<'_>> {
         }
         let attribute = Attribute {
             kind: ne16(&bytes[2..])? & TYPE_MASK,
+            nested: ne16(&bytes[2..])? & NESTED != 0,
             value: &bytes[4..length],
         };
         bytes = &bytes[length.next_multiple_of(4).min(bytes.len())..];

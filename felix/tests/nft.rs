@@ -7,8 +7,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use felix::driver::nft::{Ensured, Nft};
-use felix::nft::build::{self, Epoch};
+use felix::nft::build;
 use felix::nft::diff::{self, Batch};
+use felix::nft::epoch::{Epoch, Options};
 use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
 use net::{Network, Probe};
 use ns::Namespace;
@@ -124,7 +125,10 @@ fn enforce(kernel: &Kernel, have: &Tables, want: &Tables, narrowing: bool) {
 fn the_kernel_holds_what_the_text_says() {
     let made = Kernel::new();
     let loaded = Namespace::new();
-    loaded.feed("nft -f -", &build::table(Epoch::FIRST).to_string());
+    loaded.feed(
+        "nft -f -",
+        &build::table(Options::default(), Epoch::FIRST).to_string(),
+    );
     for list in [
         "nft list ruleset",
         "nft -j list ruleset",
@@ -244,6 +248,24 @@ fn a_table_with_other_rules_is_replaced_and_keeps_its_elements() {
     assert!(kernel.with(|nft| nft.intact().expect("inspect")));
     assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
     assert_eq!(kernel.with(|nft| nft.epoch().number()), 3);
+    for (count, change) in (4_u8..).zip([
+        // As many rules as before, one with another meaning, one in another order.
+        "nft replace rule inet margay act handle $(nft -a list chain inet margay act | sed -n 's/.*goto deny # handle //p') accept",
+        "nft insert rule inet margay deny accept; nft delete rule inet margay deny handle $(nft -a list chain inet margay deny | sed -n 's/.*denied. # handle //p')",
+        "nft add chain inet margay more '{ type filter hook forward priority -5; policy drop; }'",
+        "nft chain inet margay input '{ policy drop; }'",
+        "nft add set inet margay more '{ type ipv4_addr; }'",
+    ]) {
+        kernel.namespace.sh(change);
+        assert!(!kernel.with(|nft| nft.intact().expect("inspect")), "{change}");
+        assert_eq!(
+            kernel.with(|nft| nft.ensure_table().expect("table")),
+            Ensured::Replaced
+        );
+        assert!(kernel.with(|nft| nft.intact().expect("inspect")), "{change}");
+        assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+        assert_eq!(kernel.with(|nft| nft.epoch().number()), count);
+    }
 
     // Somebody else's table of another shape under our name; and none of the others is touched.
     kernel.namespace.sh(

@@ -3,6 +3,7 @@
 use super::input::{Kind, Pod, Update};
 use super::{Agent, Output};
 use crate::Millis;
+use crate::nft::epoch::Options;
 
 impl Agent {
     pub(super) fn feed(&mut self, update: Update, now: Millis) {
@@ -28,6 +29,7 @@ impl Agent {
             Update::BlockGone(name) => return self.block_gone(&name, now),
             Update::BlockUnlisted(name) => return self.block_unlisted(&name),
             Update::Configuration(configuration) => return self.configuration(configuration, now),
+            Update::Ruleset(options) => self.ruleset(options),
             Update::InSync(kind) => return self.kind_in_sync(kind, now),
             Update::Lost(kind, error) => {
                 tracing::debug!(?kind, error, "a watch failed; what it told stays in force");
@@ -46,6 +48,13 @@ impl Agent {
         self.engine_dirty = true;
         if self.synced() {
             self.policy_since.get_or_insert(now);
+        }
+    }
+
+    fn ruleset(&mut self, options: Options) {
+        if self.options != options {
+            self.options = options;
+            self.tables_known = false;
         }
     }
 

@@ -9,6 +9,7 @@ use cni::frame::Request;
 use cni::key::AttachmentKey;
 
 use crate::feed::{Identity, Labels};
+use crate::nft::epoch::Options;
 use crate::policy::k8s::PolicyError;
 use crate::policy::model::{Policy, PolicyKey};
 
@@ -136,6 +137,8 @@ pub enum Update {
     BlockUnlisted(String),
     /// Limits of address management; the defaults when there is no configuration.
     Configuration(crds::ipam_configuration::Configuration),
+    /// What the FelixConfiguration chooses of the fixed rules; the defaults when it is gone.
+    Ruleset(Options),
     /// Every object of the kind has been told, and those that vanished unseen have been told gone.
     InSync(Kind),
     /// The watch of a kind failed; what was told stays in force.

@@ -42,6 +42,7 @@ use self::endpoint::{Endpoint, State};
 use self::input::{CallId, Input, Kind, Node, try_again};
 use self::view::{Samples, millis};
 use crate::Millis;
+use crate::nft::epoch::Options;
 use crate::policy::tables::Tables;
 use crate::policy::{Compiled, Engine};
 use crate::routes::diff::Sweep;
@@ -138,6 +139,8 @@ pub struct Agent {
     /// MTU of pods: that of the smallest uplink, in bytes.
     mtu: u32,
     engine: Engine,
+    /// What of the fixed rules an operator chose.
+    options: Options,
     ipam: Ipam,
     bgp: Bgp,
     /// By name of the host interface.
@@ -367,6 +370,12 @@ impl Agent {
     #[must_use]
     pub const fn tables(&self) -> &Tables {
         self.engine.tables()
+    }
+
+    /// What of the fixed rules an operator chose.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        self.options
     }
 
     /// What routes are wanted for.

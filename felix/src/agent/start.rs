@@ -15,6 +15,7 @@ use super::input::Node;
 use super::view::Samples;
 use super::{Agent, BGP_PATIENCE, Output, Routed};
 use crate::Millis;
+use crate::nft::epoch::Options;
 use crate::policy::Engine;
 use crate::policy::tables::Tables;
 use crate::routes::table::Changed;
@@ -67,6 +68,7 @@ impl Agent {
             },
             mtu: start.mtu,
             engine,
+            options: Options::default(),
             ipam,
             bgp: Bgp::new(start.life, start.boot_id, start.preserved),
             endpoints: BTreeMap::new(),

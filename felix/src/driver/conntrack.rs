@@ -1,7 +1,7 @@
 //! Forgetting what connections are stamped with (`linux/netfilter/nfnetlink_conntrack.h`).
 
 use super::socket::{Error, NETFILTER, Socket};
-use crate::nft::build::{EPOCH_MASK, Epoch};
+use crate::nft::epoch::{Epoch, MarkByte};
 use crate::nla::{self, Message};
 
 const SUBSYSTEM: u8 = 1;
@@ -30,20 +30,19 @@ impl Conntrack {
     }
 
     /// Takes the epoch from every connection, so that each is judged again. Returns how many had one.
-    pub fn forget_all(&mut self) -> Result<usize, Error> {
-        let low = self.forget(0, 0x8000_0000)?;
-        Ok(low + self.forget(0x8000_0000, 0x8000_0000)?)
+    pub fn forget_all(&mut self, byte: MarkByte) -> Result<usize, Error> {
+        let low = self.forget(byte, 0, byte.top())?;
+        Ok(low + self.forget(byte, byte.top(), byte.top())?)
     }
 
     /// Takes the epoch from connections that were stamped in an earlier cycle with a number about to be used again.
-    pub fn forget_before(&mut self, epoch: Epoch) -> Result<usize, Error> {
-        epoch
-            .stale_half()
-            .map_or(Ok(0), |(value, mask)| self.forget(value, mask))
+    pub fn forget_before(&mut self, byte: MarkByte, epoch: Epoch) -> Result<usize, Error> {
+        byte.stale_half(epoch)
+            .map_or(Ok(0), |(value, mask)| self.forget(byte, value, mask))
     }
 
     /// Of connections whose mark under the mask is the value.
-    fn forget(&mut self, value: u32, mask: u32) -> Result<usize, Error> {
+    fn forget(&mut self, byte: MarkByte, value: u32, mask: u32) -> Result<usize, Error> {
         let request = |flags, sequence| {
             let mut message = message(GET, 0, REQUEST | flags, sequence);
             message.be32(MARK, value);
@@ -51,7 +50,7 @@ impl Conntrack {
             message.finish()
         };
         let stamped = self.socket.dump(request, Vec::new, |stamped, message| {
-            stamped.extend(unstamp(message.payload))
+            stamped.extend(unstamp(message.payload, byte.mask()))
         })?;
         for chunk in stamped.chunks(CHUNK) {
             // A connection that ended meanwhile is refused, which is as good.
@@ -62,11 +61,11 @@ impl Conntrack {
 }
 
 /// The message which clears the epoch of the connection in this one, if it has an epoch.
-fn unstamp(payload: &[u8]) -> Option<Vec<u8>> {
+fn unstamp(payload: &[u8], bits: u32) -> Option<Vec<u8>> {
     let family = *payload.first()?;
     let attributes = payload.get(4..)?;
     let mark = nla::find(attributes, MARK).and_then(nla::be32)?;
-    if mark & EPOCH_MASK == 0 {
+    if mark & bits == 0 {
         return None;
     }
     let mut message = message(NEW, family, REQUEST, 0);
@@ -78,7 +77,7 @@ fn unstamp(payload: &[u8]) -> Option<Vec<u8>> {
         message.bytes(ZONE, zone);
     }
     message.be32(MARK, 0);
-    message.be32(MARK_MASK, EPOCH_MASK);
+    message.be32(MARK_MASK, bits);
     Some(message.finish())
 }
 

@@ -2,18 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use cni::key::HOST_PREFIX;
 use crds::net::{Cidr, Family};
 use tokio::sync::mpsc;
 
+use super::enforce::Enforcer;
 use super::netlink::{Event, Monitor, Netlink};
-use super::nft::Nft;
 use super::settings::Settings;
 use super::socket::Refusal;
-use super::{sysctl, tamper};
+use super::tamper;
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
@@ -61,7 +61,7 @@ impl Changes {
 /// Sockets to the kernel, and what is known of its routes.
 #[derive(Debug)]
 pub struct Kernel {
-    nft: Nft,
+    policy: Enforcer,
     netlink: Netlink,
     routes: Table,
     conflicts: BTreeSet<String>,
@@ -83,18 +83,17 @@ impl Kernel {
     /// of an earlier life stay as they are.
     pub fn open(mut settings: Settings) -> anyhow::Result<(Self, Found)> {
         settings.node().context("letting the node route")?;
-        let mut nft = Nft::open().context("opening nftables")?;
-        let ensured = nft.ensure_table().context("making the table inet margay")?;
+        let (mut policy, ensured) = Enforcer::open()?;
         tracing::info!(?ensured, "the table inet margay is in place");
-        let tables = nft.read().context("reading the table inet margay")?;
+        let tables = policy.read().context("reading the table inet margay")?;
         let netlink = Netlink::open().context("opening rtnetlink")?;
         // Before the first look, so that nothing changes unseen between the two.
         let changes = Changes {
             links: Monitor::open(netlink.port()?).context("watching the kernel")?,
-            tables: tamper::Monitor::open(nft.port()?).context("watching nftables")?,
+            tables: tamper::Monitor::open(policy.port()?).context("watching nftables")?,
         };
         let mut kernel = Self {
-            nft,
+            policy,
             netlink,
             routes: Table::default(),
             conflicts: BTreeSet::new(),
@@ -152,35 +151,30 @@ impl Kernel {
                 diff::plan(&compiled.changes, agent.tables(), compiled.narrowing)
             }
             Policy::Resync(_) => {
-                self.nft.ensure_table()?;
-                let mut have = self.nft.read()?;
+                self.policy.ensure_table(agent.options())?;
+                let mut have = self.policy.read()?;
                 have.links = self.groups()?;
                 diff::plan(&have.diff(agent.tables()), agent.tables(), true)
             }
         };
-        self.nft.apply(&phases.add).context("adding policy")?;
+        self.policy.prepare(&phases)?;
         let mut routed = None;
         if plan.routes.any() || plan.reread_routes || plan.relink {
             routed = Some(self.route(agent.wants(), &plan.routes, agent.sweep())?);
         }
-        for (name, subject) in &phases.links {
-            if *subject != UNPROGRAMMED
-                && let Err(error) = sysctl::workload(name)
-            {
-                tracing::warn!(%error, name, "setting up a pod's host interface");
-            }
-        }
-        self.netlink
-            .set_groups(&phases.links)
-            .context("setting device groups")?;
-        self.nft
-            .apply(&phases.commit)
-            .context("committing policy")?;
-        self.netlink
-            .set_groups(&phases.relinks)
-            .context("setting device groups")?;
-        self.nft.apply(&phases.sweep).context("sweeping policy")?;
+        self.policy.commit(&phases, &mut self.netlink)?;
         Ok(routed)
+    }
+
+    /// When [`Kernel::bump`] has something to do.
+    #[must_use]
+    pub fn bump_due(&self) -> Option<Instant> {
+        self.policy.bump_due()
+    }
+
+    /// Has live connections judged again for changes which have waited for that, if it is time.
+    pub fn bump(&mut self) -> anyhow::Result<()> {
+        self.policy.bump()
     }
 
     /// Index of an interface, if there is one of that name.
@@ -201,7 +195,7 @@ impl Kernel {
             let wanted = wanted.links.get(&link.name).unwrap_or(&UNPROGRAMMED);
             link.group != wanted.0
         });
-        Ok(strayed || !self.nft.intact()?)
+        Ok(strayed || !self.policy.intact()?)
     }
 
     /// Is an interface in another group than it should be? One that shall be in none, or is gone, is not.

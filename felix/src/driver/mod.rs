@@ -5,6 +5,7 @@ pub mod cni;
 pub mod conflist;
 pub mod conntrack;
 mod early;
+pub mod enforce;
 pub mod fib;
 pub mod grpc;
 pub mod kernel;

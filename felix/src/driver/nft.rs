@@ -4,16 +4,18 @@ use std::io;
 
 use super::conntrack::Conntrack;
 use super::socket::{self, NETFILTER, Refusal, Socket};
-use crate::nft::build::{self, Epoch, SETS, TABLE};
+use crate::nft::build::{self, SETS, TABLE};
 use crate::nft::decode::{self, Counters, Elements, Inspection};
 use crate::nft::diff::Batch;
 use crate::nft::encode::{Step, Transaction, request};
+use crate::nft::epoch::{Epoch, Options};
 use crate::nft::model::Set;
 use crate::nft::rows;
 use crate::nla;
 use crate::policy::tables::Tables;
 
 const GET_TABLE: u8 = 1;
+const GET_CHAIN: u8 = 4;
 const GET_RULE: u8 = 7;
 const GET_SET: u8 = 10;
 const GET_ELEMENT: u8 = 13;
@@ -65,6 +67,7 @@ pub enum Ensured {
 pub struct Nft {
     socket: Socket,
     conntrack: Conntrack,
+    options: Options,
     epoch: Epoch,
 }
 
@@ -74,6 +77,7 @@ impl Nft {
         Ok(Self {
             socket: Socket::open(NETFILTER)?,
             conntrack: Conntrack::open()?,
+            options: Options::default(),
             epoch: Epoch::FIRST,
         })
     }
@@ -89,12 +93,24 @@ impl Nft {
         self.epoch
     }
 
+    /// Makes the table what [`build::table`] says for what an earlier life of felix was told, or by default: what is
+    /// wanted now is not known before the cluster is.
+    pub fn take_up(&mut self) -> Result<Ensured, Error> {
+        self.options = self.inspect()?.options().unwrap_or_default();
+        self.ensure_table()
+    }
+
+    /// What [`Nft::ensure_table`] makes from now on.
+    pub const fn set_options(&mut self, options: Options) {
+        self.options = options;
+    }
+
     /// Makes the table what [`build::table`] says, and never leaves traffic without rules in doing so.
     pub fn ensure_table(&mut self) -> Result<Ensured, Error> {
         for _ in 0..20 {
             let generation = self.generation()?;
             let there = self.inspect()?;
-            if let Some(epoch) = there.current() {
+            if let Some(epoch) = there.current(self.options) {
                 self.epoch = epoch;
                 return Ok(Ensured::Adopted);
             }
@@ -103,23 +119,28 @@ impl Nft {
             } else {
                 Tables::default()
             };
-            let epoch = match there.epoch {
-                Some(epoch) => {
-                    self.conntrack.forget_before(epoch.next())?;
+            let byte = self.options.mark;
+            let epoch = match there.epoch() {
+                Some((there, epoch)) if there == byte => {
+                    self.conntrack.forget_before(byte, epoch.next())?;
                     epoch.next()
                 }
-                // Nobody stamps connections now; those of an earlier table may carry any number.
-                None => {
-                    self.conntrack.forget_all()?;
+                // Nobody stamps connections there now; those of an earlier table may carry any number.
+                _ => {
+                    self.conntrack.forget_all(byte)?;
                     Epoch::FIRST
                 }
             };
             let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
-            transaction.replace_table(&build::table(epoch));
+            transaction.replace_table(&build::table(self.options, epoch));
             transaction.add(&rows::all(&elements).collect::<Vec<_>>());
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
+                    if let Some((given_back, _)) = there.epoch().filter(|(there, _)| *there != byte)
+                    {
+                        self.conntrack.forget_all(given_back)?;
+                    }
                     return Ok(if there.comment.is_some() {
                         Ensured::Replaced
                     } else {
@@ -135,13 +156,15 @@ impl Nft {
 
     /// Removes the table, and our stamp from every connection; `false` when there was none.
     pub fn remove_table(&mut self) -> Result<bool, Error> {
-        if self.inspect()?.comment.is_none() {
+        let there = self.inspect()?;
+        if there.comment.is_none() {
             return Ok(false);
         }
+        let byte = there.options().unwrap_or(self.options).mark;
         let mut transaction = Transaction::begin(self.socket.sequence(0), None);
         transaction.drop_table(TABLE);
         self.commit(transaction)?;
-        self.conntrack.forget_all()?;
+        self.conntrack.forget_all(byte)?;
         Ok(true)
     }
 
@@ -161,13 +184,21 @@ impl Nft {
             self.epoch
         };
         if batch.bump {
-            self.conntrack.forget_before(epoch)?;
+            self.conntrack.forget_before(self.options.mark, epoch)?;
         }
         let mut transaction = Transaction::begin(self.socket.sequence(0), None);
-        transaction.batch(batch, epoch);
+        transaction.batch(batch, self.options, epoch);
         self.commit(transaction)?;
         self.epoch = epoch;
         Ok(())
+    }
+
+    /// Has live connections judged again.
+    pub fn bump(&mut self) -> Result<(), Error> {
+        self.apply(&Batch {
+            bump: true,
+            ..Batch::default()
+        })
     }
 
     /// Replaces all elements by these in one transaction, whatever is there, and has live connections judged again.
@@ -187,7 +218,7 @@ impl Nft {
 
     /// The table is there and has the rules it should have.
     pub fn intact(&mut self) -> Result<bool, Error> {
-        Ok(self.inspect()?.current() == Some(self.epoch))
+        Ok(self.inspect()?.current(self.options) == Some(self.epoch))
     }
 
     fn generation(&mut self) -> Result<u32, Error> {
@@ -224,6 +255,15 @@ impl Nft {
             of_table(GET_SET),
             || there.clone(),
             |seen, message| seen.set(message.payload),
+        )?;
+        let there = self.socket.dump(
+            of_table(GET_CHAIN),
+            || there.clone(),
+            |seen, message| {
+                if in_table(message.payload) {
+                    seen.chain(message.payload);
+                }
+            },
         )?;
         Ok(self.socket.dump(
             of_table(GET_RULE),
@@ -283,6 +323,12 @@ impl Nft {
             .into()),
         }
     }
+}
+
+/// A dump of chains is one of every table of the family.
+fn in_table(payload: &[u8]) -> bool {
+    let name = payload.get(4..).and_then(|rest| nla::find(rest, 1));
+    name.is_some_and(|name| nla::text(name) == TABLE)
 }
 
 /// Linux' own number, not in libc: the generation was no longer the one the transaction was made for.

@@ -92,11 +92,19 @@ impl Loop {
                 self.input(Input::Tick);
             }
             self.settle()?;
+            if let Err(error) = tokio::task::block_in_place(|| self.kernel.bump()) {
+                tracing::warn!(%error, "policy is compared with the kernel");
+                self.input(Input::TablesChanged);
+                self.settle()?;
+            }
             let timeout = self
                 .agent
                 .next_timeout()
                 .map(|at| self.clock + Duration::from_millis(at));
-            let wake = timeout.map_or(round_at, |timeout| timeout.min(round_at));
+            let wake = [timeout, self.kernel.bump_due()]
+                .into_iter()
+                .flatten()
+                .fold(round_at, Instant::min);
             tokio::select! {
                 biased;
                 () = &mut stop => return Ok(()),

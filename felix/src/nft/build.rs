@@ -3,9 +3,10 @@
 //! A packet of a workload is judged once per connection and epoch. The other side's address gives a class (`peer4`,
 //! `net4` …); class and device group of our side's interface give a program (`pair_eg`, else `default_eg` …); the
 //! program gives a verdict on protocol and port (`port`, `icmp_code`, `program`, `port_range`, `proto`,
-//! `program_ranged`). An accepted connection is stamped with the epoch in the top byte of its mark, and while that
+//! `program_ranged`). An accepted connection is stamped with the epoch in a byte of its mark, and while that
 //! epoch lasts one comparison lets it pass. A change that takes permission away bumps the epoch in the same
-//! transaction: every live connection is judged again, and those now forbidden end, TCP with a reset.
+//! transaction: every live connection is judged again, and those now forbidden end, TCP with a reset unless
+//! that is not wanted.
 //!
 //! Replies are judged too, by the same tables with addresses, ports and interfaces exchanged, so that a connection does
 //! not survive because its next packet happens to be a reply.
@@ -13,6 +14,7 @@
 //! The packet's mark belongs to others (kube-proxy, among them). Scratch between two lookups is the packet's priority,
 //! used only on packets being judged and cleared afterwards.
 
+use super::epoch::{Epoch, Options, Revoked};
 use super::model::{
     Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Type,
     Value, Verdict,
@@ -23,61 +25,6 @@ use crate::policy::tables::{Direction, Program, Subject};
 pub const TABLE: &str = "margay";
 /// How the host side of every workload's veth is named.
 pub const INTERFACE_PREFIX: &str = "mgy";
-/// Bits of the connection's mark that hold the epoch.
-pub const EPOCH_MASK: u32 = 0xff00_0000;
-
-/// Number of the current judgement of live connections, 1 to 255; 0 marks a connection never judged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Epoch(u8);
-
-impl Epoch {
-    /// The first.
-    pub const FIRST: Self = Self(1);
-
-    /// The epoch with this number, unless it is 0.
-    #[must_use]
-    pub const fn new(number: u8) -> Option<Self> {
-        if number == 0 {
-            None
-        } else {
-            Some(Self(number))
-        }
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn number(self) -> u8 {
-        self.0
-    }
-
-    /// The one that follows a bump; 255 is followed by 1.
-    #[must_use]
-    pub const fn next(self) -> Self {
-        if self.0 == u8::MAX {
-            Self(1)
-        } else {
-            Self(self.0 + 1)
-        }
-    }
-
-    /// Connections which carry an epoch of this half must forget it before this epoch begins: they were stamped in an
-    /// earlier cycle, and would pass unjudged when its number comes round. `Some((value, mask))` of the mark.
-    #[must_use]
-    pub const fn stale_half(self) -> Option<(u32, u32)> {
-        match self.0 {
-            1 => Some((0, 0x8000_0000)),
-            128 => Some((0x8000_0000, 0x8000_0000)),
-            _ => None,
-        }
-    }
-
-    /// As it stands in the connection's mark.
-    #[must_use]
-    pub const fn mark(self) -> u32 {
-        (self.0 as u32) << 24
-    }
-}
-
 macro_rules! sets {
     ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
         $($(#[$doc])+ pub static $constant: Set = {
@@ -132,13 +79,11 @@ sets! {
 
 /// The chains whose rules name the epoch: a bump writes them anew, all in one transaction. They are kept short.
 #[must_use]
-pub fn epoch_chains(epoch: Epoch) -> Vec<Chain> {
+pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
+    let (mask, mark) = (options.mark.mask(), options.mark.of(epoch));
     let judged = || {
         rule(
-            [
-                Statement::CtMark(EPOCH_MASK, Is::Equal, epoch.mark()),
-                ACCEPT,
-            ],
+            [Statement::CtMark(mask, Is::Equal, mark), ACCEPT],
             "judged in this epoch",
         )
     };
@@ -172,19 +117,16 @@ pub fn epoch_chains(epoch: Epoch) -> Vec<Chain> {
         Chain {
             name: "stamp",
             hook: None,
-            rules: vec![
-                plain([Statement::SetCtMark(!EPOCH_MASK, epoch.mark())]),
-                plain([ACCEPT]),
-            ],
+            rules: vec![plain([Statement::SetCtMark(!mask, mark)]), plain([ACCEPT])],
         },
     ]
 }
 
 /// The whole table at this epoch, without the elements of policy.
 #[must_use]
-pub fn table(epoch: Epoch) -> Table {
+pub fn table(options: Options, epoch: Epoch) -> Table {
     let mut chains = vec![antispoof()];
-    chains.extend(epoch_chains(epoch));
+    chains.extend(epoch_chains(options, epoch));
     chains.extend(node_chains());
     chains.extend(forward_chains());
     for direction in Direction::BOTH {
@@ -194,7 +136,7 @@ pub fn table(epoch: Epoch) -> Table {
     }
     chains.push(run(CtDirection::Original));
     chains.push(run(CtDirection::Reply));
-    chains.extend(ends());
+    chains.extend(ends(options));
     let mut table = Table {
         name: TABLE,
         comment: String::new(),
@@ -202,18 +144,18 @@ pub fn table(epoch: Epoch) -> Table {
         elements: constants(),
         chains,
     };
-    table.comment = format!("ruleset {:016x}", fingerprint(&table));
+    table.comment = format!("ruleset {:016x}", fingerprint(&table, options));
     table
 }
 
 /// Recognises the table that another felix made: the same rules, whatever the epoch. FNV-1a of the text.
-fn fingerprint(table: &Table) -> u64 {
+fn fingerprint(table: &Table, options: Options) -> u64 {
     let epochless = Table {
         chains: table
             .chains
             .iter()
             .map(|chain| {
-                let first = epoch_chains(Epoch::FIRST)
+                let first = epoch_chains(options, Epoch::FIRST)
                     .into_iter()
                     .find(|other| other.name == chain.name);
                 first.unwrap_or_else(|| chain.clone())
@@ -513,25 +455,25 @@ fn run(flow: CtDirection) -> Chain {
     }
 }
 
-fn ends() -> [Chain; 3] {
+fn ends(options: Options) -> [Chain; 3] {
     let act = vec![
         plain([Statement::Priority(Program::ALLOW.0), RETURN]),
         plain([goto("deny")]),
     ];
     let ok = vec![plain([Statement::ClearPriority]), plain([goto("stamp")])];
-    let deny = vec![
-        plain([Statement::ClearPriority]),
-        rule(
+    let mut deny = vec![plain([Statement::ClearPriority])];
+    if options.revoked == Revoked::Reset {
+        deny.push(rule(
             [
                 Statement::L4Proto(TCP),
-                Statement::CtMark(EPOCH_MASK, Is::Not, 0),
+                Statement::CtMark(options.mark.mask(), Is::Not, 0),
                 Statement::Counter,
                 Statement::ResetTcp,
             ],
             "was allowed before",
-        ),
-        rule([Statement::Counter, DROP], "denied"),
-    ];
+        ));
+    }
+    deny.push(rule([Statement::Counter, DROP], "denied"));
     [
         Chain {
             name: "act",

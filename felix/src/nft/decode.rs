@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use super::build::{self, Epoch};
+use super::build;
 use super::encode;
-use super::model::{Element, Set, Type, Value};
+use super::epoch::{Epoch, MarkByte, Options, Revoked};
+use super::model::{Chain, Element, Hook, Set, Table, Type, Value};
 use crate::nla;
 
 /// What is there of the table, without its elements.
@@ -13,14 +14,36 @@ use crate::nla;
 pub struct Inspection {
     /// The table's comment; `None` when there is no table.
     pub comment: Option<String>,
+    /// The table has flags, such as `dormant`. We set none.
+    pub flagged: bool,
     /// Type and length of the key, by name of the set.
     pub sets: BTreeMap<String, (u32, u32)>,
-    /// Number of rules by chain.
-    pub rules: BTreeMap<String, usize>,
-    /// The epoch which accepted connections are stamped with.
-    pub epoch: Option<Epoch>,
+    /// Hook and policy by name of the chain.
+    pub chains: BTreeMap<String, Entered>,
+    /// Rules by chain, in order.
+    pub rules: BTreeMap<String, Vec<Written>>,
+    /// The bits of the connection's mark that are kept, and those that are set, when one is accepted.
+    pub stamp: Option<(u32, u32)>,
+    /// A connection that is forbidden now is answered with a reset.
+    pub resets: bool,
     /// What the rules have counted.
     pub counters: Counters,
+}
+
+/// How packets enter a chain.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Entered {
+    /// Number and priority of the hook.
+    pub hook: Option<(u32, i32)>,
+    /// What becomes of packets at its end, `NF_DROP` (0) or `NF_ACCEPT` (1).
+    pub policy: Option<u32>,
+}
+
+/// A rule as the kernel tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Written {
+    expressions: Vec<u8>,
+    comment: Option<String>,
 }
 
 /// Packets that were dropped since the table was made.
@@ -35,7 +58,7 @@ pub struct Counters {
 }
 
 impl Inspection {
-    /// Takes in a message about the table, a set or a rule of it.
+    /// Takes in a message about the table.
     pub fn table(&mut self, payload: &[u8]) {
         let attributes = payload.get(4..).unwrap_or_default();
         if nla::find(attributes, 1).map(nla::text).as_deref() == Some(build::TABLE) {
@@ -44,7 +67,24 @@ impl Inspection {
                     .and_then(|data| user_text(data, 0))
                     .unwrap_or_default(),
             );
+            self.flagged = nla::find(attributes, 2)
+                .and_then(nla::be32)
+                .is_some_and(|flags| flags != 0);
         }
+    }
+
+    /// Takes in a message about a chain.
+    pub fn chain(&mut self, payload: &[u8]) {
+        let attributes = payload.get(4..).unwrap_or_default();
+        let Some(name) = nla::find(attributes, 3).map(nla::text) else {
+            return;
+        };
+        let hook = nla::find(attributes, 4).and_then(|hook| {
+            let number = |kind| nla::find(hook, kind).and_then(nla::be32);
+            Some((number(1)?, number(2)?.cast_signed()))
+        });
+        let policy = nla::find(attributes, 5).and_then(nla::be32);
+        self.chains.insert(name, Entered { hook, policy });
     }
 
     /// Takes in a message about a set.
@@ -75,34 +115,75 @@ impl Inspection {
                 Some("counter") => packets = nla::find(data, 2).and_then(nla::be64),
                 Some("reject") => resets = true,
                 Some("bitwise") if chain == "stamp" => {
-                    let xor = nla::find(data, 5).and_then(|nest| nla::ne32(nla::find(nest, 1)?));
-                    self.epoch = xor.and_then(|xor| Epoch::new(xor.to_be_bytes()[0]));
+                    let bits = |kind| {
+                        nla::find(data, kind).and_then(|nest| nla::ne32(nla::find(nest, 1)?))
+                    };
+                    self.stamp = bits(4).zip(bits(5));
                 }
                 _ => {}
             }
         }
+        self.resets |= resets && chain == "deny";
         match (chain.as_str(), packets) {
             ("prerouting", Some(packets)) => self.counters.spoofed = packets,
             ("deny", Some(packets)) if resets => self.counters.reset = packets,
             ("deny", Some(packets)) => self.counters.denied = packets,
             _ => {}
         }
-        *self.rules.entry(chain).or_default() += 1;
+        self.rules.entry(chain).or_default().push(Written {
+            expressions: expressions.to_vec(),
+            comment: nla::find(attributes, 7).and_then(|data| user_text(data, 0)),
+        });
     }
 
-    /// The ruleset is the one this felix makes, complete, at this epoch; `None` when it is not.
+    /// The epoch which accepted connections are stamped with, and where.
     #[must_use]
-    pub fn current(&self) -> Option<Epoch> {
-        let epoch = self.epoch?;
-        let table = build::table(epoch);
-        let same = self.comment.as_ref() == Some(&table.comment)
+    pub fn epoch(&self) -> Option<(MarkByte, Epoch)> {
+        let (keep, set) = self.stamp?;
+        let mark = MarkByte::new(!keep)?;
+        Some((mark, mark.epoch(set)?))
+    }
+
+    /// What the operator of the felix which made the table had chosen.
+    #[must_use]
+    pub fn options(&self) -> Option<Options> {
+        let (mark, _) = self.epoch()?;
+        let revoked = if self.resets {
+            Revoked::Reset
+        } else {
+            Revoked::Drop
+        };
+        Some(Options { mark, revoked })
+    }
+
+    /// The ruleset is the one this felix makes, complete and nothing else, at this epoch; `None` when it is not.
+    #[must_use]
+    pub fn current(&self, options: Options) -> Option<Epoch> {
+        let (_, epoch) = self.epoch()?;
+        self.holds(&build::table(options, epoch)).then_some(epoch)
+    }
+
+    fn holds(&self, table: &Table) -> bool {
+        let chain = |chain: &Chain| {
+            let hook = |hook: Hook| (hook.number, hook.priority);
+            let entered = Entered {
+                hook: chain.hook.map(hook),
+                policy: chain.hook.map(|_| ACCEPT),
+            };
+            let rules = self.rules.get(chain.name).map_or(&[][..], Vec::as_slice);
+            self.chains.get(chain.name) == Some(&entered)
+                && rules.len() == chain.rules.len()
+                && rules.iter().zip(&chain.rules).all(|(there, rule)| {
+                    there.comment.as_deref() == rule.comment
+                        && says(&there.expressions, &encode::rule(rule))
+                })
+        };
+        self.comment.as_ref() == Some(&table.comment)
+            && !self.flagged
+            && self.sets.len() == table.sets.len()
             && table.sets.iter().all(|set| self.has(set))
-            && table
-                .chains
-                .iter()
-                .all(|chain| self.rules.get(chain.name) == Some(&chain.rules.len()))
-            && self.rules.len() == table.chains.len();
-        same.then_some(epoch)
+            && self.chains.len() == table.chains.len()
+            && table.chains.iter().all(chain)
     }
 
     /// The set is there, with keys as this felix writes them.
@@ -110,6 +191,37 @@ impl Inspection {
     pub fn has(&self, set: &Set) -> bool {
         self.sets.get(set.name) == Some(&(encode::key_type(set), encode::key_length(set)))
     }
+}
+
+/// `NF_ACCEPT`, the policy of every chain of ours that has a hook.
+const ACCEPT: u32 = 1;
+
+/// The kernel's attributes say everything that ours say. It adds some, and numbers registers of 128 bits by themselves.
+fn says(there: &[u8], ours: &[u8]) -> bool {
+    let mut listed = nla::attributes(there).filter(|attribute| attribute.kind == 1);
+    let is_list = |bytes| {
+        nla::attributes(bytes)
+            .filter(|a| a.nested && a.kind == 1)
+            .count()
+            > 1
+    };
+    if is_list(there) || is_list(ours) {
+        let mut ours = nla::attributes(ours);
+        return ours.all(|ours| {
+            listed
+                .next()
+                .is_some_and(|there| says(there.value, ours.value))
+        }) && listed.next().is_none();
+    }
+    nla::attributes(ours).all(|ours| {
+        nla::find(there, ours.kind).is_some_and(|there| {
+            there == ours.value
+                || ours.nested && says(there, ours.value)
+                || nla::be32(ours.value)
+                    .zip(nla::be32(there))
+                    .is_some_and(|(ours, there)| ours >= 8 && ours == 4 + 4 * there)
+        })
+    })
 }
 
 /// The elements of a set, gathered from the messages of a dump.
@@ -300,19 +412,44 @@ mod tests {
     fn a_ruleset_is_recognised_whatever_its_epoch_and_not_when_a_rule_is_missing() {
         let epoch = Epoch::new(77).expect("epoch");
         let mut transaction = Transaction::begin(1, None);
-        transaction.replace_table(&build::table(epoch));
+        let options = Options::default();
+        transaction.replace_table(&build::table(options, epoch));
         let (bytes, ..) = transaction.end();
         let mut seen = Inspection::default();
         for message in nla::messages(&bytes) {
             match message.kind.to_be_bytes() {
                 [encode::SUBSYSTEM, encode::kind::NEW_TABLE] => seen.table(message.payload),
                 [encode::SUBSYSTEM, encode::kind::NEW_SET] => seen.set(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_CHAIN] => seen.chain(message.payload),
                 [encode::SUBSYSTEM, encode::kind::NEW_RULE] => seen.rule(message.payload),
                 _ => {}
             }
         }
-        assert_eq!(seen.current(), Some(epoch));
-        *seen.rules.get_mut("judge").expect("chain") -= 1;
-        assert_eq!(seen.current(), None);
+        assert_eq!(seen.current(options), Some(epoch));
+        assert_eq!(seen.options(), Some(options));
+        let changes: [fn(&mut Inspection); 8] = [
+            |seen| drop(seen.rules.get_mut("judge").expect("chain").pop()),
+            |seen| seen.rules.get_mut("judge").expect("chain").swap(0, 1),
+            |seen| {
+                seen.rules.get_mut("deny").expect("chain")[0]
+                    .expressions
+                    .push(0)
+            },
+            |seen| seen.flagged = true,
+            |seen| seen.chains.get_mut("forward").expect("chain").policy = Some(0),
+            |seen| seen.chains.get_mut("forward").expect("chain").hook = Some((2, 10)),
+            |seen| drop(seen.chains.insert("more".into(), Entered::default())),
+            |seen| assert_eq!(seen.sets.insert("more".into(), (7, 4)), None),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = seen.clone();
+            change(&mut changed);
+            assert_eq!(changed.current(options), None, "change {number}");
+        }
+        let other = Options {
+            revoked: Revoked::Drop,
+            ..options
+        };
+        assert_eq!(seen.current(other), None);
     }
 }

@@ -51,6 +51,8 @@ pub struct Phases {
     pub relinks: Vec<(String, Subject)>,
     /// The bridges, which no link uses any more.
     pub sweep: Batch,
+    /// A bump cannot wait: an address came here whose last owner may have left connections behind.
+    pub urgent: bool,
 }
 
 /// Device group of a link whose pod is not (or no longer) known: the kernel's default.
@@ -78,6 +80,9 @@ pub fn plan(changes: &[Change], after: &Tables, narrowing: bool) -> Phases {
     let mut phases = Phases::default();
     phases.commit.bump = narrowing;
     for change in changes {
+        if let Change::Workload(Edit { new: Some(_), .. }) = change {
+            phases.urgent |= narrowing;
+        }
         let edit = match change {
             Change::Link(edit) => edit,
             // A bridge brings the rows itself.

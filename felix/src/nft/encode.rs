@@ -1,10 +1,11 @@
 //! Transactions of nf_tables as netlink messages (`linux/netfilter/nf_tables.h`).
 
-use super::build::{self, Epoch, TABLE};
+use super::build::{self, TABLE};
 use super::diff::Batch;
+use super::epoch::{Epoch, Options};
 use super::expr::expressions;
-use super::model::{Chain, Element, Set, Table, Type, Value};
-use crate::nla::Message;
+use super::model::{Chain, Element, Rule, Set, Table, Type, Value};
+use crate::nla::{self, Message};
 
 /// `NFNL_SUBSYS_NFTABLES`.
 pub const SUBSYSTEM: u8 = 10;
@@ -101,7 +102,7 @@ impl Transaction {
     }
 
     /// The changes of a batch; `epoch` is the one it bumps to, if it does.
-    pub fn batch(&mut self, batch: &Batch, epoch: Epoch) {
+    pub fn batch(&mut self, batch: &Batch, options: Options, epoch: Epoch) {
         if batch.flush {
             for set in build::SETS.iter().filter(|set| !build::is_constant(set)) {
                 self.push(kind::DEL_ELEMENT, 0, set.name, |message| {
@@ -112,7 +113,7 @@ impl Transaction {
         self.delete(&batch.delete);
         self.add(&batch.add);
         if batch.bump {
-            let chains = build::epoch_chains(epoch);
+            let chains = build::epoch_chains(options, epoch);
             for chain in &chains {
                 self.push(kind::DEL_RULE, 0, chain.name, |message| {
                     names(message, chain.name)
@@ -226,6 +227,14 @@ impl Transaction {
             start,
         });
     }
+}
+
+/// What a rule does, as the attribute of the message which makes it holds it.
+#[must_use]
+pub fn rule(rule: &Rule) -> Vec<u8> {
+    let mut list = Message::new(0, 0, 0, &[]);
+    expressions(&mut list, rule);
+    list.finish().split_off(nla::HEADER)
 }
 
 /// A message of nf_tables for the family `inet`, to which attributes can be added.
@@ -433,7 +442,6 @@ fn new_chain(message: &mut Message, chain: &Chain) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nla;
 
     #[test]
     fn large_batches_are_cut_below_the_limit_of_an_attribute() {

@@ -111,10 +111,7 @@ impl Expressions<'_> {
                 });
             }
             Statement::Counter => self.expression("counter", |_| {}),
-            Statement::ResetTcp => self.expression("reject", |data| {
-                data.be32(1, 1);
-                data.bytes(2, &[0]);
-            }),
+            Statement::ResetTcp => self.expression("reject", |data| data.be32(1, 1)),
             Statement::Verdict(verdict) => self.verdict(*verdict),
         }
     }

@@ -14,6 +14,8 @@ pub mod build;
 pub mod decode;
 pub mod diff;
 pub mod encode;
+pub mod epoch;
 mod expr;
 pub mod model;
+pub mod pace;
 pub mod rows;
