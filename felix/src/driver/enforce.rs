@@ -14,6 +14,9 @@ use crate::nft::epoch::Options;
 use crate::nft::pace::Pace;
 use crate::policy::tables::{Subject, Tables};
 
+/// Elements added in one transaction, when it may be several: less than 100 ms.
+const PIECE: usize = 20_000;
+
 /// The table, and the device groups of links.
 #[derive(Debug)]
 pub struct Enforcer {
@@ -63,9 +66,10 @@ impl Enforcer {
         self.nft.counters()
     }
 
-    /// The first step: what nothing refers to yet.
+    /// The first step: what nothing refers to yet, in transactions that do not hold others up for long.
     pub fn prepare(&mut self, phases: &Phases) -> anyhow::Result<()> {
-        self.nft.apply(&phases.add).context("adding policy")
+        let mut pieces = phases.add.pieces(PIECE);
+        pieces.try_for_each(|piece| self.nft.apply(&piece).context("adding policy"))
     }
 
     /// The others: links get their groups, then everything else together with a new judgement of live connections,

@@ -36,9 +36,12 @@ pub enum Error {
         /// What the kernel said.
         refusal: Refusal,
     },
-    /// Others changed the ruleset each time the table was about to be made.
+    /// Others changed the ruleset each time the table was about to be made or changed.
     #[error("others keep changing the ruleset")]
     Contended,
+    /// Somebody has changed the rules; nothing was done.
+    #[error("somebody has changed the table inet margay")]
+    Tampered,
 }
 
 impl Error {
@@ -46,7 +49,8 @@ impl Error {
     /// [`Nft::reload`].
     #[must_use]
     pub fn is_drift(&self) -> bool {
-        matches!(self, Self::Refused { refusal, .. }
+        matches!(self, Self::Tampered)
+            || matches!(self, Self::Refused { refusal, .. }
             if matches!(refusal.errno, libc::ENOENT | libc::EEXIST | libc::EBUSY | libc::ENOTEMPTY))
     }
 }
@@ -69,6 +73,8 @@ pub struct Nft {
     conntrack: Conntrack,
     options: Options,
     epoch: Epoch,
+    /// Of the whole ruleset, as of when our rules were last known to be as they should.
+    generation: Option<u32>,
 }
 
 impl Nft {
@@ -79,6 +85,7 @@ impl Nft {
             conntrack: Conntrack::open()?,
             options: Options::default(),
             epoch: Epoch::FIRST,
+            generation: None,
         })
     }
 
@@ -107,11 +114,12 @@ impl Nft {
 
     /// Makes the table what [`build::table`] says, and never leaves traffic without rules in doing so.
     pub fn ensure_table(&mut self) -> Result<Ensured, Error> {
-        for _ in 0..20 {
+        for _ in 0..TRIES {
             let generation = self.generation()?;
             let there = self.inspect()?;
             if let Some(epoch) = there.current(self.options) {
                 self.epoch = epoch;
+                self.generation = Some(generation);
                 return Ok(Ensured::Adopted);
             }
             let elements = if there.comment.is_some() {
@@ -137,6 +145,7 @@ impl Nft {
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
+                    self.generation = Some(after(generation));
                     if let Some((given_back, _)) = there.epoch().filter(|(there, _)| *there != byte)
                     {
                         self.conntrack.forget_all(given_back)?;
@@ -164,6 +173,7 @@ impl Nft {
         let mut transaction = Transaction::begin(self.socket.sequence(0), None);
         transaction.drop_table(TABLE);
         self.commit(transaction)?;
+        self.generation = None;
         self.conntrack.forget_all(byte)?;
         Ok(true)
     }
@@ -173,7 +183,7 @@ impl Nft {
         self.read_sets(|_| true)
     }
 
-    /// Makes the changes in one transaction, all or none.
+    /// Makes the changes in one transaction, all or none, and only upon rules that are as they should be.
     pub fn apply(&mut self, batch: &Batch) -> Result<(), Error> {
         if batch.is_empty() {
             return Ok(());
@@ -186,11 +196,37 @@ impl Nft {
         if batch.bump {
             self.conntrack.forget_before(self.options.mark, epoch)?;
         }
-        let mut transaction = Transaction::begin(self.socket.sequence(0), None);
-        transaction.batch(batch, self.options, epoch);
-        self.commit(transaction)?;
-        self.epoch = epoch;
-        Ok(())
+        for _ in 0..TRIES {
+            let generation = self.known_generation()?;
+            let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
+            transaction.batch(batch, self.options, epoch);
+            match self.commit(transaction) {
+                Ok(()) => {
+                    self.epoch = epoch;
+                    self.generation = Some(after(generation));
+                    return Ok(());
+                }
+                // Most often kube-proxy, in a table of its own.
+                Err(Error::Refused { refusal, .. }) if refusal.errno == ERESTART => {
+                    self.generation = None;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Contended)
+    }
+
+    /// The generation of the ruleset with our rules as they should be.
+    fn known_generation(&mut self) -> Result<u32, Error> {
+        if let Some(generation) = self.generation {
+            return Ok(generation);
+        }
+        let generation = self.generation()?;
+        if !self.intact()? {
+            return Err(Error::Tampered);
+        }
+        self.generation = Some(generation);
+        Ok(generation)
     }
 
     /// Has live connections judged again.
@@ -329,6 +365,17 @@ impl Nft {
 fn in_table(payload: &[u8]) -> bool {
     let name = payload.get(4..).and_then(|rest| nla::find(rest, 1));
     name.is_some_and(|name| nla::text(name) == TABLE)
+}
+
+/// Transactions that are tried while others change their tables.
+const TRIES: usize = 20;
+
+/// The generation that follows; there is no generation 0.
+const fn after(generation: u32) -> u32 {
+    match generation.wrapping_add(1) {
+        0 => 1,
+        next => next,
+    }
 }
 
 /// Linux' own number, not in libc: the generation was no longer the one the transaction was made for.

@@ -438,7 +438,7 @@ mod tests {
             |seen| seen.flagged = true,
             |seen| seen.chains.get_mut("forward").expect("chain").policy = Some(0),
             |seen| seen.chains.get_mut("forward").expect("chain").hook = Some((2, 10)),
-            |seen| drop(seen.chains.insert("more".into(), Entered::default())),
+            |seen| assert_eq!(seen.chains.insert("more".into(), Entered::default()), None),
             |seen| assert_eq!(seen.sets.insert("more".into(), (7, 4)), None),
         ];
         for (number, change) in changes.into_iter().enumerate() {

@@ -32,6 +32,17 @@ impl Batch {
         *self == Self::default()
     }
 
+    /// The same in pieces of at most this many elements, for a batch of which no packet sees anything.
+    pub fn pieces(&self, most: usize) -> impl Iterator<Item = Self> {
+        let piece = |delete: &[Element], add: &[Element]| Self {
+            delete: delete.to_vec(),
+            add: add.to_vec(),
+            ..Self::default()
+        };
+        let deletions = self.delete.chunks(most).map(move |part| piece(part, &[]));
+        deletions.chain(self.add.chunks(most).map(move |part| piece(&[], part)))
+    }
+
     fn push(&mut self, step: rows::Move) {
         self.delete.extend(step.old);
         self.add.extend(step.new);
@@ -75,7 +86,7 @@ impl Phases {
 /// now. A link that leaves policy narrows, too.
 #[must_use]
 pub fn plan(changes: &[Change], after: &Tables, narrowing: bool) -> Phases {
-    let fresh = Fresh::of(changes);
+    let fresh = Fresh::of(changes, after);
     let bridges = Bridges::of(changes, after, &fresh.subjects);
     let mut phases = Phases::default();
     phases.commit.bump = narrowing;
@@ -122,6 +133,8 @@ pub fn plan(changes: &[Change], after: &Tables, narrowing: bool) -> Phases {
 
 /// What no packet can reach before the changes are made.
 struct Fresh<'a> {
+    /// No link was in policy before: nobody is judged by anything.
+    all: bool,
     programs: BTreeSet<Program>,
     subjects: BTreeSet<Subject>,
     links: BTreeSet<&'a str>,
@@ -131,8 +144,15 @@ struct Fresh<'a> {
 impl<'a> Fresh<'a> {
     /// A program in use has a row in one of the two maps of final verdicts, a subject one default per direction in
     /// which it is isolated: one without such a row before the changes is new.
-    fn of(changes: &'a [Change]) -> Self {
+    fn of(changes: &'a [Change], after: &Tables) -> Self {
+        let links = changes
+            .iter()
+            .filter(|change| matches!(change, Change::Link(_)));
+        let new = links
+            .clone()
+            .all(|change| matches!(change, Change::Link(edit) if edit.old.is_none()));
         let mut fresh = Self {
+            all: new && links.count() == after.links.len(),
             programs: BTreeSet::new(),
             subjects: BTreeSet::new(),
             links: BTreeSet::new(),
@@ -187,6 +207,9 @@ impl<'a> Fresh<'a> {
     }
 
     fn unreachable(&self, change: &Change) -> bool {
+        if self.all {
+            return true;
+        }
         match change {
             Change::Workload(Edit {
                 key: (_, address),
@@ -327,11 +350,36 @@ mod tests {
         ] {
             assert!(added.iter().any(|line| line == row), "{row} in {added:#?}");
         }
-        // Intervals change the class of addresses in use.
-        assert!(phases.commit.add.iter().all(|element| element.set.interval));
-        assert_eq!(phases.commit.add.len(), fixture().nets.len());
-        assert!(phases.add.delete.is_empty() && phases.commit.delete.is_empty());
-        assert!(!phases.commit.bump);
+        // Nobody is judged yet, by whatever it may be.
+        assert_eq!(phases.add.add.len(), rows::all(&fixture()).count());
+        assert!(phases.add.delete.is_empty());
+        assert_eq!(phases.commit, Batch::default());
+        let pieces: Vec<Batch> = phases.add.pieces(5).collect();
+        assert!(pieces.iter().all(|piece| piece.add.len() <= 5));
+        let together: Vec<Element> = pieces.into_iter().flat_map(|piece| piece.add).collect();
+        assert_eq!(together, phases.add.add);
+    }
+
+    #[test]
+    fn with_a_pod_in_policy_intervals_wait_for_the_commit() {
+        let mut have = Tables::default();
+        have.links
+            .insert("mgy0000000000b2".into(), Subject::new(5, true, false));
+        let mut want = fixture();
+        want.links.extend(have.links.clone());
+        let phases = plan(&have.diff(&want), &want, false);
+        // They change the class of addresses in use.
+        let intervals = |batch: &Batch| {
+            let intervals = batch
+                .add
+                .iter()
+                .filter(|element| element.set.interval && element.set.key.len() == 1);
+            intervals.count()
+        };
+        assert_eq!(
+            (intervals(&phases.add), intervals(&phases.commit)),
+            (0, fixture().nets.len())
+        );
     }
 
     #[test]

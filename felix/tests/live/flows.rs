@@ -158,6 +158,16 @@ impl<'a> Flows<'a> {
         }
     }
 
+    /// Closes the streams of a host.
+    pub(crate) fn close(&mut self, host: usize) {
+        for flow in &mut self.flows {
+            let ends = [flow.question.from, flow.question.to];
+            if ends.contains(&host) && matches!(flow.state, State::Tcp { .. }) {
+                flow.state = State::Closed;
+            }
+        }
+    }
+
     fn open(&mut self, number: usize) {
         let Flow {
             question,

@@ -34,13 +34,13 @@ table inet kube-proxy {
     fib daddr type local meta mark set meta mark | 0x4000
     fib daddr type local dnat ip to meta l4proto . th dport map @nodeports4
     fib daddr type local dnat ip6 to meta l4proto . th dport map @nodeports6
+    ip saddr . ip daddr { 10.1.0.1 . 10.96.0.1, 10.1.0.2 . 10.96.0.2 } meta mark set meta mark | 0x4000
+    ip6 saddr . ip6 daddr { fd00:1::1 . fd96::1, fd00:1::2 . fd96::2 } meta mark set meta mark | 0x4000
     dnat ip to ip daddr . meta l4proto . th dport map @services4
     dnat ip6 to ip6 daddr . meta l4proto . th dport map @services6
   }
-  chain hairpin {
+  chain theirs {
     type filter hook forward priority -10; policy accept;
-    ct state new ip saddr . ip daddr { 10.1.0.1 . 10.1.0.1, 10.1.0.2 . 10.1.0.2 } meta mark set meta mark | 0x4000
-    ct state new ip6 saddr . ip6 daddr { fd00:1::1 . fd00:1::1, fd00:1::2 . fd00:1::2 } meta mark set meta mark | 0x4000
     ct mark set ct mark | %theirs%
   }
   chain nat-postrouting {
@@ -233,6 +233,7 @@ fn identity(pod: usize, life: usize, value: usize) -> Identity {
         uid: uid(pod, life),
         namespace: "t".into(),
         name: HOSTS[pod].into(),
+        service_account: String::new(),
         labels: [("x".to_owned(), value.to_string())].into(),
         created: i64::try_from(life).expect("few lives"),
         addresses: addresses(pod).to_vec(),

@@ -189,7 +189,7 @@ mod tests {
         for (path, test) in [
             ("felix/src/policy/tests/random.rs", true),
             ("felix/src/policy/tests.rs", true),
-            ("felix/tests/nft.rs", true),
+            ("felix/tests/tamper.rs", true),
             ("felix/src/policy/engine.rs", false),
             ("tests/apiserver/src/store/mod.rs", false),
             ("tests/apiserver/src/store/tests.rs", true),

@@ -1,48 +1,23 @@
 //! The table `inet margay` in a real kernel: it loads, lists, reads back, and judges packets.
 
-mod net;
+#[path = "../ns/mod.rs"]
 mod ns;
 
-use std::sync::{Arc, Mutex};
+mod epochs;
+mod net;
+mod policed;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use felix::driver::nft::{Ensured, Nft};
 use felix::nft::build;
-use felix::nft::diff::{self, Batch};
+use felix::nft::diff;
 use felix::nft::epoch::{Epoch, Options};
 use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
-use net::{Network, Probe};
+use net::Probe;
 use ns::Namespace;
-
-/// A table in a namespace of its own.
-struct Kernel {
-    namespace: Namespace,
-    nft: Arc<Mutex<Nft>>,
-}
-
-impl Kernel {
-    fn new() -> Self {
-        let namespace = Namespace::new();
-        let nft = namespace.run(|| Nft::open().expect("netlink"));
-        let kernel = Self {
-            namespace,
-            nft: Arc::new(Mutex::new(nft)),
-        };
-        assert_eq!(
-            kernel.with(|nft| nft.ensure_table().expect("table")),
-            Ensured::Created
-        );
-        kernel
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut Nft) -> T) -> T {
-        act(&mut self.nft.lock().expect("lock"))
-    }
-}
-
-fn address(text: &str) -> std::net::IpAddr {
-    text.parse().expect("address")
-}
+use policed::{Kernel, Policed, address, enforce};
 
 /// One row of everything, ranges at both ends of the address space and next to each other included.
 fn rows() -> Tables {
@@ -102,23 +77,6 @@ fn rows() -> Tables {
     tables.programs.insert(Program(0x10), Verdict::Deny);
     tables.programs_ranged.insert(Program(0x11), Verdict::Deny);
     tables
-}
-
-/// Brings the kernel from `have` to `want`, links included.
-fn enforce(kernel: &Kernel, have: &Tables, want: &Tables, narrowing: bool) {
-    let phases = diff::plan(&have.diff(want), want, narrowing);
-    kernel.with(|nft| nft.apply(&phases.add).expect("add"));
-    let set = |links: &[(String, Subject)]| {
-        for (link, subject) in links {
-            kernel
-                .namespace
-                .sh(&format!("ip link set {link} group {}", subject.0));
-        }
-    };
-    set(&phases.links);
-    kernel.with(|nft| nft.apply(&phases.commit).expect("commit"));
-    set(&phases.relinks);
-    kernel.with(|nft| nft.apply(&phases.sweep).expect("sweep"));
 }
 
 #[test]
@@ -210,7 +168,7 @@ fn a_refused_transaction_changes_nothing_and_names_the_element() {
         .sh("nft add element inet margay peer4 { 10.1.0.9 : 0:77 }");
     let phases = diff::plan(&have.diff(&want), &want, true);
     let error = kernel
-        .with(|nft| nft.apply(&phases.commit))
+        .with(|nft| nft.apply(&phases.add))
         .expect_err("somebody was faster");
     assert!(error.is_drift(), "{error}");
     assert!(
@@ -322,94 +280,6 @@ fn ten_thousand_elements_load_and_leave_in_one_transaction_each() {
     );
 }
 
-/// Pods a (ingress isolated), b (egress isolated) and c (known, never programmed) on a node, and r beyond it.
-struct Policed {
-    kernel: Kernel,
-    network: Network,
-    tables: Tables,
-}
-
-const FROM_R: Class = Class(0x10);
-const OF_A: Class = Class(0x11);
-const OF_B: Class = Class(0x12);
-
-impl Policed {
-    fn new() -> Self {
-        let kernel = Kernel::new();
-        let network = Network::new(&kernel.namespace, &["a", "b", "c", "d"]);
-        let ingress = Subject::new(7, false, true);
-        let egress = Subject::new(8, true, false);
-        let web = Program(0x10);
-        let mut tables = Tables::default();
-        for pod in ["a", "b", "c"] {
-            for ip in network.addresses(pod) {
-                tables
-                    .workloads
-                    .insert((Network::interface(pod), ip), format!("test/{pod}"));
-            }
-        }
-        for (name, class) in [("r", FROM_R), ("a", OF_A), ("b", OF_B)] {
-            for ip in network.addresses(name) {
-                tables.peers.insert(ip, class);
-            }
-        }
-        tables.links.insert(Network::interface("a"), ingress);
-        tables.links.insert(Network::interface("b"), egress);
-        tables
-            .defaults
-            .insert((Direction::Ingress, ingress), Program::DENY);
-        tables
-            .defaults
-            .insert((Direction::Egress, egress), Program::DENY);
-        tables
-            .pairs
-            .insert((Direction::Ingress, ingress, FROM_R), web);
-        tables
-            .pairs
-            .insert((Direction::Ingress, ingress, OF_B), web);
-        tables
-            .pairs
-            .insert((Direction::Egress, egress, OF_A), Program::ALLOW);
-        tables.ports.insert((web, 6, 8080), Verdict::Allow);
-        tables
-            .port_ranges
-            .insert((web, 17, 5000, 5099), Verdict::Allow);
-        tables.icmp.insert((web, 1, 0x0800), Verdict::Allow);
-        tables.icmp.insert((web, 1, 0), Verdict::Allow);
-        tables.protos.insert((web, 58), Verdict::Allow);
-        tables.programs_ranged.insert(web, Verdict::Deny);
-        enforce(&kernel, &Tables::default(), &tables, true);
-        Self {
-            kernel,
-            network,
-            tables,
-        }
-    }
-
-    /// The verdicts on all probes of a source and a destination, in both families.
-    fn expect(&self, from: &str, to: &str, probes: &[(Probe, bool)]) {
-        for address in self.network.addresses(to) {
-            for (probe, allowed) in probes {
-                // What is allowed may be slow on a busy machine; what is denied must stay silent.
-                let tries = if *allowed { 8 } else { 1 };
-                let answered = (0..tries).any(|_| self.network.probe(from, address, *probe));
-                assert_eq!(
-                    answered,
-                    *allowed,
-                    "{from} to {to} ({address}) {probe:?}\n{}",
-                    self.dump()
-                );
-            }
-        }
-    }
-
-    fn dump(&self) -> String {
-        self.kernel
-            .namespace
-            .sh("nft list ruleset; ip -d link; conntrack -L 2>&1 | head -40")
-    }
-}
-
 #[test]
 fn verdicts_hold_in_both_directions_and_families() {
     use Probe::{Ping, Tcp, Udp};
@@ -503,76 +373,6 @@ fn unknown_interfaces_and_spoofed_sources_are_dropped() {
     });
     assert_eq!(policed.network.seen("r", address("10.1.0.2")), 0);
     assert_eq!(policed.network.seen("r", address("fd00:1::2")), 0);
-}
-
-#[test]
-fn a_bump_ends_what_is_forbidden_now_and_nothing_else() {
-    let policed = Policed::new();
-    for (r, a) in [("10.9.0.2", "10.1.0.1"), ("fd00:9::2", "fd00:1::1")] {
-        let mut doomed = policed.network.connect("r", address(a), 8080);
-        let mut spared = policed.network.connect("b", address(a), 8080);
-        let mut outbound = policed.network.connect("a", address(r), 8080);
-        for stream in [&mut doomed, &mut spared, &mut outbound] {
-            net::echo(stream).expect("the connection lives");
-        }
-
-        // Without a bump, connections outlive the change; with it, they do not.
-        let mut want = policed.tables.clone();
-        want.pairs
-            .remove(&(Direction::Ingress, Subject::new(7, false, true), FROM_R));
-        enforce(&policed.kernel, &policed.tables, &want, false);
-        net::echo(&mut doomed).expect("nobody judged it again");
-        let epoch = policed.kernel.with(|nft| nft.epoch());
-        policed.kernel.with(|nft| {
-            nft.apply(&Batch {
-                bump: true,
-                ..Batch::default()
-            })
-            .expect("bump")
-        });
-        assert_eq!(policed.kernel.with(|nft| nft.epoch()), epoch.next());
-
-        let error = net::echo(&mut doomed).expect_err("forbidden");
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset, "{error}");
-        for _ in 0..3 {
-            net::echo(&mut spared).expect("still allowed");
-            net::echo(&mut outbound).expect("still allowed");
-        }
-        assert!(
-            policed
-                .kernel
-                .with(|nft| nft.counters().expect("counters"))
-                .reset
-                > 0
-        );
-        enforce(&policed.kernel, &want, &policed.tables, false);
-    }
-}
-
-#[test]
-fn a_whole_cycle_of_epochs_spares_no_old_connection() {
-    let policed = Policed::new();
-    let mut stream = policed.network.connect("r", address("10.1.0.1"), 8080);
-    net::echo(&mut stream).expect("the connection lives");
-    let first = policed.kernel.with(|nft| nft.epoch());
-
-    let mut want = policed.tables.clone();
-    want.pairs
-        .remove(&(Direction::Ingress, Subject::new(7, false, true), FROM_R));
-    enforce(&policed.kernel, &policed.tables, &want, true);
-    while policed.kernel.with(|nft| nft.epoch()) != first {
-        policed.kernel.with(|nft| {
-            nft.apply(&Batch {
-                bump: true,
-                ..Batch::default()
-            })
-            .expect("bump")
-        });
-    }
-    assert!(
-        net::echo(&mut stream).is_err(),
-        "the epoch it was stamped with is in force again, its permission is not"
-    );
 }
 
 #[test]
