@@ -433,7 +433,7 @@ mod tests {
             |seen| {
                 seen.rules.get_mut("deny").expect("chain")[0]
                     .expressions
-                    .push(0)
+                    .truncate(20)
             },
             |seen| seen.flagged = true,
             |seen| seen.chains.get_mut("forward").expect("chain").policy = Some(0),
