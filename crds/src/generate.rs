@@ -47,13 +47,18 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         NetworkSet::crd(),
         Tier::crd(),
     ];
-    let versions = crds.iter_mut().flat_map(|crd| &mut crd.spec.versions);
-    for schema in
-        versions.filter_map(|version| version.schema.as_mut()?.open_api_v3_schema.as_mut())
-    {
-        tidy(schema);
-    }
+    crds.iter_mut().for_each(tidied);
     crds
+}
+
+/// Removes from a definition what is for Rust's sake only.
+pub(crate) fn tidied(crd: &mut CustomResourceDefinition) {
+    for version in &mut crd.spec.versions {
+        let schema = version.schema.as_mut();
+        if let Some(schema) = schema.and_then(|it| it.open_api_v3_schema.as_mut()) {
+            tidy(schema);
+        }
+    }
 }
 
 /// Every manifest, the same bytes each time.

@@ -30,7 +30,6 @@ use crate::policy::{PolicyRule, PolicyStatus};
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
     ),
-    printcolumn(name = "Enforced", type_ = "string", json_path = ".status.enforced"),
     printcolumn(
         name = "Age",
         type_ = "date",

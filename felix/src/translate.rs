@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 
+use crds::network_set::Set;
+use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::agent::input::{Node, Pod};
-use crate::feed::{Identity, NamedPort};
+use crate::agent::services::Slice;
+use crate::feed::{Identity, NamedPort, NetworkSet, NodeAddresses, ServiceAccount};
 use crate::policy::model::protocol;
 
 /// A pod. Addresses that do not parse are left out: the API server does not let them in.
@@ -90,6 +94,77 @@ pub fn node(node: core::Node) -> Node {
     }
 }
 
+/// Any node, as a peer: every address it has, whatever its type.
+#[must_use]
+pub fn node_addresses(node: core::Node) -> NodeAddresses {
+    let addresses = node.status.and_then(|status| status.addresses);
+    let mut addresses: Vec<IpAddr> = addresses
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|address| address.address.parse().ok())
+        .collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    NodeAddresses {
+        name: node.metadata.name.unwrap_or_default(),
+        labels: node.metadata.labels.unwrap_or_default(),
+        addresses,
+    }
+}
+
+/// A service account.
+#[must_use]
+pub fn service_account(account: core::ServiceAccount) -> ServiceAccount {
+    ServiceAccount {
+        namespace: account.metadata.namespace.unwrap_or_default(),
+        name: account.metadata.name.unwrap_or_default(),
+        labels: account.metadata.labels.unwrap_or_default(),
+    }
+}
+
+/// The label of an EndpointSlice with the name of its Service.
+const SERVICE_LABEL: &str = "kubernetes.io/service-name";
+
+/// A slice: every endpoint, ready or not, as flows to one that is just ending go on.
+#[must_use]
+pub fn slice(slice: &EndpointSlice) -> Slice {
+    let ports = slice.ports.iter().flatten().filter_map(|port| {
+        let number = u16::try_from(port.port?).ok()?;
+        Some((ip_protocol(port.protocol.as_deref())?, number))
+    });
+    let ports: Vec<_> = ports.collect();
+    let addresses = slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|endpoint| &endpoint.addresses)
+        .filter_map(|address| address.parse::<IpAddr>().ok());
+    let backends = addresses.flat_map(|address| {
+        ports
+            .iter()
+            .map(move |(protocol, port)| (address, *protocol, *port))
+    });
+    let meta = &slice.metadata;
+    let labels = meta.labels.as_ref();
+    Slice {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+        service: labels.and_then(|labels| labels.get(SERVICE_LABEL)).cloned(),
+        ports: backends.collect(),
+    }
+}
+
+/// Addresses with labels.
+#[must_use]
+pub fn network_set(set: Set) -> NetworkSet {
+    NetworkSet {
+        namespace: set.namespace,
+        name: set.name,
+        labels: set.labels,
+        nets: set.nets.into_iter().map(IpNetwork::from).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -126,6 +201,52 @@ mod tests {
         );
         assert_eq!(pod.identity.addresses.len(), 2);
         assert!(!pod.finished && !pod.identity.host_network);
+    }
+
+    #[test]
+    fn a_slice_is_every_address_with_every_port() {
+        let object = serde_json::from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web-x", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.0.0.1"]}, {"addresses": ["10.0.0.2"], "conditions": {"ready": false}},
+                          {"addresses": ["not-an-address"]}],
+            "ports": [{"port": 80}, {"port": 53, "protocol": "UDP"}, {"name": "any"}],
+        }))
+        .unwrap();
+        let slice = slice(&object);
+        assert_eq!(
+            (slice.service.as_deref(), slice.name.as_str()),
+            (Some("web"), "web-x")
+        );
+        let found: Vec<String> = slice
+            .ports
+            .iter()
+            .map(|(ip, p, n)| format!("{ip} {p} {n}"))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "10.0.0.1 6 80",
+                "10.0.0.1 17 53",
+                "10.0.0.2 6 80",
+                "10.0.0.2 17 53"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_address_of_a_node_is_a_peer_s() {
+        let object = serde_json::from_value(json!({
+            "metadata": {"name": "n1", "labels": {"a": "b"}},
+            "status": {"addresses": [
+                {"type": "InternalIP", "address": "192.0.2.1"}, {"type": "Hostname", "address": "n1"},
+                {"type": "ExternalIP", "address": "203.0.113.1"}, {"type": "InternalIP", "address": "192.0.2.1"}]},
+        }))
+        .unwrap();
+        let node = node_addresses(object);
+        let found: Vec<String> = node.addresses.iter().map(ToString::to_string).collect();
+        assert_eq!(found, ["192.0.2.1", "203.0.113.1"]);
+        assert_eq!(node.labels.len(), 1);
     }
 
     #[test]

@@ -164,20 +164,16 @@ pub struct RuleMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Whether a policy is understood, and where it is enforced.
+/// Whether a policy is understood.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
     /// Accepted is False when the spec is not understood: its last good version stays in force, and if there is none, what it
-    /// selects is closed. Programmed is True when every node with a selected endpoint enforces the generation it speaks of.
+    /// selects is closed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
-    /// Nodes that enforce the newest generation, of those with an endpoint that it selects: 2/3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 16))]
-    pub enforced: Option<String>,
 }
 
 #[cfg(test)]

@@ -1,8 +1,12 @@
 //! Changes of the cluster.
 
+use crds::host_endpoint::{self, Interface};
+
 use super::input::{Kind, Pod, Update};
+use super::services::Changed;
 use super::{Agent, Output};
 use crate::Millis;
+use crate::feed::{HostEndpoint, HostInterface, NamedPort};
 use crate::nft::epoch::Options;
 
 impl Agent {
@@ -21,7 +25,37 @@ impl Agent {
                 tracing::warn!(policy = %key, %error, "a policy is not understood; its last good version stays, or what it selects is closed");
                 self.engine.refuse_policy(key, generation, error);
             }
+            Update::PolicyFlawed(policy, error) => {
+                tracing::warn!(policy = %policy.key, %error, "a part of a policy is not understood; it is closed");
+                let (key, generation) = (policy.key.clone(), policy.generation);
+                self.engine.apply_policy(*policy);
+                self.engine.refuse_policy(key, generation, error);
+            }
             Update::PolicyGone(key) => self.engine.delete_policy(&key),
+            Update::Tier(tier) => self.engine.apply_tier(tier),
+            Update::TierGone(name) => self.engine.delete_tier(&name),
+            Update::NetworkSet(set) => self.engine.apply_network_set(set),
+            Update::NetworkSetGone(namespace, name) => {
+                self.engine.delete_network_set(namespace.as_deref(), &name);
+            }
+            Update::HostEndpoint(endpoint) => self.host_endpoint(endpoint),
+            Update::HostEndpointGone(name) => self.engine.delete_host_endpoint(&name),
+            Update::ServiceAccount(account) => self.engine.apply_service_account(account),
+            Update::ServiceAccountGone(namespace, name) => {
+                self.engine.delete_service_account(&namespace, &name);
+            }
+            Update::Slice(slice) => {
+                for changed in self.services.came(slice) {
+                    self.service(changed);
+                }
+            }
+            Update::SliceGone(namespace, name) => {
+                if let Some(changed) = self.services.went(namespace, name) {
+                    self.service(changed);
+                }
+            }
+            Update::NodeAddresses(node) => self.engine.apply_node(node),
+            Update::NodeGone(name) => self.engine.delete_node(&name),
             Update::Node(node) => return self.node(node, now),
             Update::Pool(name, pool, refused) => return self.pool(name, pool, refused, now),
             Update::PoolGone(name) => return self.pool_gone(&name, now),
@@ -42,6 +76,44 @@ impl Agent {
             }
         }
         self.policy_changed(now);
+    }
+
+    fn service(&mut self, changed: Changed) {
+        match changed {
+            Changed::Has(service) => self.engine.apply_service(service),
+            Changed::Gone(namespace, name) => self.engine.delete_service(&namespace, &name),
+        }
+    }
+
+    fn host_endpoint(&mut self, said: host_endpoint::Endpoint) {
+        let mut local = said.node == self.node_name;
+        let interface = match said.interface {
+            Interface::All => HostInterface::All,
+            Interface::Named(name) => HostInterface::Named(name),
+            Interface::Addressed => {
+                if local {
+                    tracing::warn!(
+                        endpoint = said.name,
+                        "a host endpoint without interfaceName is a peer only: name its interface"
+                    );
+                }
+                local = false;
+                HostInterface::All
+            }
+        };
+        let ports = said.ports.into_iter().map(|port| NamedPort {
+            name: port.name,
+            protocol: port.protocol,
+            port: port.port,
+        });
+        self.engine.apply_host_endpoint(HostEndpoint {
+            name: said.name,
+            labels: said.labels,
+            local,
+            interface,
+            addresses: said.addresses,
+            named_ports: ports.collect(),
+        });
     }
 
     fn policy_changed(&mut self, now: Millis) {

@@ -7,11 +7,13 @@ use api::v1::BgpdMessage;
 use cni::error::CniError;
 use cni::frame::Request;
 use cni::key::AttachmentKey;
+use crds::host_endpoint;
 
-use crate::feed::{Identity, Labels};
+use super::services::Slice;
+use crate::feed::{Identity, Labels, NetworkSet, NodeAddresses, ServiceAccount};
 use crate::nft::epoch::Options;
 use crate::policy::k8s::PolicyError;
-use crate::policy::model::{Policy, PolicyKey};
+use crate::policy::model::{Policy, PolicyKey, Tier};
 
 /// Names one call of the plugin while it is being served.
 pub type CallId = u64;
@@ -85,11 +87,31 @@ pub enum Kind {
     IpamBlock,
     /// The IPAMConfiguration.
     IpamConfiguration,
+    /// Every node's object, for its addresses.
+    Nodes,
+    /// ServiceAccounts, for their labels.
+    ServiceAccount,
+    /// EndpointSlices: who is behind a Service.
+    EndpointSlice,
+    /// Tiers.
+    Tier,
+    /// NetworkPolicies of ours.
+    MargayNetworkPolicy,
+    /// GlobalNetworkPolicies.
+    GlobalNetworkPolicy,
+    /// ClusterNetworkPolicies.
+    ClusterNetworkPolicy,
+    /// NetworkSets.
+    NetworkSet,
+    /// GlobalNetworkSets.
+    GlobalNetworkSet,
+    /// HostEndpoints of all nodes.
+    HostEndpoint,
 }
 
 impl Kind {
     /// All of them: the feed is complete when each has been listed.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 17] = [
         Self::Namespace,
         Self::Pod,
         Self::NetworkPolicy,
@@ -97,6 +119,16 @@ impl Kind {
         Self::IpPool,
         Self::IpamBlock,
         Self::IpamConfiguration,
+        Self::Nodes,
+        Self::ServiceAccount,
+        Self::EndpointSlice,
+        Self::Tier,
+        Self::MargayNetworkPolicy,
+        Self::GlobalNetworkPolicy,
+        Self::ClusterNetworkPolicy,
+        Self::NetworkSet,
+        Self::GlobalNetworkSet,
+        Self::HostEndpoint,
     ];
 }
 
@@ -115,8 +147,34 @@ pub enum Update {
     Policy(Box<Policy>),
     /// A policy that cannot be understood came, with its generation.
     PolicyRefused(PolicyKey, i64, PolicyError),
+    /// A policy came or changed of which a part is not understood; that part is closed, the rest is in force.
+    PolicyFlawed(Box<Policy>, PolicyError),
     /// A policy is gone.
     PolicyGone(PolicyKey),
+    /// A tier came or changed.
+    Tier(Tier),
+    /// A tier is gone.
+    TierGone(String),
+    /// Addresses with labels came or changed.
+    NetworkSet(NetworkSet),
+    /// The set of that namespace, if it is in one, and name is gone.
+    NetworkSetGone(Option<String>, String),
+    /// A host endpoint of any node came or changed.
+    HostEndpoint(host_endpoint::Endpoint),
+    /// A host endpoint is gone.
+    HostEndpointGone(String),
+    /// A service account came or changed.
+    ServiceAccount(ServiceAccount),
+    /// The service account of that namespace and name is gone.
+    ServiceAccountGone(String, String),
+    /// Some of the backends of a service came or changed.
+    Slice(Slice),
+    /// The slice of that namespace and name is gone.
+    SliceGone(String, String),
+    /// Any node came or changed.
+    NodeAddresses(NodeAddresses),
+    /// A node is gone.
+    NodeGone(String),
     /// This node came or changed.
     Node(Node),
     /// A pool came or changed.

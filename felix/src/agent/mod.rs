@@ -19,6 +19,7 @@ mod explain;
 mod feed;
 pub mod input;
 mod kernel;
+pub mod services;
 pub mod start;
 #[cfg(test)]
 mod tests;
@@ -150,6 +151,7 @@ pub struct Agent {
     /// ADDs that wait for the feed or for a block.
     parked: Vec<attach::Parked>,
     in_sync: BTreeSet<Kind>,
+    services: services::Services,
     /// Watches that fail now, and why.
     lost: BTreeMap<Kind, String>,
     /// UIDs of the pods the feed knows.

@@ -12,6 +12,7 @@ use super::addresses::{Blocks, attachment_key};
 use super::bgp::Bgp;
 use super::endpoint::{Endpoint, State};
 use super::input::Node;
+use super::services::Services;
 use super::view::Samples;
 use super::{Agent, BGP_PATIENCE, Output, Routed};
 use crate::Millis;
@@ -75,6 +76,7 @@ impl Agent {
             links: start.links,
             parked: Vec::new(),
             in_sync: BTreeSet::new(),
+            services: Services::default(),
             lost: BTreeMap::new(),
             pods: HashSet::new(),
             local_pods: BTreeMap::new(),

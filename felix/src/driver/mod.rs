@@ -1,5 +1,6 @@
 //! The only I/O of felix: Kubernetes, netlink, gRPC, the CNI socket.
 
+mod accepted;
 pub mod bgp;
 pub mod cni;
 pub mod conflist;

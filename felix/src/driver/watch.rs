@@ -1,5 +1,7 @@
 //! Source 1 of the feed: trimmed watches of the Kubernetes API.
 
+mod policy;
+
 use std::collections::BTreeSet;
 use std::fmt::Debug;
 use std::pin::pin;
@@ -19,6 +21,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
+use super::accepted::Told;
 use crate::agent::input::{Kind, Update};
 use crate::policy::k8s;
 use crate::policy::model::{PolicyKey, PolicyKind};
@@ -27,10 +30,20 @@ use crate::translate;
 /// How one kind of object becomes updates.
 struct Source<K> {
     kind: Kind,
+    /// Whether a cluster may do without the kind: then none is the same as no object.
+    optional: bool,
+    /// What its condition Accepted is judged by, for kinds whose condition is written here.
+    judge: Option<Judge<K>>,
     /// What to remember of an object, to be able to say that it is gone.
     key: fn(&DeserializeGuard<K>) -> String,
     come: fn(Result<K, InvalidObject>) -> Option<Update>,
     gone: fn(String) -> Option<Update>,
+}
+
+/// Where objects are told to, and how one is seen.
+struct Judge<K> {
+    told: mpsc::Sender<Told>,
+    see: fn(&K) -> Told,
 }
 
 /// Starts every watch. They end when nobody listens any more.
@@ -65,6 +78,7 @@ pub fn start(client: &Client, node: &str, updates: &mpsc::Sender<Update>) {
         configuration(),
         to,
     ));
+    policy::start(client, node, updates);
 }
 
 /// One watch: lists, then follows; says what vanished between two lists; reports failures and goes on.
@@ -78,11 +92,12 @@ async fn run<K>(
 {
     let mut known = BTreeSet::new();
     let mut listed = BTreeSet::new();
-    let mut events = watch(api.clone(), config).default_backoff().boxed();
+    let mut events = watch(api.clone(), config.clone()).default_backoff().boxed();
     // A watch that goes on where it was says nothing until something changes.
     let mut back = pin!(Fuse::terminated());
     loop {
         let mut out = Vec::new();
+        let mut told = None;
         let event = tokio::select! {
             event = events.next() => match event {
                 Some(event) => event,
@@ -99,6 +114,7 @@ async fn run<K>(
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
                 listed.insert((source.key)(&object));
+                told = seen(source.judge.as_ref(), &object);
                 out.extend((source.come)(object.0));
             }
             Ok(Event::InitDone) => {
@@ -114,6 +130,7 @@ async fn run<K>(
             }
             Ok(Event::Apply(object)) => {
                 known.insert((source.key)(&object));
+                told = seen(source.judge.as_ref(), &object);
                 out.extend((source.come)(object.0));
             }
             Ok(Event::Delete(object)) => {
@@ -121,13 +138,31 @@ async fn run<K>(
                 known.remove(&key);
                 out.extend((source.gone)(key));
             }
+            Err(error) if source.optional && is_unknown(&error) => {
+                tracing::info!(kind = ?source.kind, "the API does not know this kind; it is looked for from time to time");
+                let gone = std::mem::take(&mut known).into_iter();
+                out.extend(gone.filter_map(source.gone));
+                out.push(Update::InSync(source.kind));
+                for update in out {
+                    if updates.send(update).await.is_err() {
+                        return;
+                    }
+                }
+                tokio::select! {
+                    () = served(&api, UNKNOWN) => {}
+                    () = updates.closed() => return,
+                }
+                events = watch(api.clone(), config.clone()).default_backoff().boxed();
+                continue;
+            }
             Err(error) => {
                 out.push(Update::Lost(source.kind, error.to_string()));
                 if back.is_terminated() {
-                    back.set(served(&api).fuse());
+                    back.set(served(&api, AWAY).fuse());
                 }
             }
         }
+        judge(source.judge.as_ref(), told).await;
         for update in out {
             if updates.send(update).await.is_err() {
                 return;
@@ -136,22 +171,48 @@ async fn run<K>(
     }
 }
 
+/// Tells whoever writes the condition of an object.
+async fn judge<K>(judge: Option<&Judge<K>>, told: Option<Told>) {
+    if let (Some(judge), Some(told)) = (judge, told) {
+        // Its end is that of this process.
+        let _ = judge.told.send(told).await;
+    }
+}
+
+/// What a condition is judged by.
+fn seen<K>(judge: Option<&Judge<K>>, object: &DeserializeGuard<K>) -> Option<Told> {
+    Some((judge?.see)(object.0.as_ref().ok()?))
+}
+
+/// First and longest pause between two looks for an API that is away.
+const AWAY: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+/// And for a kind that nobody has defined.
+const UNKNOWN: [Duration; 2] = [Duration::from_secs(5), Duration::from_secs(60)];
+
+/// Whether the API answers that there is no such kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(answer) | watcher::Error::WatchStartFailed(answer)) =
+        error
+    else {
+        return false;
+    };
+    matches!(answer, kube::Error::Api(status) if status.code == 404)
+}
+
 /// Done when the API serves the kind.
-async fn served<K>(api: &Api<DeserializeGuard<K>>)
+async fn served<K>(api: &Api<DeserializeGuard<K>>, [first, longest]: [Duration; 2])
 where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
-    const FIRST: Duration = Duration::from_secs(1);
-    const LONGEST: Duration = Duration::from_secs(30);
-    let mut pause = FIRST;
+    let mut pause = first;
     loop {
         tokio::time::sleep(pause).await;
         let one = ListParams::default().limit(1);
-        let listed = tokio::time::timeout(LONGEST, api.list(&one)).await;
+        let listed = tokio::time::timeout(longest, api.list(&one)).await;
         if listed.is_ok_and(|list| list.is_ok()) {
             return;
         }
-        pause = (pause * 2).min(LONGEST);
+        pause = (pause * 2).min(longest);
     }
 }
 
@@ -168,6 +229,16 @@ fn name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> String {
     object.name_any()
 }
 
+fn namespaced_name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) -> String {
+    let meta = object.meta();
+    let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+    format!(
+        "{}/{}",
+        namespace.unwrap_or_default(),
+        name.unwrap_or_default()
+    )
+}
+
 /// For built-in kinds: the API server validates them, so one that does not decode is newer than we are.
 fn unreadable(kind: Kind, bad: &InvalidObject) {
     let name = bad.metadata.name.as_deref().unwrap_or_default();
@@ -182,6 +253,8 @@ fn unreadable(kind: Kind, bad: &InvalidObject) {
 fn namespaces() -> Source<Namespace> {
     Source {
         kind: Kind::Namespace,
+        optional: false,
+        judge: None,
         key: name,
         come: |object| match object {
             Ok(ns) => {
@@ -203,6 +276,8 @@ fn namespaces() -> Source<Namespace> {
 fn pods() -> Source<Pod> {
     Source {
         kind: Kind::Pod,
+        optional: false,
+        judge: None,
         key: |object| object.meta().uid.clone().unwrap_or_default(),
         come: |object| match object {
             Ok(pod) => Some(Update::Pod(translate::pod(pod))),
@@ -218,15 +293,9 @@ fn pods() -> Source<Pod> {
 fn policies() -> Source<NetworkPolicy> {
     Source {
         kind: Kind::NetworkPolicy,
-        key: |object| {
-            let meta = object.meta();
-            let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
-            format!(
-                "{}/{}",
-                namespace.unwrap_or_default(),
-                name.unwrap_or_default()
-            )
-        },
+        optional: false,
+        judge: None,
+        key: namespaced_name,
         come: |object| {
             let (meta, parsed) = match object {
                 Ok(policy) => (policy.metadata.clone(), k8s::parse(&policy)),
@@ -258,6 +327,8 @@ fn policies() -> Source<NetworkPolicy> {
 fn nodes() -> Source<Node> {
     Source {
         kind: Kind::Node,
+        optional: false,
+        judge: None,
         key: name,
         come: |object| match object {
             Ok(node) => Some(Update::Node(translate::node(node))),
@@ -274,6 +345,8 @@ fn nodes() -> Source<Node> {
 fn pools() -> Source<IPPool> {
     Source {
         kind: Kind::IpPool,
+        optional: false,
+        judge: None,
         key: name,
         come: |object| {
             Some(match object {
@@ -303,6 +376,8 @@ fn is_refused(pool: &IPPool) -> bool {
 fn blocks() -> Source<IPAMBlock> {
     Source {
         kind: Kind::IpamBlock,
+        optional: false,
+        judge: None,
         key: name,
         come: |object| match object {
             Ok(block) => Some(Update::Block(Box::new(block))),
@@ -318,6 +393,8 @@ fn blocks() -> Source<IPAMBlock> {
 fn configuration() -> Source<IPAMConfiguration> {
     Source {
         kind: Kind::IpamConfiguration,
+        optional: false,
+        judge: None,
         key: name,
         come: |object| {
             let parsed = object

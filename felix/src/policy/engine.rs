@@ -12,9 +12,7 @@ use super::ids::Interned;
 use super::index::{Claimed, Ifname, Index, Uid};
 use super::k8s::PolicyError;
 use super::lists::PeerLists;
-use super::model::{
-    Action, DEFAULT_TIER, DEFAULT_TIER_ORDER, Order, Policy, PolicyKey, Term, Tier,
-};
+use super::model::{Action, Order, Policy, PolicyKey, Term, Tier};
 use super::tables::{Change, Class, Direction, Ledger, Program, Subject, Tables, Verdict};
 use super::told::Others;
 use super::unread;
@@ -123,12 +121,11 @@ impl Installed {
     }
 }
 
-fn default_tier() -> Tier {
-    Tier {
-        name: DEFAULT_TIER.to_owned(),
-        order: DEFAULT_TIER_ORDER,
-        default_action: Action::Deny,
-    }
+/// The tiers that are there without an object.
+fn built_in_tiers() -> impl Iterator<Item = Tier> {
+    crds::tier::Stage::built_in()
+        .into_iter()
+        .map(super::margay::tier)
 }
 
 /// Stands in for a tier that policies name and nobody declared: after all others.
@@ -152,9 +149,10 @@ impl Engine {
     pub fn new() -> Self {
         let mut ledger = Ledger::default();
         ledger.put_program(Program::DENY, Some(Verdict::Deny));
-        let tier = default_tier();
         Self {
-            tiers: BTreeMap::from([(tier.name.clone(), tier)]),
+            tiers: built_in_tiers()
+                .map(|tier| (tier.name.clone(), tier))
+                .collect(),
             policies: BTreeMap::new(),
             by_namespace: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -327,7 +325,7 @@ impl Engine {
         self.dirty.addresses.extend(claimed.touched);
     }
 
-    /// A tier came or changed. The tier `default` is there from the start.
+    /// A tier came or changed. Those of Kubernetes' policies are there from the start.
     pub fn apply_tier(&mut self, tier: Tier) {
         if self.tiers.get(&tier.name) != Some(&tier) {
             self.touch_tier(&tier.name);
@@ -335,10 +333,10 @@ impl Engine {
         }
     }
 
-    /// A tier is gone. Its policies stay in force, after all others; the tier `default` is as it was at the start.
+    /// A tier is gone. Its policies stay in force, after all others; one that is built in is as it was at the start.
     pub fn delete_tier(&mut self, name: &str) {
-        if name == DEFAULT_TIER {
-            self.apply_tier(default_tier());
+        if let Some(tier) = built_in_tiers().find(|tier| tier.name == name) {
+            self.apply_tier(tier);
         } else if self.tiers.contains_key(name) {
             self.apply_tier(undeclared_tier(name));
         }

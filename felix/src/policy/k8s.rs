@@ -35,7 +35,7 @@ pub struct PolicyError {
 
 type Result<T> = std::result::Result<T, PolicyError>;
 
-fn error(field: &str, problem: impl Into<String>) -> PolicyError {
+pub(super) fn error(field: &str, problem: impl Into<String>) -> PolicyError {
     PolicyError {
         field: field.to_owned(),
         problem: problem.into(),
@@ -244,7 +244,7 @@ fn ip_block(path: &str, block: &IPBlock) -> Result<Peer> {
 }
 
 /// A block without host bits: `10.0.0.1/8` means what `10.0.0.0/8` means.
-fn network(field: &str, text: &str) -> Result<IpNetwork> {
+pub(super) fn network(field: &str, text: &str) -> Result<IpNetwork> {
     let wrong = || {
         error(
             field,
@@ -308,7 +308,7 @@ fn port(path: &str, port: &NetworkPolicyPort) -> Result<PortMatch> {
     }
 }
 
-fn number(field: &str, number: i32) -> Result<u16> {
+pub(super) fn number(field: &str, number: i32) -> Result<u16> {
     let port = u16::try_from(number).ok().filter(|port| *port > 0);
     port.ok_or_else(|| error(field, format!("{number} is not a port from 1 to 65535")))
 }
@@ -330,7 +330,7 @@ fn port_name(field: &str, name: &str) -> Result<()> {
     Err(error(field, problem))
 }
 
-fn label_selector(path: &str, selector: &meta::LabelSelector) -> Result<LabelSelector> {
+pub(super) fn label_selector(path: &str, selector: &meta::LabelSelector) -> Result<LabelSelector> {
     let mut requirements = Vec::new();
     for (key, value) in selector.match_labels.iter().flatten() {
         let field = format!("{path}.matchLabels[{key}]");

@@ -19,6 +19,7 @@
 
 mod active;
 mod classes;
+pub mod cluster;
 mod compile;
 pub mod describe;
 mod engine;
@@ -31,6 +32,7 @@ mod intervals;
 pub mod k8s;
 pub mod labels;
 mod lists;
+pub mod margay;
 pub mod model;
 mod narrowing;
 mod rows;

@@ -14,7 +14,7 @@ mod objects;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 18] = [
     ("bfd", bgpd::bfd::exercise::any),
     ("bgp_filter", objects::bgp_filter),
     ("bgp_message", bgpd::wire::exercise::decoders),
@@ -22,10 +22,12 @@ pub const TARGETS: [Target; 16] = [
     ("bgp_session", bgpd::speaker::exercise::life),
     ("bootstrap", objects::bootstrap),
     ("cni", node::cni),
+    ("cluster_network_policy", felix::policy::cluster::check_json),
     ("config_file", bgp::config_file),
     ("grpc", bgp::grpc),
     ("journal", node::journal),
     ("kept", bgp::kept),
+    ("margay_policy", felix::policy::margay::check_json),
     ("netlink", node::netlink),
     ("network_policy", felix::policy::k8s::check_json),
     ("recording", bgp::recording),

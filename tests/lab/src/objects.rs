@@ -10,9 +10,9 @@ pub const RACK_LABEL: &str = "margay.io/rack";
 /// The annotation with a node's own AS.
 pub const AS_ANNOTATION: &str = "margay.io/as-number";
 
-/// The custom resources, as in deploy/crds.
+/// The custom resources, as in deploy/crds, and those of others that felix reads.
 pub fn crds() -> Vec<CustomResourceDefinition> {
-    crds::all_crds()
+    [crds::all_crds(), crds::foreign_crds()].concat()
 }
 
 /// A node as its kubelet would register it; status goes in by a second request.
