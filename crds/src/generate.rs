@@ -7,8 +7,9 @@ use kube::CustomResourceExt;
 use serde_json::{Number, Value};
 
 use crate::{
-    BGPConfiguration, BGPFilter, BGPPeer, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint,
-    IPAMBlock, IPAMConfiguration, IPPool, NetworkPolicy, NetworkSet, Tier,
+    BGPConfiguration, BGPFilter, BGPPeer, FelixConfiguration, GlobalNetworkPolicy,
+    GlobalNetworkSet, HostEndpoint, IPAMBlock, IPAMConfiguration, IPPool, NetworkPolicy,
+    NetworkSet, Tier,
 };
 
 /// One manifest.
@@ -37,6 +38,7 @@ pub fn all_crds() -> Vec<CustomResourceDefinition> {
         BGPConfiguration::crd(),
         BGPFilter::crd(),
         BGPPeer::crd(),
+        FelixConfiguration::crd(),
         GlobalNetworkPolicy::crd(),
         GlobalNetworkSet::crd(),
         HostEndpoint::crd(),

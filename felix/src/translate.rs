@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crds::felix_configuration::Configuration;
 use crds::network_set::Set;
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as core;
@@ -10,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use crate::agent::input::{Node, Pod};
 use crate::agent::services::Slice;
 use crate::feed::{Identity, NamedPort, NetworkSet, NodeAddresses, ServiceAccount};
+use crate::nft::epoch::{MarkByte, Options, Revoked};
 use crate::policy::model::protocol;
 
 /// A pod. Addresses that do not parse are left out: the API server does not let them in.
@@ -151,6 +153,19 @@ pub fn slice(slice: &EndpointSlice) -> Slice {
         name: meta.name.clone().unwrap_or_default(),
         service: labels.and_then(|labels| labels.get(SERVICE_LABEL)).cloned(),
         ports: backends.collect(),
+    }
+}
+
+/// What an operator chooses of the rules.
+#[must_use]
+pub fn ruleset(said: Configuration) -> Options {
+    Options {
+        mark: MarkByte::new(said.mark_mask).unwrap_or_default(),
+        revoked: if said.reset {
+            Revoked::Reset
+        } else {
+            Revoked::Drop
+        },
     }
 }
 

@@ -107,11 +107,13 @@ pub enum Kind {
     GlobalNetworkSet,
     /// HostEndpoints of all nodes.
     HostEndpoint,
+    /// The FelixConfiguration.
+    FelixConfiguration,
 }
 
 impl Kind {
     /// All of them: the feed is complete when each has been listed.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Namespace,
         Self::Pod,
         Self::NetworkPolicy,
@@ -129,6 +131,7 @@ impl Kind {
         Self::NetworkSet,
         Self::GlobalNetworkSet,
         Self::HostEndpoint,
+        Self::FelixConfiguration,
     ];
 }
 

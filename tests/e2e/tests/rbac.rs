@@ -119,6 +119,41 @@ apiVersion: margay.io/v1
 kind: IPAMConfiguration
 metadata: { name: default }
 spec: {}
+---
+apiVersion: margay.io/v1
+kind: Tier
+metadata: { name: rbac }
+spec: {}
+---
+apiVersion: margay.io/v1
+kind: NetworkPolicy
+metadata: { name: rbac, namespace: default }
+spec: { selector: has(nothing) }
+---
+apiVersion: margay.io/v1
+kind: GlobalNetworkPolicy
+metadata: { name: rbac }
+spec: { selector: has(nothing) }
+---
+apiVersion: margay.io/v1
+kind: NetworkSet
+metadata: { name: rbac, namespace: default }
+spec: {}
+---
+apiVersion: margay.io/v1
+kind: GlobalNetworkSet
+metadata: { name: rbac }
+spec: {}
+---
+apiVersion: margay.io/v1
+kind: HostEndpoint
+metadata: { name: rbac }
+spec: { node: nowhere, interfaceName: eth0 }
+---
+apiVersion: margay.io/v1
+kind: FelixConfiguration
+metadata: { name: default }
+spec: {}
 ",
     )
     .unwrap();

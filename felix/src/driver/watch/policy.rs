@@ -2,9 +2,10 @@
 
 use std::fmt::Debug;
 
+use crds::felix_configuration::Configuration;
 use crds::{
-    ClusterNetworkPolicy, FieldError, GlobalNetworkPolicy, GlobalNetworkSet, HostEndpoint,
-    NetworkPolicy, NetworkSet, Tier, host_endpoint, network_set, tier,
+    ClusterNetworkPolicy, FelixConfiguration, FieldError, GlobalNetworkPolicy, GlobalNetworkSet,
+    HostEndpoint, NetworkPolicy, NetworkSet, Tier, host_endpoint, network_set, tier,
 };
 use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::agent::input::{Kind, Update};
 use crate::driver::accepted::{self, Told};
+use crate::nft::epoch::Options;
 use crate::policy::k8s::PolicyError;
 use crate::policy::model::{Policy, PolicyKey, PolicyKind};
 use crate::policy::{cluster, margay};
@@ -40,6 +42,7 @@ pub(super) fn start(client: &Client, node: &str, updates: &mpsc::Sender<Update>)
     spawn(client, updates, judged(client, node, network_sets()));
     spawn(client, updates, judged(client, node, global_network_sets()));
     spawn(client, updates, judged(client, node, host_endpoints()));
+    spawn(client, updates, judged(client, node, configuration()));
 }
 
 fn spawn<K>(client: &Client, updates: &mpsc::Sender<Update>, source: Source<K>)
@@ -76,6 +79,7 @@ judged!(
     NetworkSet => network_set::Set,
     GlobalNetworkSet => network_set::Set,
     HostEndpoint => host_endpoint::Endpoint,
+    FelixConfiguration => Configuration,
 );
 
 fn judged<K: Judged>(client: &Client, node: &str, source: Source<K>) -> Source<K> {
@@ -307,5 +311,22 @@ fn host_endpoints() -> Source<HostEndpoint> {
             Err(bad) => refused(Kind::HostEndpoint, &bad.metadata, &undecodable(&bad)),
         },
         gone: |name| Some(Update::HostEndpointGone(name)),
+    }
+}
+
+fn configuration() -> Source<FelixConfiguration> {
+    Source {
+        kind: Kind::FelixConfiguration,
+        optional: true,
+        judge: None,
+        key: name,
+        come: |object| match object {
+            Ok(object) => match Configuration::try_from(&object) {
+                Ok(said) => Some(Update::Ruleset(translate::ruleset(said))),
+                Err(error) => refused(Kind::FelixConfiguration, &object.metadata, &error),
+            },
+            Err(bad) => refused(Kind::FelixConfiguration, &bad.metadata, &undecodable(&bad)),
+        },
+        gone: |_| Some(Update::Ruleset(Options::default())),
     }
 }
