@@ -1,17 +1,19 @@
 //! A cluster out of files: the engine is told what stands in them, and asked as felix asks it. No API, no kernel.
 
+mod change;
+mod kinds;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::v1;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
-use k8s_openapi::api::networking::v1::NetworkPolicy;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::explain::{Unanswered, View};
 use crate::feed::Identity;
-use crate::policy::{Engine, k8s};
+use crate::policy::Engine;
 use crate::translate;
 
 /// An object, and where it is from.
@@ -69,6 +71,8 @@ fn version(object: &Value) -> &str {
 /// What the files say about a cluster.
 #[derive(Debug)]
 pub struct Cluster {
+    /// Name of the node that knows it; empty when it is from files alone.
+    node: String,
     engine: Engine,
     /// Name of the node a pod is bound to, by the pod's UID.
     bound: BTreeMap<String, String>,
@@ -93,15 +97,29 @@ impl Cluster {
     /// Understands the objects. What cannot be understood has a note, and does what it would do in a cluster.
     #[must_use]
     pub fn load(documents: Vec<Document>) -> Self {
-        let mut cluster = Self {
-            engine: Engine::new(),
+        let mut cluster = Self::of(Engine::new(), "");
+        cluster.tell(documents);
+        cluster
+    }
+
+    /// What an engine knows, on the node with this name.
+    #[must_use]
+    pub fn of(engine: Engine, node: &str) -> Self {
+        Self {
+            node: node.to_owned(),
+            engine,
             bound: BTreeMap::new(),
             nodes: BTreeMap::new(),
             notes: Vec::new(),
             ignored: BTreeMap::new(),
             lent: 0,
             namespaces: BTreeSet::new(),
-        };
+        }
+    }
+
+    /// Objects come, or take the place of those with their name.
+    fn tell(&mut self, documents: Vec<Document>) {
+        let cluster = self;
         let mut populated = BTreeSet::new();
         for document in documents {
             if let Err(problem) = cluster.add(document.object, &mut populated) {
@@ -110,7 +128,9 @@ impl Cluster {
             }
         }
         for name in populated.difference(&cluster.namespaces.clone()) {
-            cluster.namespace(name.clone(), BTreeMap::new());
+            if !cluster.engine.knows_namespace(name) {
+                cluster.namespace(name.clone(), BTreeMap::new());
+            }
         }
         if cluster.lent > 0 {
             let many = cluster.lent;
@@ -128,12 +148,9 @@ impl Cluster {
             let note = format!("left out, as policy does not look at them: {kinds}");
             cluster.notes.push(note);
         }
-        // Peers and selections are indexed.
-        cluster.engine.compile();
-        cluster
     }
 
-    /// The engine, told and compiled.
+    /// The engine, told but not compiled.
     #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
@@ -159,7 +176,7 @@ impl Cluster {
         };
         let view = View {
             engine: &self.engine,
-            node: "",
+            node: &self.node,
             own_node: &own_node,
         };
         let mut answer = view.explain(request)?;
@@ -171,8 +188,9 @@ impl Cluster {
         let kind = object["kind"].as_str().unwrap_or_default().to_owned();
         let group = version(&object)
             .rsplit_once('/')
-            .map_or("", |(group, _)| group);
-        match (group, kind.as_str()) {
+            .map_or("", |(group, _)| group)
+            .to_owned();
+        match (group.as_str(), kind.as_str()) {
             (_, "") => return Err("it says no kind".to_owned()),
             ("", "Namespace") => {
                 let namespace: Namespace = typed(object)?;
@@ -190,23 +208,11 @@ impl Cluster {
                 self.nodes
                     .extend(addresses.into_iter().map(|it| (it, name.clone())));
             }
-            ("networking.k8s.io", "NetworkPolicy") => {
-                let mut policy: NetworkPolicy = typed(object)?;
-                let namespace = policy.metadata.namespace.take();
-                policy.metadata.namespace =
-                    Some(namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()));
-                let key = k8s::key(&policy);
-                match k8s::parse(&policy) {
-                    Ok(policy) => self.engine.apply_policy(policy),
-                    Err(error) => {
-                        let generation = policy.metadata.generation.unwrap_or_default();
-                        let problem = format!("{kind} {key} is not understood: {error}");
-                        self.engine.refuse_policy(key, generation, error);
-                        return Err(problem);
-                    }
+            _ => {
+                if !self.add_policy(&group, &kind, object)? {
+                    *self.ignored.entry(kind).or_default() += 1;
                 }
             }
-            _ => *self.ignored.entry(kind).or_default() += 1,
         }
         Ok(())
     }

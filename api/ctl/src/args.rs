@@ -27,6 +27,9 @@ Examples:
   margayctl ipam show -o json | jq .        blocks and every address in use
   margayctl policy explain --from shop/web --to db/pg --port 5432
                                             why a flow is (not) allowed, and what to do
+  margayctl policy what-if -f new.yaml      who could not talk any more, and who could then
+  margayctl policy unused                   policies and rules that do nothing
+  margayctl policy events --watch           packets as they are denied, with policy and rule
 
 Exit codes: 0 done, 1 failed or a daemon does not answer, 2 wrong usage, 3 the flow is denied.";
 
@@ -141,6 +144,11 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Whether --watch makes it go on, instead of asking again.
+    pub(crate) fn streams(&self) -> bool {
+        matches!(self, Self::Policy(Policy::Events { .. }))
+    }
+
     /// Whether it does something else than to show.
     pub(crate) fn changes_something(&self) -> bool {
         matches!(self, Self::Bgp(Bgp::Drain { show: false, .. }))

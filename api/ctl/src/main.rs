@@ -2,6 +2,8 @@
 
 mod args;
 mod bgp;
+mod change;
+mod events;
 mod explain;
 mod files;
 mod neighbor;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
 }
 
 async fn run(cli: &args::Cli) -> anyhow::Result<ExitCode> {
-    if let Some(every) = cli.global.watch {
+    if let Some(every) = cli.global.watch.filter(|_| !cli.command.streams()) {
         anyhow::ensure!(
             !cli.command.changes_something(),
             "--watch is for commands that only show: add --show, or leave it out"

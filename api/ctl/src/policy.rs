@@ -10,7 +10,7 @@ use crate::args::Global;
 use crate::args::policy::{Explain, Policy};
 use crate::query::{Answer, felix, print};
 use crate::table::Screen;
-use crate::{explain, files, view};
+use crate::{change, events, explain, files, view};
 
 /// Exit code when the flow that was asked about is denied.
 const DENIED: u8 = 3;
@@ -46,6 +46,50 @@ pub(crate) async fn run(
             let mut printed = print(global, &answer, || explain::explanation(&answer, screen))?;
             printed.exit = if answer.allowed { 0 } else { DENIED };
             Ok(printed)
+        }
+        Policy::WhatIf {
+            files,
+            delete,
+            against,
+            limit,
+        } => {
+            let objects = files::read(files)?;
+            let request = v1::WhatIfRequest {
+                objects: objects.iter().map(|it| it.object.to_string()).collect(),
+                deleted: delete.clone(),
+                limit: *limit,
+            };
+            let answer = match against.as_slice() {
+                [] => felix(global)
+                    .await?
+                    .what_if(request)
+                    .await
+                    .map_err(Error::call(Daemon::Felix))?
+                    .into_inner(),
+                files => Cluster::load(files::read(files)?)
+                    .what_if(&request)
+                    .map_err(anyhow::Error::msg)?,
+            };
+            let mut printed = print(global, &answer, || change::flips(&answer, screen))?;
+            printed.exit = if answer.lost_pairs == 0 { 0 } else { DENIED };
+            Ok(printed)
+        }
+        Policy::Events { pod } => {
+            let pod = pod.as_deref().unwrap_or_default();
+            events::print(global, pod, screen).await?;
+            Ok(String::new().into())
+        }
+        Policy::Unused { files } => {
+            let answer = match files.files.as_slice() {
+                [] => felix(global)
+                    .await?
+                    .list_unused(v1::ListUnusedRequest {})
+                    .await
+                    .map_err(Error::call(Daemon::Felix))?
+                    .into_inner(),
+                files => Cluster::load(files::read(files)?).unused(),
+            };
+            print(global, &answer, || change::unused(&answer, screen))
         }
     }
 }

@@ -165,6 +165,54 @@ impl NodeStatus for Node {
         std::future::pending().await
     }
 
+    async fn what_if(
+        &self,
+        request: Request<v1::WhatIfRequest>,
+    ) -> Result<Response<v1::WhatIfResponse>, Status> {
+        Ok(Response::new(v1::WhatIfResponse {
+            lost_pairs: u64::try_from(request.into_inner().deleted.len()).unwrap(),
+            ..Default::default()
+        }))
+    }
+
+    type WatchPolicyEventsStream =
+        tokio_stream::wrappers::ReceiverStream<Result<v1::PolicyEvent, Status>>;
+
+    async fn watch_policy_events(
+        &self,
+        request: Request<v1::WatchPolicyEventsRequest>,
+    ) -> Result<Response<Self::WatchPolicyEventsStream>, Status> {
+        let request = request.into_inner();
+        let (to, events) = tokio::sync::mpsc::channel(8);
+        let end = |pod: &str, address: &str| {
+            Some(v1::FlowEnd {
+                pod: pod.into(),
+                address: address.into(),
+                ..Default::default()
+            })
+        };
+        let event = v1::PolicyEvent {
+            unix_millis: 1_767_225_600_123,
+            what: "denied".into(),
+            direction: "ingress".into(),
+            pod: "db/pg".into(),
+            from: end("", "203.0.113.7"),
+            to: end("db/pg", "10.0.0.2"),
+            traffic: "TCP 22".into(),
+            why: format!("follow {}, pod {:?}", request.follow, request.pod),
+            ..Default::default()
+        };
+        to.send(Ok(event)).await.unwrap();
+        Ok(Response::new(events.into()))
+    }
+
+    async fn list_unused(
+        &self,
+        _: Request<v1::ListUnusedRequest>,
+    ) -> Result<Response<v1::ListUnusedResponse>, Status> {
+        Ok(Response::new(v1::ListUnusedResponse::default()))
+    }
+
     async fn explain_policy(
         &self,
         request: Request<v1::ExplainPolicyRequest>,
@@ -458,10 +506,30 @@ fn the_verdict_is_the_exit_code() {
     };
     assert_eq!(ask("shop/web", "80").status.code(), Some(0));
     assert_eq!(ask("shop/web", "81").status.code(), Some(3));
+    let change = |name| margayctl(tmp.path(), &["policy", "what-if", "--delete", name]);
+    assert_eq!(change("networkpolicy/a/b").status.code(), Some(3));
     let unknown = ask("shop/nobody", "80");
     assert_eq!(unknown.status.code(), Some(1));
     assert!(
         stderr(&unknown).contains("no pod shop/nobody"),
         "{unknown:?}"
     );
+}
+
+#[test]
+fn events_are_lines_with_a_time() {
+    let tmp = tempfile::tempdir().unwrap();
+    let _daemons = serve(tmp.path(), true);
+    let answer = margayctl(tmp.path(), &["policy", "events", "--watch"]);
+    assert_eq!(
+        stdout(&answer),
+        "2026-01-01T00:00:00.123Z  denied  ingress of db/pg  203.0.113.7 -> db/pg (10.0.0.2), TCP 22  \
+         follow true, pod \"\"\n"
+    );
+    let answer = margayctl(
+        tmp.path(),
+        &["policy", "logs", "--pod", "db/pg", "-o", "json"],
+    );
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert_eq!(document["why"], "follow false, pod \"db/pg\"");
 }

@@ -167,3 +167,98 @@ fn wrong_questions_have_answers() {
         "{text}"
     );
 }
+
+#[test]
+fn a_change_says_who_loses_and_who_gains() {
+    let tmp = files();
+    let new = POLICIES.replace("{tier: front}", "{tier: back}");
+    std::fs::write(tmp.path().join("new.yaml"), new).unwrap();
+    let against = ["--against", "cluster.yaml,policies.yaml"];
+    let change = ["what-if", "-f", "new.yaml"];
+    let answer = margayctl(tmp.path(), &[&change[..], &against].concat());
+    assert_eq!(
+        stdout(&answer),
+        "\
+1 pair would lose flows, 0 pairs would gain some, of 2 pods and the world outside
+
+allowed -> denied
+FROM      TO     TRAFFIC   PAIRS  BECAUSE
+shop/web  db/pg  TCP 5432  1      no rule of db/clients allows it, and what the policies of tier default do not allow is denied
+"
+    );
+    assert_eq!(answer.status.code(), Some(3), "{answer:?}");
+
+    let gone = ["what-if", "--delete", "networkpolicy/db/clients"];
+    let answer = margayctl(tmp.path(), &[&gone[..], &against].concat());
+    let text = stdout(&answer);
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+    assert!(text.contains("denied -> allowed"), "{text}");
+    assert!(
+        text.contains("TCP 0-5431, TCP 5433-65535, all UDP"),
+        "{text}"
+    );
+    assert!(
+        text.contains("203.0.113.1"),
+        "the world outside gains, too: {text}"
+    );
+
+    let gone = ["what-if", "--delete", "networkpolicy/db/nothing"];
+    let answer = margayctl(tmp.path(), &[&gone[..], &against].concat());
+    assert_eq!(answer.status.code(), Some(1), "{answer:?}");
+}
+
+#[test]
+fn what_does_nothing_is_listed_with_the_reason() {
+    let tmp = files();
+    let more = "\
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {namespace: shop, name: nobody}
+spec: {podSelector: {matchLabels: {app: gone}}}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {namespace: shop, name: rules}
+spec:
+  podSelector: {}
+  ingress:
+  - {from: [{podSelector: {matchLabels: {app: gone}}}]}
+  - {ports: [{port: nameless}]}
+  - {from: [{ipBlock: {cidr: 10.0.0.0/8}}]}
+  - {from: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: 80}]}
+";
+    std::fs::write(tmp.path().join("more.yaml"), more).unwrap();
+    let answer = margayctl(
+        tmp.path(),
+        &[
+            "unused",
+            "-f",
+            "cluster.yaml,policies.yaml,more.yaml",
+            "-o",
+            "json",
+        ],
+    );
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let found: Vec<_> = document["unused"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| (it["policy"].as_str().unwrap(), it["rule"].as_str().unwrap()))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("shop/nobody", ""),
+            ("shop/rules", "ingress[0]"),
+            ("shop/rules", "ingress[1]"),
+            ("shop/rules", "ingress[3]"),
+        ],
+        "{document}"
+    );
+    let text = stdout(&margayctl(
+        tmp.path(),
+        &["unused", "-f", "cluster.yaml,policies.yaml"],
+    ));
+    assert!(text.starts_with("0 of 1 policies"), "{text}");
+}

@@ -7,8 +7,15 @@ use api::v1;
 use super::Agent;
 use crate::explain::{Unanswered, View};
 use crate::feed::Identity;
+use crate::offline::Cluster;
 
 impl Agent {
+    /// All that is known of policies, for questions that take long.
+    #[must_use]
+    pub fn cluster(&self) -> Cluster {
+        Cluster::of(self.engine.fork(), &self.node_name)
+    }
+
     /// Why a flow is allowed or denied.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ mod attach;
 pub mod bgp;
 pub mod early;
 pub mod endpoint;
+pub mod events;
 mod explain;
 mod feed;
 pub mod input;
@@ -197,6 +198,9 @@ pub struct Agent {
     outputs: VecDeque<Output>,
     adds: Samples,
     policies: Samples,
+    events: events::Events,
+    /// Why denied packets cannot be told of.
+    events_problem: Option<String>,
     /// When the oldest change of the feed came that is not in the kernel yet.
     policy_since: Option<Millis>,
 }

@@ -106,6 +106,8 @@ impl Agent {
             outputs: VecDeque::new(),
             adds: Samples::default(),
             policies: Samples::default(),
+            events: Default::default(),
+            events_problem: None,
             policy_since: None,
         };
         agent.readdress();

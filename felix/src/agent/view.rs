@@ -104,6 +104,7 @@ impl Agent {
             .log_problem
             .iter()
             .map(|(e, _)| format!("the attachment log cannot be written: {e}"));
+        let events = self.events_problem.iter().cloned();
         let bgp = self.bgp.problem().map(str::to_owned);
         let bgpd = (!self.bgp.connected())
             .then(|| "bgpd is not connected: is margay-bgpd running?".to_owned());
@@ -119,6 +120,7 @@ impl Agent {
             .chain(routes)
             .chain(settings)
             .chain(log)
+            .chain(events)
             .chain(bgp)
             .chain(bgpd)
             .chain(pools)

@@ -1,15 +1,21 @@
 //! The status API: each call asks the main loop for a view.
 
+use std::pin::Pin;
+
 use api::v1::node_status_server::{NodeStatus, NodeStatusServer};
 use api::v1::{
     ExplainPolicyRequest, ExplainPolicyResponse, GetStatusRequest, ListBlocksRequest,
     ListBlocksResponse, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
-    ListPoliciesResponse, Status,
+    ListPoliciesResponse, ListUnusedRequest, ListUnusedResponse, PolicyEvent, Status,
+    WatchPolicyEventsRequest, WhatIfRequest, WhatIfResponse,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response};
 
 use crate::explain::Unanswered;
+use crate::offline::Cluster;
 
 /// A view that somebody waits for.
 #[derive(Debug)]
@@ -27,6 +33,10 @@ pub enum Query {
         ExplainPolicyRequest,
         oneshot::Sender<Result<ExplainPolicyResponse, Unanswered>>,
     ),
+    /// The last events, and what comes after them.
+    Events(oneshot::Sender<(Vec<PolicyEvent>, broadcast::Receiver<PolicyEvent>)>),
+    /// All that is known of policies, to be asked at leisure.
+    Cluster(oneshot::Sender<Cluster>),
 }
 
 /// The service.
@@ -94,6 +104,58 @@ impl NodeStatus for Service {
         let answer = self.ask(|answer| Query::Explain(request, answer)).await?;
         answer.into_inner().map(Response::new).map_err(unanswered)
     }
+
+    type WatchPolicyEventsStream =
+        Pin<Box<dyn Stream<Item = Result<PolicyEvent, tonic::Status>> + Send>>;
+
+    async fn watch_policy_events(
+        &self,
+        request: Request<WatchPolicyEventsRequest>,
+    ) -> Result<Response<Self::WatchPolicyEventsStream>, tonic::Status> {
+        let WatchPolicyEventsRequest { follow, pod } = request.into_inner();
+        let (kept, coming) = self.ask(Query::Events).await?.into_inner();
+        let about = move |event: &PolicyEvent| {
+            let ends = [&event.from, &event.to].into_iter().flatten();
+            pod.is_empty() || ends.map(|it| &it.pod).any(|it| *it == pod)
+        };
+        // Who reads too slowly misses events, which the kernel's limit makes possible anyway.
+        let coming = BroadcastStream::new(coming).filter_map(Result::ok);
+        let kept = tokio_stream::iter(kept);
+        Ok(Response::new(match follow {
+            true => Box::pin(kept.chain(coming).filter(about).map(Ok)),
+            false => Box::pin(kept.filter(about).map(Ok)),
+        }))
+    }
+
+    async fn what_if(
+        &self,
+        request: Request<WhatIfRequest>,
+    ) -> Result<Response<WhatIfResponse>, tonic::Status> {
+        let request = request.into_inner();
+        let cluster = self.ask(Query::Cluster).await?.into_inner();
+        let answer = at_leisure(move || cluster.what_if(&request)).await?;
+        answer
+            .map(Response::new)
+            .map_err(tonic::Status::invalid_argument)
+    }
+
+    async fn list_unused(
+        &self,
+        _: Request<ListUnusedRequest>,
+    ) -> Result<Response<ListUnusedResponse>, tonic::Status> {
+        let cluster = self.ask(Query::Cluster).await?.into_inner();
+        at_leisure(move || cluster.unused())
+            .await
+            .map(Response::new)
+    }
+}
+
+/// Computes beside the threads that keep the kernel in step.
+async fn at_leisure<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, tonic::Status> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| tonic::Status::internal(error.to_string()))
 }
 
 fn unanswered(why: Unanswered) -> tonic::Status {

@@ -11,6 +11,7 @@ pub mod fib;
 pub mod grpc;
 pub mod kernel;
 pub mod netlink;
+pub mod nflog;
 pub mod nft;
 pub mod radv;
 mod run;
@@ -163,6 +164,18 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let server = tonic::transport::Server::builder().add_service(grpc::Service::server(to_queries));
     tokio::spawn(server.serve_with_incoming(status));
 
+    let (to_packets, packets) = mpsc::channel(QUEUE);
+    match nflog::Reader::open().await {
+        Ok(reader) => {
+            tokio::spawn(async move {
+                if let Err(error) = reader.run(to_packets).await {
+                    tracing::warn!(%error, "reading denied packets; there are no policy events any more");
+                }
+            });
+        }
+        Err(error) => agent.no_events(&error.to_string()),
+    }
+
     tracing::info!(
         node = args.node_name,
         version = env!("CARGO_PKG_VERSION"),
@@ -174,6 +187,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         bgp,
         kernel: kernel_events,
         queries,
+        packets,
     };
     Loop::new(args, client, agent, kernel, state, clock)
         .run(sources, stop)

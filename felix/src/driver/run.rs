@@ -1,13 +1,13 @@
 //! The main loop: feeds the agent, carries out what it wants.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use api::v1::FelixMessage;
+use api::v1::{FelixMessage, PolicyEvent};
 use cni::frame::Reply;
 use kube::Client;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::time::sleep_until;
 
 use super::bgp::Event as BgpEvent;
@@ -21,6 +21,7 @@ use crate::Millis;
 use crate::agent::input::{CallId, Fetched, Input, Update};
 use crate::agent::{Agent, Output};
 use crate::args::Args;
+use crate::nft::log::Logged;
 
 /// Everything that reaches the main loop.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(super) struct Sources {
     pub(super) bgp: mpsc::Receiver<BgpEvent>,
     pub(super) kernel: mpsc::Receiver<Input>,
     pub(super) queries: mpsc::Receiver<Query>,
+    pub(super) packets: mpsc::Receiver<Logged>,
 }
 
 /// The loop's own state.
@@ -45,12 +47,15 @@ pub(super) struct Loop {
     waiting: HashMap<CallId, oneshot::Sender<Reply>>,
     bgpd: Option<mpsc::Sender<FelixMessage>>,
     advertiser: Advertiser,
+    events: broadcast::Sender<PolicyEvent>,
 }
 
 /// How often the spool is looked into, and drift in the kernel looked for.
 const ROUND: Duration = Duration::from_secs(30);
 /// Inputs taken before the agent is polled: a burst becomes one kernel transaction.
 const BURST: usize = 256;
+/// Events that wait for who watches them.
+const EVENTS: usize = 256;
 
 impl Loop {
     pub(super) fn new(
@@ -72,6 +77,7 @@ impl Loop {
             waiting: HashMap::new(),
             bgpd: None,
             advertiser: Advertiser::default(),
+            events: broadcast::Sender::new(EVENTS),
         }
     }
 
@@ -114,6 +120,7 @@ impl Loop {
                 Some(event) = from.bgp.recv() => self.bgp(event),
                 Some(input) = self.answers.1.recv() => self.input(input),
                 Some(query) = from.queries.recv() => self.query(query),
+                Some(packet) = from.packets.recv() => self.packet(&packet),
                 () = sleep_until(wake.into()) => {}
             }
             self.drain(&mut from);
@@ -383,6 +390,17 @@ impl Loop {
         Ok(())
     }
 
+    /// A packet was denied or noted.
+    fn packet(&mut self, packet: &Logged) {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+        let millis = unix.map_or(0, |it| i64::try_from(it.as_millis()).unwrap_or(i64::MAX));
+        let now = self.now();
+        if let Some(event) = self.agent.noted(packet, millis, now) {
+            // Nobody may be watching.
+            let _ = self.events.send(event);
+        }
+    }
+
     fn query(&self, query: Query) {
         // Whoever asked may have gone meanwhile.
         match query {
@@ -390,6 +408,11 @@ impl Loop {
             Query::Blocks(answer) => drop(answer.send(self.agent.list_blocks())),
             Query::Endpoints(answer) => drop(answer.send(self.agent.list_endpoints())),
             Query::Policies(answer) => drop(answer.send(self.agent.list_policies())),
+            Query::Events(answer) => {
+                let kept = self.agent.events().cloned().collect();
+                drop(answer.send((kept, self.events.subscribe())));
+            }
+            Query::Cluster(answer) => drop(answer.send(self.agent.cluster())),
             Query::Explain(asked, answer) => drop(answer.send(self.agent.explain_policy(&asked))),
         }
     }

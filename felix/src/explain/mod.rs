@@ -95,6 +95,18 @@ impl End<'_> {
     }
 }
 
+/// An address as one end of a flow.
+pub(crate) fn flow_end(engine: &Engine, address: IpAddr) -> v1::FlowEnd {
+    let pod = engine.pod_at(address);
+    let end = End {
+        name: address.to_string(),
+        pod,
+        addresses: vec![address],
+        here: pod.is_some_and(|pod| engine.is_here(&pod.uid)),
+    };
+    end.view(address)
+}
+
 /// "namespace/name" of a pod.
 fn name(pod: &Identity) -> String {
     format!("{}/{}", pod.namespace, pod.name)
@@ -374,6 +386,11 @@ fn word(direction: Direction) -> &'static str {
     }
 }
 
+/// A rule's place in its object, as in `ingress[0]`.
+pub(crate) fn rule_at(direction: Direction, index: usize) -> String {
+    format!("{}[{index}]", word(direction))
+}
+
 /// The rule, as a person looks it up in the object.
 fn rule_name(rule: &RuleRef, direction: Direction) -> String {
     format!(
@@ -385,7 +402,8 @@ fn rule_name(rule: &RuleRef, direction: Direction) -> String {
     )
 }
 
-fn summary(engine: &Engine, explanation: &Explanation) -> String {
+/// What decided, in one sentence.
+pub(crate) fn summary(engine: &Engine, explanation: &Explanation) -> String {
     let direction = explanation.trace.direction;
     match &explanation.trace.decided {
         Decided::NoPolicy if explanation.tiers.is_empty() => format!(

@@ -17,6 +17,10 @@
 //! An endpoint whose pod is not known has no link and is denied. A policy that cannot be understood keeps its last good
 //! version, and without one selects and allows nothing.
 
+mod fork;
+pub mod unused;
+pub mod whatif;
+
 mod active;
 mod classes;
 pub mod cluster;

@@ -18,6 +18,30 @@ answers from what it has in force.
 
 Exit codes: 0 allowed, 3 denied, 1 failed, 2 wrong usage.";
 
+const WHAT_IF_EXAMPLES: &str = "\
+Examples:
+  margayctl policy what-if -f new.yaml                  against what felix on this node knows
+  margayctl policy what-if -f new.yaml --against pods.yaml,policies/
+  margayctl policy what-if --delete networkpolicy/shop/web
+  kubectl get pods,ns,netpol -A -o yaml | margayctl policy what-if -f new.yaml --against -
+
+Pods that no policy tells apart are one line. Exit codes: 0 nothing is lost, 3 flows that are allowed now
+would be denied, 1 failed, 2 wrong usage.";
+
+const UNUSED_EXAMPLES: &str = "\
+Examples:
+  margayctl policy unused                               as felix on this node knows the cluster
+  margayctl policy unused -f pods.yaml,policies/";
+
+const EVENTS_EXAMPLES: &str = "\
+Examples:
+  margayctl policy events                               what was denied or noted last on this node
+  margayctl policy events --watch                       and what comes, until Ctrl-C
+  margayctl policy events --watch --pod shop/web
+  margayctl policy events --watch -o json | jq .        one document a line
+
+The kernel hands over at most 100 packets a second of each kind, felix names at most 50 of them: a flood is a sample.";
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Policies this node enforces, with the generation in force
@@ -25,6 +49,41 @@ pub(crate) enum Policy {
     /// Why a flow is allowed or denied: tier by tier, rule by rule, and what to do
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
+    /// Which pairs of pods could talk and could not any more, or the other way round, with other policies
+    #[command(after_help = WHAT_IF_EXAMPLES)]
+    WhatIf {
+        /// Objects that come, or take the place of those with their name
+        #[arg(
+            long = "file",
+            short,
+            value_name = "FILE",
+            value_delimiter = ',',
+            required_unless_present = "delete"
+        )]
+        files: Vec<PathBuf>,
+        /// Policies that go
+        #[arg(long, value_name = "KIND/NAMESPACE/NAME", value_delimiter = ',')]
+        delete: Vec<String>,
+        /// The cluster as these files have it, instead of as this node knows it
+        #[arg(long, value_name = "FILE", value_delimiter = ',')]
+        against: Vec<PathBuf>,
+        /// Lines printed at most
+        #[arg(long, default_value_t = 50)]
+        limit: u32,
+    },
+    /// Denied packets, and those that Log rules and policies under audit note, with policy and rule
+    #[command(visible_alias = "logs", after_help = EVENTS_EXAMPLES)]
+    Events {
+        /// Only with this pod at one end, NAMESPACE/NAME
+        #[arg(long, value_name = "POD")]
+        pod: Option<String>,
+    },
+    /// Policies and rules that do nothing: they select nobody, match nobody or are never reached
+    #[command(after_help = UNUSED_EXAMPLES)]
+    Unused {
+        #[command(flatten)]
+        files: Files,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,0 +1,105 @@
+//! Policies of every kind, and what they refer to, out of files.
+
+use crds::network_set::Set;
+use crds::tier::Stage;
+use k8s_openapi::api::core::v1::ServiceAccount;
+use serde_json::Value;
+
+use super::{Cluster, DEFAULT_NAMESPACE, typed};
+use crate::policy::k8s::{self, PolicyError};
+use crate::policy::model::{Policy, PolicyKey, PolicyKind};
+use crate::policy::{cluster, margay};
+use crate::translate;
+
+impl Cluster {
+    /// Takes an object that policy looks at; `Ok(false)` when it is of another kind.
+    pub(super) fn add_policy(
+        &mut self,
+        group: &str,
+        kind: &str,
+        mut object: Value,
+    ) -> Result<bool, String> {
+        let meta = &mut object["metadata"];
+        let namespaced = matches!(kind, "NetworkPolicy" | "NetworkSet" | "ServiceAccount");
+        if namespaced && meta["namespace"].is_null() && meta.is_object() {
+            meta["namespace"] = Value::from(DEFAULT_NAMESPACE);
+        }
+        let text = |field: &str| meta[field].as_str().unwrap_or_default().to_owned();
+        let key = |kind| PolicyKey {
+            namespace: text("namespace"),
+            name: text("name"),
+            kind,
+        };
+        let generation = meta["generation"].as_i64().unwrap_or_default();
+        match (group, kind) {
+            ("networking.k8s.io", "NetworkPolicy") => {
+                let key = key(PolicyKind::KubernetesNetworkPolicy);
+                self.policy(key, generation, k8s::parse(&typed(object)?))?;
+            }
+            ("margay.io", "NetworkPolicy") => {
+                let key = key(PolicyKind::NetworkPolicy);
+                let parsed = margay::network_policy(&typed(object)?);
+                self.policy(key, generation, parsed)?;
+            }
+            ("margay.io", "GlobalNetworkPolicy") => {
+                let key = key(PolicyKind::GlobalNetworkPolicy);
+                let parsed = margay::global_network_policy(&typed(object)?);
+                self.policy(key, generation, parsed)?;
+            }
+            ("policy.networking.k8s.io", "ClusterNetworkPolicy") => {
+                let key = key(PolicyKind::ClusterNetworkPolicy);
+                match cluster::parse(&typed(object)?) {
+                    Ok((policy, None)) => self.engine.apply_policy(policy),
+                    Ok((policy, Some(error))) => {
+                        self.engine.apply_policy(policy);
+                        self.policy(key, generation, Err(error))?;
+                    }
+                    Err(error) => self.policy(key, generation, Err(error))?,
+                }
+            }
+            ("margay.io", "Tier") => {
+                let object: crds::Tier = typed(object)?;
+                let stage = Stage::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
+                self.engine.apply_tier(margay::tier(stage));
+            }
+            ("margay.io", "NetworkSet") => {
+                let object: crds::NetworkSet = typed(object)?;
+                self.set(Set::try_from(&object).map_err(|it| format!("{kind}: {it}"))?);
+            }
+            ("margay.io", "GlobalNetworkSet") => {
+                let object: crds::GlobalNetworkSet = typed(object)?;
+                self.set(Set::try_from(&object).map_err(|it| format!("{kind}: {it}"))?);
+            }
+            ("", "ServiceAccount") => {
+                let account: ServiceAccount = typed(object)?;
+                let account = translate::service_account(account);
+                self.engine.apply_service_account(account);
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn set(&mut self, set: Set) {
+        self.engine.apply_network_set(translate::network_set(set));
+    }
+
+    fn policy(
+        &mut self,
+        key: PolicyKey,
+        generation: i64,
+        parsed: Result<Policy, PolicyError>,
+    ) -> Result<(), String> {
+        match parsed {
+            Ok(policy) => {
+                self.engine.apply_policy(policy);
+                Ok(())
+            }
+            Err(error) => {
+                let problem = format!("{} {key} is not understood: {error}", key.kind);
+                self.engine.refuse_policy(key, generation, error);
+                Err(problem)
+            }
+        }
+    }
+}
