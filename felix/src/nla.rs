@@ -50,6 +50,16 @@ impl Message {
         self.bytes(kind, &value.to_be_bytes());
     }
 
+    /// Appends a 16-bit number in network order.
+    pub fn be16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
+    /// Appends a 64-bit number in network order.
+    pub fn be64(&mut self, kind: u16, value: u64) {
+        self.bytes(kind, &value.to_be_bytes());
+    }
+
     /// Appends a 32-bit number in host order, as rtnetlink wants them.
     pub fn ne32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_ne_bytes());

@@ -166,6 +166,7 @@ pub fn ruleset(said: Configuration) -> Options {
         } else {
             Revoked::Drop
         },
+        quiet: false,
     }
 }
 

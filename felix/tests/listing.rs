@@ -13,7 +13,7 @@ use felix::nft::build::SETS;
 use felix::nft::epoch::Options;
 use felix::nft::model::{Element, Set, Type, Value};
 use felix::nft::{diff, rows};
-use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
+use felix::policy::tables::{Answer, Class, Direction, Program, Subject, Tables};
 use ns::Namespace;
 
 const PEERS: u32 = 100_000;
@@ -87,18 +87,18 @@ fn cluster() -> Tables {
     }
     for i in 0..PORTS {
         let program = Program(0x10 + u32::from(i % 100));
-        tables.ports.insert((program, 6, 1 + i), Verdict::Allow);
-        tables.programs.insert(program, Verdict::Deny);
+        tables.ports.insert((program, 6, 1 + i), Answer::ALLOW);
+        tables.programs.insert(program, Answer::DENY);
     }
     for i in 0..100_u16 {
         let ranged = Program(0x100 + u32::from(i));
         tables.port_ranges.insert(
             (ranged, 17, 1000 * (i % 50), 1000 * (i % 50) + 499),
-            Verdict::Allow,
+            Answer::ALLOW,
         );
-        tables.icmp.insert((ranged, 1, 0x0800), Verdict::Allow);
-        tables.protos.insert((ranged, 132), Verdict::Deny);
-        tables.programs_ranged.insert(ranged, Verdict::Deny);
+        tables.icmp.insert((ranged, 1, 0x0800), Answer::ALLOW);
+        tables.protos.insert((ranged, 132), Answer::DENY);
+        tables.programs_ranged.insert(ranged, Answer::DENY);
     }
     for i in 0..5000_u32 {
         let first = 0xac10_0000 + (i << 4);

@@ -72,6 +72,8 @@ pub struct Nft {
     socket: Socket,
     conntrack: Conntrack,
     options: Options,
+    /// The kernel refused rules that log.
+    cannot_log: bool,
     epoch: Epoch,
     /// Of the whole ruleset, as of when our rules were last known to be as they should.
     generation: Option<u32>,
@@ -84,6 +86,7 @@ impl Nft {
             socket: Socket::open(NETFILTER)?,
             conntrack: Conntrack::open()?,
             options: Options::default(),
+            cannot_log: false,
             epoch: Epoch::FIRST,
             generation: None,
         })
@@ -107,9 +110,18 @@ impl Nft {
         self.ensure_table()
     }
 
+    /// Whether what is denied or noted is told by netlink log.
+    #[must_use]
+    pub const fn logs(&self) -> bool {
+        !self.options.quiet
+    }
+
     /// What [`Nft::ensure_table`] makes from now on.
     pub const fn set_options(&mut self, options: Options) {
-        self.options = options;
+        self.options = Options {
+            quiet: options.quiet || self.cannot_log,
+            ..options
+        };
     }
 
     /// Makes the table what [`build::table`] says, and never leaves traffic without rules in doing so.
@@ -157,6 +169,12 @@ impl Nft {
                     });
                 }
                 Err(Error::Refused { refusal, .. }) if refusal.errno == ERESTART => {}
+                // Most likely a kernel that cannot log. Everything else works without.
+                Err(Error::Refused { step, refusal }) if !self.options.quiet => {
+                    tracing::warn!(step, %refusal, "the ruleset is refused: tried again without logging");
+                    self.cannot_log = true;
+                    self.options.quiet = true;
+                }
                 Err(error) => return Err(error),
             }
         }

@@ -14,17 +14,32 @@
 //! The packet's mark belongs to others (kube-proxy, among them). Scratch between two lookups is the packet's priority,
 //! used only on packets being judged and cleared afterwards.
 
-use super::epoch::{Epoch, Options, Revoked};
+mod host;
+mod verdict;
+
+pub(super) use host::maps as host_maps;
+use verdict::{ends, run, run_name};
+
+use super::epoch::{Epoch, Options};
 use super::model::{
     Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Type,
     Value, Verdict,
 };
-use crate::policy::tables::{Direction, Program, Subject};
+use crate::policy::tables::{Direction, Subject};
 
 /// Name of the table.
 pub const TABLE: &str = "margay";
 /// How the host side of every workload's veth is named.
 pub const INTERFACE_PREFIX: &str = "mgy";
+/// Netlink log group (NFLOG) of what is denied or noted.
+pub const LOG_GROUP: u16 = 77;
+/// Prefix of a packet that was denied.
+pub const DENY_PREFIX: &str = "margay deny";
+/// Prefix of the first packet of a flow which a rule with action Log matched.
+pub const LOG_PREFIX: &str = "margay log";
+/// Prefix of the first packet of a flow which policies under audit would judge otherwise.
+pub const AUDIT_PREFIX: &str = "margay audit";
+
 macro_rules! sets {
     ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
         $($(#[$doc])+ pub static $constant: Set = {
@@ -73,6 +88,48 @@ sets! {
     PORT_RANGE = "port_range", [ClassId, Proto, Port], map, interval;
     /// Verdict of a program on a protocol.
     PROTO = "proto", [ClassId, Proto], map;
+    /// Program of a refined program for a range of source ports.
+    SOURCE = "source", [ClassId, Proto, Port], map, interval;
+    /// Program of a refined program for the rest.
+    SOURCE_REST = "source_rest", [ClassId], map;
+    /// Program of a host interface and a class: opened to the node.
+    HOST_PAIR_LOCAL_IN = "host_pair_local_in", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: opened to the node.
+    HOST_LOCAL_IN = "host_local_in", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: opened to the node.
+    HOST_ANY_LOCAL_IN = "host_any_local_in", [ClassId], map;
+    /// Program of a host interface and a class: opened by the node.
+    HOST_PAIR_LOCAL_OUT = "host_pair_local_out", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: opened by the node.
+    HOST_LOCAL_OUT = "host_local_out", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: opened by the node.
+    HOST_ANY_LOCAL_OUT = "host_any_local_out", [ClassId], map;
+    /// Program of a host interface and a class: forwarded, coming in.
+    HOST_PAIR_FORWARD_IN = "host_pair_forward_in", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: forwarded, coming in.
+    HOST_FORWARD_IN = "host_forward_in", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: forwarded, coming in.
+    HOST_ANY_FORWARD_IN = "host_any_forward_in", [ClassId], map;
+    /// Program of a host interface and a class: forwarded, going out.
+    HOST_PAIR_FORWARD_OUT = "host_pair_forward_out", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: forwarded, going out.
+    HOST_FORWARD_OUT = "host_forward_out", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: forwarded, going out.
+    HOST_ANY_FORWARD_OUT = "host_any_forward_out", [ClassId], map;
+    /// Program of a host interface and a class: coming in, before the destination is translated.
+    HOST_PAIR_PRE_DNAT = "host_pair_pre_dnat", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: coming in, before the destination is translated.
+    HOST_PRE_DNAT = "host_pre_dnat", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: coming in, before the destination is translated.
+    HOST_ANY_PRE_DNAT = "host_any_pre_dnat", [ClassId], map;
+    /// Every protocol while some host endpoint is under policy, otherwise none.
+    HOST_GUARD = "host_guard", [Proto], interval;
+    /// Interfaces that are never host endpoints.
+    LOOPBACK = "loopback", [IfName];
+    /// Ports of the node that no policy of host endpoints closes.
+    FAILSAFE_IN = "failsafe_in", [Proto, Port];
+    /// Ports elsewhere that no policy of host endpoints closes to the node.
+    FAILSAFE_OUT = "failsafe_out", [Proto, Port];
     /// Verdict of a program with ranges or protocols on the rest.
     PROGRAM_RANGED = "program_ranged", [ClassId], map;
 }
@@ -102,18 +159,28 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
                 judged(),
                 plain([from_workload(Is::Equal), goto("judge")]),
                 plain([to_workload(), goto("judge")]),
+                plain([host::guarded(), goto("transit")]),
             ],
         },
         Chain {
             name: "input",
             hook: filter("input", 1),
-            rules: vec![judged(), plain([from_workload(Is::Equal), goto("to_node")])],
+            rules: vec![
+                judged(),
+                plain([from_workload(Is::Equal), goto("to_node")]),
+                plain([host::guarded(), goto("to_host")]),
+            ],
         },
         Chain {
             name: "output",
             hook: filter("output", 3),
-            rules: vec![judged(), plain([to_workload(), goto("from_node")])],
+            rules: vec![
+                judged(),
+                plain([to_workload(), goto("from_node")]),
+                plain([host::guarded(), goto("from_host")]),
+            ],
         },
+        host::epoch_chain(options, epoch),
         Chain {
             name: "stamp",
             hook: None,
@@ -129,13 +196,15 @@ pub fn table(options: Options, epoch: Epoch) -> Table {
     chains.extend(epoch_chains(options, epoch));
     chains.extend(node_chains());
     chains.extend(forward_chains());
+    chains.extend(host::chains());
     for direction in Direction::BOTH {
         for flow in [CtDirection::Original, CtDirection::Reply] {
             chains.extend(side(direction, flow));
         }
     }
-    chains.push(run(CtDirection::Original));
-    chains.push(run(CtDirection::Reply));
+    for flow in [CtDirection::Original, CtDirection::Reply] {
+        chains.extend(run(flow));
+    }
     chains.extend(ends(options));
     let mut table = Table {
         name: TABLE,
@@ -175,7 +244,6 @@ const ACCEPT: Statement = Statement::Verdict(Verdict::Accept);
 const DROP: Statement = Statement::Verdict(Verdict::Drop);
 const RETURN: Statement = Statement::Verdict(Verdict::Return);
 const ICMP: u8 = 1;
-const TCP: u8 = 6;
 const ICMP6: u8 = 58;
 
 const fn goto(chain: &'static str) -> Statement {
@@ -341,11 +409,13 @@ fn forward_chains() -> [Chain; 2] {
         plain([Statement::CtDirection(CtDirection::Reply), goto("judge_r")]),
         plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
         plain([isolated(Field::OifGroup, Direction::Ingress), jump("in_o")]),
+        plain([host::guarded(), jump("hosts_o")]),
         plain([goto("ok")]),
     ];
     let judge_r = vec![
         plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
         plain([isolated(Field::IifGroup, Direction::Ingress), jump("in_r")]),
+        plain([host::guarded(), jump("hosts_r")]),
         plain([goto("ok")]),
     ];
     [
@@ -420,78 +490,29 @@ fn side(direction: Direction, flow: CtDirection) -> [Chain; 2] {
     ]
 }
 
-const fn run_name(flow: CtDirection) -> &'static str {
-    match flow {
-        CtDirection::Original => "run_o",
-        CtDirection::Reply => "run_r",
-    }
-}
+/// Secure shell, DHCP, BGP, BFD, etcd, the API server, kubelet.
+const FAILSAFES_IN: [(u8, u16); 8] = [
+    (6, 22),
+    (17, 68),
+    (6, 179),
+    (17, 3784),
+    (6, 2379),
+    (6, 2380),
+    (6, 6443),
+    (6, 10250),
+];
 
-/// The program in the scratch register is asked about protocol and port; the service's port is the source of a reply.
-fn run(flow: CtDirection) -> Chain {
-    let port = match flow {
-        CtDirection::Original => Field::DestinationPort,
-        CtDirection::Reply => Field::SourcePort,
-    };
-    let ask = |rest: &[Field], map| {
-        let mut key = vec![Field::Priority];
-        key.extend_from_slice(rest);
-        plain([Statement::Map(key, map), goto("act")])
-    };
-    Chain {
-        name: run_name(flow),
-        hook: None,
-        rules: vec![
-            plain([Statement::Priority(Program::ALLOW.0), RETURN]),
-            plain([Statement::Priority(Program::DENY.0), goto("deny")]),
-            ask(&[Field::L4Proto, port], &PORT),
-            ask(&[Field::L4Proto, Field::SourcePort], &ICMP_CODE),
-            ask(&[], &PROGRAM),
-            ask(&[Field::L4Proto, port], &PORT_RANGE),
-            ask(&[Field::L4Proto], &PROTO),
-            ask(&[], &PROGRAM_RANGED),
-            plain([goto("deny")]),
-        ],
-    }
-}
-
-fn ends(options: Options) -> [Chain; 3] {
-    let act = vec![
-        plain([Statement::Priority(Program::ALLOW.0), RETURN]),
-        plain([goto("deny")]),
-    ];
-    let ok = vec![plain([Statement::ClearPriority]), plain([goto("stamp")])];
-    let mut deny = vec![plain([Statement::ClearPriority])];
-    if options.revoked == Revoked::Reset {
-        deny.push(rule(
-            [
-                Statement::L4Proto(TCP),
-                Statement::CtMark(options.mark.mask(), Is::Not, 0),
-                Statement::Counter,
-                Statement::ResetTcp,
-            ],
-            "was allowed before",
-        ));
-    }
-    deny.push(rule([Statement::Counter, DROP], "denied"));
-    [
-        Chain {
-            name: "act",
-            hook: None,
-            rules: act,
-        },
-        Chain {
-            name: "ok",
-            hook: None,
-            rules: ok,
-        },
-        Chain {
-            name: "deny",
-            hook: None,
-            rules: deny,
-        },
-    ]
-}
+/// DNS, DHCP, BGP, BFD, etcd, the API server.
+const FAILSAFES_OUT: [(u8, u16); 8] = [
+    (17, 53),
+    (6, 53),
+    (17, 67),
+    (6, 179),
+    (17, 3784),
+    (6, 2379),
+    (6, 2380),
+    (6, 6443),
+];
 
 fn constants() -> Vec<Element> {
     let address = |text: [u16; 8]| vec![Value::Address(std::net::IpAddr::from(text))];
@@ -516,6 +537,18 @@ fn constants() -> Vec<Element> {
         ),
     ];
     // Listener report and done, router and neighbour solicitation, neighbour advertisement, version 2 listener report.
+    elements.push(single(&LOOPBACK, vec![Value::Name("lo".to_owned())]));
+    let failsafe = |set, port: &(u8, u16)| {
+        let (protocol, port) = *port;
+        let key = vec![Value::Number(protocol.into()), Value::Number(port.into())];
+        single(set, key)
+    };
+    elements.extend(FAILSAFES_IN.iter().map(|port| failsafe(&FAILSAFE_IN, port)));
+    elements.extend(
+        FAILSAFES_OUT
+            .iter()
+            .map(|port| failsafe(&FAILSAFE_OUT, port)),
+    );
     for icmp6 in [131, 132, 133, 135, 136, 143] {
         elements.push(single(&NEIGHBOUR, vec![Value::Number(icmp6)]));
     }
@@ -525,5 +558,7 @@ fn constants() -> Vec<Element> {
 /// The elements of this set belong to the ruleset and not to policy.
 #[must_use]
 pub fn is_constant(set: &Set) -> bool {
-    std::ptr::eq(set, &raw const LOCAL6) || std::ptr::eq(set, &raw const NEIGHBOUR)
+    [&LOCAL6, &NEIGHBOUR, &LOOPBACK, &FAILSAFE_IN, &FAILSAFE_OUT]
+        .iter()
+        .any(|constant| std::ptr::eq(set, *constant))
 }

@@ -26,6 +26,8 @@ pub struct Inspection {
     pub stamp: Option<(u32, u32)>,
     /// A connection that is forbidden now is answered with a reset.
     pub resets: bool,
+    /// Some rule logs.
+    pub logs: bool,
     /// What the rules have counted.
     pub counters: Counters,
 }
@@ -114,6 +116,7 @@ impl Inspection {
             match nla::find(expression.value, 1).map(nla::text).as_deref() {
                 Some("counter") => packets = nla::find(data, 2).and_then(nla::be64),
                 Some("reject") => resets = true,
+                Some("log") => self.logs = true,
                 Some("bitwise") if chain == "stamp" => {
                     let bits = |kind| {
                         nla::find(data, kind).and_then(|nest| nla::ne32(nla::find(nest, 1)?))
@@ -153,7 +156,11 @@ impl Inspection {
         } else {
             Revoked::Drop
         };
-        Some(Options { mark, revoked })
+        Some(Options {
+            mark,
+            revoked,
+            quiet: !self.logs,
+        })
     }
 
     /// The ruleset is the one this felix makes, complete and nothing else, at this epoch; `None` when it is not.

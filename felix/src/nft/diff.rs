@@ -142,7 +142,7 @@ struct Fresh<'a> {
 }
 
 impl<'a> Fresh<'a> {
-    /// A program in use has a row in one of the two maps of final verdicts, a subject one default per direction in
+    /// A program in use has a row in one of the two maps of final verdicts, a refined one in that of other source ports, a subject one default per direction in
     /// which it is isolated: one without such a row before the changes is new.
     fn of(changes: &'a [Change], after: &Tables) -> Self {
         let links = changes
@@ -162,6 +162,12 @@ impl<'a> Fresh<'a> {
         for change in changes {
             match change {
                 Change::Program(edit) | Change::ProgramRanged(edit) => {
+                    match edit.old {
+                        None => fresh.programs.insert(edit.key),
+                        Some(_) => known.insert(edit.key),
+                    };
+                }
+                Change::SourceRest(edit) => {
                     match edit.old {
                         None => fresh.programs.insert(edit.key),
                         Some(_) => known.insert(edit.key),
@@ -261,6 +267,16 @@ impl<'a> Fresh<'a> {
                 old: None,
                 ..
             }) => self.programs.contains(program),
+            Change::Source(Edit {
+                key: (program, ..),
+                old: None,
+                ..
+            }) => self.programs.contains(program),
+            Change::SourceRest(Edit {
+                key: program,
+                old: None,
+                ..
+            }) => self.programs.contains(program),
             _ => false,
         }
     }
@@ -268,7 +284,7 @@ impl<'a> Fresh<'a> {
 
 #[cfg(test)]
 pub(super) fn fixture() -> Tables {
-    use crate::policy::tables::{Class, Direction, Verdict};
+    use crate::policy::tables::{Answer, Class, Direction};
     let address = |text: &str| text.parse().expect("address");
     let web = Subject::new(4, false, true);
     let mut tables = Tables::default();
@@ -305,29 +321,41 @@ pub(super) fn fixture() -> Tables {
         (Direction::Egress, Subject::new(5, true, false)),
         Program::DENY,
     );
-    tables
-        .ports
-        .insert((Program(0x10), 6, 8080), Verdict::Allow);
-    tables.ports.insert((Program(0x10), 17, 53), Verdict::Allow);
+    tables.ports.insert((Program(0x10), 6, 8080), Answer::ALLOW);
+    tables.ports.insert((Program(0x10), 17, 53), Answer::ALLOW);
     tables
         .port_ranges
-        .insert((Program(0x11), 17, 5000, 5999), Verdict::Allow);
+        .insert((Program(0x11), 17, 5000, 5999), Answer::ALLOW);
     tables
         .port_ranges
-        .insert((Program(0x11), 17, 7000, 65535), Verdict::Deny);
+        .insert((Program(0x11), 17, 7000, 65535), Answer::DENY);
     tables
         .icmp
-        .insert((Program(0x10), 1, 0x0800), Verdict::Allow);
-    tables.protos.insert((Program(0x11), 132), Verdict::Allow);
-    tables.programs.insert(Program(0x10), Verdict::Deny);
-    tables.programs_ranged.insert(Program(0x11), Verdict::Deny);
+        .insert((Program(0x10), 1, 0x0800), Answer::ALLOW);
+    tables.protos.insert((Program(0x11), 132), Answer::ALLOW);
+    tables.programs.insert(Program(0x10), Answer::DENY);
+    tables.programs_ranged.insert(Program(0x11), Answer::DENY);
+    let refined = Program(Program::REFINED | 0x10);
+    tables.source_rest.insert(refined, Program(0x11));
+    let hook = crate::policy::tables::HostHook::LocalIn;
+    let eth0 = || Some("eth0".to_owned());
+    tables.hosts.insert((hook, eth0(), None), Program::DENY);
+    tables
+        .hosts
+        .insert((hook, eth0(), Some(Class(0x12))), Program(0x11));
+    tables.hosts.insert((hook, None, None), Program::ALLOW);
+    tables
+        .hosts
+        .insert((hook, None, Some(Class(0x12))), Program(0x10));
+    tables.guard.insert((), ());
+    tables.sources.insert((refined, 6, 0, 1023), Program::ALLOW);
     tables
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::tables::{Class, Direction, Verdict};
+    use crate::policy::tables::{Answer, Class, Direction};
 
     fn names(elements: &[Element]) -> Vec<String> {
         elements.iter().map(ToString::to_string).collect()
@@ -389,7 +417,7 @@ mod tests {
         let web = Subject::new(4, false, true);
         want.defaults
             .insert((Direction::Ingress, web), Program(0x20));
-        want.programs.insert(Program(0x20), Verdict::Allow);
+        want.programs.insert(Program(0x20), Answer::ALLOW);
         want.pairs
             .insert((Direction::Ingress, web, Class(0x13)), Program::DENY);
         want.ports.remove(&(Program(0x10), 6, 8080));

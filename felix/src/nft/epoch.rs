@@ -8,6 +8,8 @@ pub struct Options {
     pub mark: MarkByte,
     /// What becomes of a connection that was allowed and is forbidden now.
     pub revoked: Revoked,
+    /// No rule logs. A kernel without `nfnetlink_log` refuses those that do, and all others with them.
+    pub quiet: bool,
 }
 
 /// What becomes of a connection that was allowed and is forbidden now.

@@ -86,6 +86,22 @@ impl Expressions<'_> {
                 self.load(Field::Priority, REGISTER);
                 self.compare(Is::Equal, &value.to_ne_bytes());
             }
+            Statement::PriorityBits(bits) => {
+                self.load(Field::Priority, REGISTER);
+                self.mask(*bits, 0);
+                self.compare(Is::Equal, &bits.to_ne_bytes());
+            }
+            Statement::Limit(rate) => self.expression("limit", |data| {
+                data.be64(1, *rate);
+                data.be64(2, 1);
+                data.be32(3, u32::try_from(*rate).unwrap_or(u32::MAX));
+                data.be32(4, 0);
+                data.be32(5, 0);
+            }),
+            Statement::Log(group, prefix) => self.expression("log", |data| {
+                data.be16(1, *group);
+                data.string(2, prefix);
+            }),
             Statement::In(fields, set) => {
                 self.key(fields, set);
                 self.lookup(set, false);

@@ -369,6 +369,12 @@ pub enum Statement {
     L4Proto(u8),
     /// The scratch register.
     Priority(u32),
+    /// These bits are set in the scratch register.
+    PriorityBits(u32),
+    /// At most so many packets in a second, with as many at once; the rest does not match.
+    Limit(u64),
+    /// Hands a copy of the packet to the readers of the netlink log group, with this prefix.
+    Log(u16, &'static str),
     /// The key of these fields is in the set.
     In(Vec<Field>, &'static Set),
     /// The key of these fields is in the map; its value goes to the scratch register.
@@ -438,6 +444,14 @@ impl fmt::Display for Statement {
                 f.write_str("meta priority ")?;
                 write_class(f, *value)
             }
+            Self::PriorityBits(bits) => {
+                f.write_str("meta priority & ")?;
+                write_class(f, *bits)?;
+                f.write_str(" == ")?;
+                write_class(f, *bits)
+            }
+            Self::Limit(rate) => write!(f, "limit rate {rate}/second burst {rate} packets"),
+            Self::Log(group, prefix) => write!(f, "log prefix \"{prefix}\" group {group}"),
             Self::In(key, set) => write!(f, "{} @{}", joined(key), set.name),
             Self::Map(key, set) => write!(f, "meta priority set {} map @{}", joined(key), set.name),
             Self::ClearPriority => f.write_str("meta priority set none"),

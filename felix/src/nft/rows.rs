@@ -4,7 +4,9 @@ use std::net::IpAddr;
 
 use super::build;
 use super::model::{Element, Set, Value};
-use crate::policy::tables::{Change, Class, Direction, Edit, Program, Subject, Tables, Verdict};
+use crate::policy::tables::{
+    Answer, Change, Class, Direction, Edit, HostHook, Program, Subject, Tables,
+};
 
 /// What a change takes out of the kernel's sets and what it puts there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub fn of(change: &Change) -> Option<Move> {
             mapped(
                 &build::PORT,
                 numbers([program.0, (*proto).into(), (*port).into()]),
-                *verdict as u32,
+                verdict.number(),
             )
         }),
         Change::PortRange(edit) => moved(edit, |(program, proto, first, last), verdict| Element {
@@ -58,32 +60,60 @@ pub fn of(change: &Change) -> Option<Move> {
             ..mapped(
                 &build::PORT_RANGE,
                 numbers([program.0, (*proto).into(), (*first).into()]),
-                *verdict as u32,
+                verdict.number(),
             )
         }),
         Change::Icmp(edit) => moved(edit, |(program, proto, code), verdict| {
             mapped(
                 &build::ICMP_CODE,
                 numbers([program.0, (*proto).into(), (*code).into()]),
-                *verdict as u32,
+                verdict.number(),
             )
         }),
         Change::Proto(edit) => moved(edit, |(program, proto), verdict| {
             mapped(
                 &build::PROTO,
                 numbers([program.0, (*proto).into()]),
-                *verdict as u32,
+                verdict.number(),
             )
         }),
         Change::Program(edit) => moved(edit, |program, verdict| {
-            mapped(&build::PROGRAM, numbers([program.0]), *verdict as u32)
+            mapped(&build::PROGRAM, numbers([program.0]), verdict.number())
         }),
         Change::ProgramRanged(edit) => moved(edit, |program, verdict| {
             mapped(
                 &build::PROGRAM_RANGED,
                 numbers([program.0]),
-                *verdict as u32,
+                verdict.number(),
             )
+        }),
+        Change::Source(edit) => moved(edit, |(program, proto, first, last), to| Element {
+            last: Some(numbers([program.0, (*proto).into(), (*last).into()])),
+            ..mapped(
+                &build::SOURCE,
+                numbers([program.0, (*proto).into(), (*first).into()]),
+                to.0,
+            )
+        }),
+        Change::SourceRest(edit) => moved(edit, |program, to| {
+            mapped(&build::SOURCE_REST, numbers([program.0]), to.0)
+        }),
+        Change::Host(edit) => moved(edit, |(hook, interface, class), program| {
+            let [pair, own, any] = build::host_maps(*hook);
+            let name = interface.clone().map(Value::Name);
+            let class = class.map(|class| Value::Number(class.0));
+            match (name, class) {
+                (Some(name), Some(class)) => mapped(pair, vec![name, class], program.0),
+                (Some(name), None) => mapped(own, vec![name], program.0),
+                (None, class) => {
+                    let class = class.unwrap_or(Value::Number(Class::NONE.0));
+                    mapped(any, vec![class], program.0)
+                }
+            }
+        }),
+        Change::Guard(edit) => moved(edit, |(), ()| Element {
+            last: Some(numbers([u8::MAX.into()])),
+            ..element(&build::HOST_GUARD, numbers([0]))
         }),
         Change::Link(_) => return None,
     })
@@ -114,7 +144,15 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         tables.workloads.insert((interface.clone(), *address), pod);
         return Some(());
     }
+    if is(&build::HOST_GUARD) {
+        tables.guard.insert((), ());
+        return Some(());
+    }
     let value = element.value?;
+    if let Some(key) = host_key(element) {
+        tables.hosts.insert(key, Program(value));
+        return Some(());
+    }
     if is(&build::PEER4) || is(&build::PEER6) {
         let [Value::Address(address)] = element.key.as_slice() else {
             return None;
@@ -152,14 +190,60 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         tables
             .defaults
             .insert((direction, Subject(*subject)), Program(value));
+    } else if is(&build::SOURCE_REST) {
+        let [Value::Number(program)] = element.key.as_slice() else {
+            return None;
+        };
+        tables.source_rest.insert(Program(*program), Program(value));
+    } else if is(&build::SOURCE) {
+        let (
+            [
+                Value::Number(program),
+                Value::Number(proto),
+                Value::Number(first),
+            ],
+            Some([_, _, Value::Number(last)]),
+        ) = (element.key.as_slice(), element.last.as_deref())
+        else {
+            return None;
+        };
+        let proto = u8::try_from(*proto).ok()?;
+        let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
+        tables
+            .sources
+            .insert((Program(*program), proto, first, last), Program(value));
     } else {
-        program_row(tables, element, verdict(value)?)?;
+        program_row(tables, element, Answer::from_number(value)?)?;
     }
     Some(())
 }
 
+/// Interface and class of a row of a host endpoint.
+fn host_key(element: &Element) -> Option<(HostHook, Option<String>, Option<Class>)> {
+    let number = |map: &&'static Set| std::ptr::eq(element.set, *map);
+    let found = HostHook::ALL
+        .iter()
+        .find_map(|&hook| Some((hook, build::host_maps(hook).iter().position(number)?)));
+    let (hook, _) = found?;
+    Some(match element.key.as_slice() {
+        [Value::Name(name), Value::Number(class)] => {
+            (hook, Some(name.clone()), Some(Class(*class)))
+        }
+        [Value::Name(name)] => (hook, Some(name.clone()), None),
+        [Value::Number(class)] => {
+            let class = Class(*class);
+            (
+                hook,
+                None,
+                Some(class).filter(|class| *class != Class::NONE),
+            )
+        }
+        _ => return None,
+    })
+}
+
 /// A row of the maps whose values are verdicts.
-fn program_row(tables: &mut Tables, element: &Element, verdict: Verdict) -> Option<()> {
+fn program_row(tables: &mut Tables, element: &Element, verdict: Answer) -> Option<()> {
     let is = |other: &'static Set| std::ptr::eq(element.set, other);
     let (Value::Number(program), rest) = element.key.split_first()? else {
         return None;
@@ -197,14 +281,6 @@ fn program_row(tables: &mut Tables, element: &Element, verdict: Verdict) -> Opti
         _ => return None,
     }
     Some(())
-}
-
-const fn verdict(value: u32) -> Option<Verdict> {
-    match value {
-        1 => Some(Verdict::Allow),
-        2 => Some(Verdict::Deny),
-        _ => None,
-    }
 }
 
 fn moved<K, V>(edit: &Edit<K, V>, element: impl Fn(&K, &V) -> Element) -> Move {

@@ -1,69 +1,73 @@
-//! What the policies that select an endpoint here make of peers: only their lists and port names tell peers apart.
+//! What the policies that select an endpoint here make of peers: only their lists and the ports they ask for by name
+//! tell peers apart.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::engine::Installed;
-use super::intervals::Span;
+use super::evaluate::Rule;
 use super::lists::{ListId, PeerLists};
 use super::model::PortMatch;
 use super::tables::Direction;
-
-/// Name and protocol of a container port.
-pub(super) type PortName = (String, u8);
 
 /// What one policy has in use.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Uses {
     lists: BTreeSet<ListId>,
-    /// Names in egress rules, with a list of the rule: the name says something about those peers only. Names in
-    /// ingress rules are those of the subject.
-    names: BTreeSet<(PortName, Option<ListId>)>,
+    /// Ports that rules ask of the other side by name, with a list of the rule: that says something about those peers
+    /// only. What they ask of our side is part of the subject.
+    names: BTreeSet<(PortMatch, Option<ListId>)>,
 }
 
 impl Uses {
     /// Of a policy that selects an endpoint here.
-    pub(super) fn of(installed: &Installed) -> Self {
+    pub(super) fn of(installed: &Installed, lists: &PeerLists) -> Self {
         let mut uses = Self::default();
         for direction in Direction::BOTH {
             for rule in installed.rules(direction).into_iter().flatten() {
-                uses.lists.extend(rule.peers.iter().map(|term| term.any));
-                if direction == Direction::Egress {
-                    let list = rule.peers.iter().find(|term| !term.negated);
-                    let list = list.map(|term| term.any);
-                    uses.names
-                        .extend(port_names(rule.ports()).map(|name| (name, list)));
+                uses.lists.extend(rule.lists().chain(rule.own_lists()));
+                if rule.own_lists().any(|list| lists.by_family(list)) {
+                    uses.lists.insert(ListId::IPV4);
                 }
+                let list = rule.peers.iter().find(|term| !term.negated);
+                let list = list.map(|term| term.any);
+                let names = peer_names(rule, direction);
+                uses.names.extend(names.map(|name| (name.clone(), list)));
             }
         }
         uses
     }
 }
 
-/// The names among a rule's ports.
-pub(super) fn port_names<'a>(
-    ports: impl Iterator<Item = &'a PortMatch>,
-) -> impl Iterator<Item = PortName> {
-    ports.filter_map(|entry| match entry {
-        PortMatch::Named { protocol, name } => Some((name.clone(), *protocol)),
-        _ => None,
-    })
+/// The ports that a rule asks of the other side by name.
+pub(super) fn peer_names(rule: &Rule, direction: Direction) -> impl Iterator<Item = &PortMatch> {
+    let (destination, source) = match direction {
+        Direction::Egress => (Some(rule.ports()), None),
+        Direction::Ingress => (None, Some(rule.sources())),
+    };
+    let names = destination.into_iter().flatten();
+    names
+        .chain(source.into_iter().flatten())
+        .filter(|entry| entry.is_name())
 }
 
-/// A list in use.
-#[derive(Debug)]
-struct Listed {
-    policies: usize,
-    spans: Vec<Span>,
+/// The ports that a rule asks of our side by name.
+pub(super) fn own_names(rule: &Rule, direction: Direction) -> impl Iterator<Item = &PortMatch> {
+    let other = match direction {
+        Direction::Egress => Direction::Ingress,
+        Direction::Ingress => Direction::Egress,
+    };
+    peer_names(rule, other)
 }
 
 /// Everything in use.
 #[derive(Debug, Default)]
 pub(super) struct Active {
-    lists: BTreeMap<ListId, Listed>,
-    names: BTreeMap<PortName, BTreeMap<Option<ListId>, usize>>,
+    /// With the number of policies.
+    lists: BTreeMap<ListId, usize>,
+    names: BTreeMap<PortMatch, BTreeMap<Option<ListId>, usize>>,
     /// Lists that were acquired or released since the last settlement, and whether they were in use before.
     unsettled: BTreeMap<ListId, bool>,
-    renamed: BTreeSet<PortName>,
+    renamed: BTreeSet<PortMatch>,
 }
 
 /// What came into use and went out of it.
@@ -72,30 +76,15 @@ pub(super) struct Settled {
     pub(super) added: BTreeSet<ListId>,
     pub(super) removed: BTreeSet<ListId>,
     /// Names whose uses changed.
-    pub(super) renamed: BTreeSet<PortName>,
-    /// A list with blocks came or went.
-    pub(super) blocks: bool,
+    pub(super) renamed: BTreeSet<PortMatch>,
 }
 
 impl Active {
-    pub(super) fn acquire(&mut self, uses: &Uses, lists: &PeerLists) {
+    pub(super) fn acquire(&mut self, uses: &Uses) {
         for &id in &uses.lists {
-            self.unsettled
-                .entry(id)
-                .or_insert_with(|| self.lists.get(&id).is_some_and(|list| list.policies > 0));
-            let spans = || {
-                lists
-                    .list(id)
-                    .filter(|list| list.has_blocks())
-                    .map(|list| list.spans())
-            };
-            self.lists
-                .entry(id)
-                .or_insert_with(|| Listed {
-                    policies: 0,
-                    spans: spans().unwrap_or_default(),
-                })
-                .policies += 1;
+            let policies = self.lists.entry(id).or_default();
+            self.unsettled.entry(id).or_insert(*policies > 0);
+            *policies += 1;
         }
         for (name, list) in &uses.names {
             self.renamed.insert(name.clone());
@@ -110,9 +99,9 @@ impl Active {
 
     pub(super) fn release(&mut self, uses: &Uses) {
         for &id in &uses.lists {
-            if let Some(list) = self.lists.get_mut(&id) {
-                self.unsettled.entry(id).or_insert(list.policies > 0);
-                list.policies -= 1;
+            if let Some(policies) = self.lists.get_mut(&id) {
+                self.unsettled.entry(id).or_insert(*policies > 0);
+                *policies -= 1;
             }
         }
         for (name, list) in &uses.names {
@@ -139,20 +128,15 @@ impl Active {
             ..Settled::default()
         };
         for (id, before) in std::mem::take(&mut self.unsettled) {
-            let Some(list) = self.lists.get(&id) else {
-                continue;
-            };
-            let now = list.policies > 0;
-            if now != before {
-                settled.blocks |= !list.spans.is_empty();
-                if now {
-                    settled.added.insert(id)
-                } else {
-                    settled.removed.insert(id)
-                };
+            let now = self.lists.get(&id).is_some_and(|policies| *policies > 0);
+            if now && !before {
+                settled.added.insert(id);
             }
             if !now {
                 self.lists.remove(&id);
+                if before {
+                    settled.removed.insert(id);
+                }
             }
         }
         settled
@@ -162,15 +146,8 @@ impl Active {
         self.lists.keys().copied()
     }
 
-    /// Every block of every list.
-    pub(super) fn spans(&self) -> impl Iterator<Item = (Span, ListId)> {
-        self.lists
-            .iter()
-            .flat_map(|(&id, list)| list.spans.iter().map(move |&span| (span, id)))
-    }
-
-    /// Whether some egress rule asks for this name on peers in these lists.
-    pub(super) fn asks(&self, name: &PortName, lists: &BTreeSet<ListId>) -> bool {
+    /// Whether some rule asks for this name on peers in these lists.
+    pub(super) fn asks(&self, name: &PortMatch, lists: &BTreeSet<ListId>) -> bool {
         let uses = self.names.get(name);
         uses.is_some_and(|uses| {
             uses.keys()

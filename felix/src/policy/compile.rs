@@ -14,16 +14,16 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::active::{PortName, Settled, Uses, port_names};
-use super::classes::{ClassKey, Nets, SubjectKey};
+use super::active::{Uses, own_names};
+use super::classes::{ClassKey, Offer, SubjectKey};
 use super::engine::{Compiled, Engine, Programmed};
-use super::evaluate::Tiered;
+use super::evaluate::{Asked, Rule, Tiered};
 use super::ids::Interned;
-use super::index::{Ifname, Uid};
+use super::index::Ifname;
 use super::model::PolicyKey;
 use super::selecting::Labelled;
+use super::sorting::offer;
 use super::tables::{Class, Direction, Subject};
-use crate::feed::NamedPort;
 
 /// What changed in this compile, for the rows and for the question whether it narrows.
 #[derive(Debug, Default)]
@@ -43,16 +43,16 @@ impl Engine {
         let mut moves = Moves::default();
         self.select(&mut moves);
         let settled = self.active.settle();
-        let before = settled.blocks.then(|| self.cut_blocks(&mut moves));
+        let cut = self.cut_blocks(&settled, &mut moves);
         self.sort_pods(&settled);
-        self.classify(before.as_ref(), &mut moves);
-        if let Some(before) = before {
-            self.release_blocks(&before);
-        }
+        self.sort_others(&settled);
+        self.classify(&cut, &mut moves);
+        self.release_blocks(&cut);
         self.assign_subjects(&mut moves);
         self.fill_rows(&moves);
         self.drop_rows();
-        let narrowing = std::mem::take(&mut self.narrowing) || self.narrows(&moves);
+        let hosts_narrow = self.fill_hosts(&moves);
+        let narrowing = std::mem::take(&mut self.narrowing) || self.narrows(&moves) || hosts_narrow;
         if narrowing {
             self.freed.clear();
         }
@@ -96,18 +96,19 @@ impl Engine {
         }
         self.dirty.endpoints.extend(endpoints);
 
+        touched.extend(self.reselect_hosts(&edited));
         let mut released = std::mem::take(&mut self.dirty.uses);
         for key in &touched {
             let Some(installed) = self.policies.get_mut(key) else {
                 continue;
             };
-            let uses = if installed.selected.is_empty() {
+            let uses = if installed.selected.is_empty() && installed.hosts.is_empty() {
                 Uses::default()
             } else {
-                Uses::of(installed)
+                Uses::of(installed, &self.lists)
             };
             if uses != installed.uses {
-                self.active.acquire(&uses, &self.lists);
+                self.active.acquire(&uses);
                 released.push(std::mem::replace(&mut installed.uses, uses));
             }
             // Directions and names of ports are part of what a subject is.
@@ -184,10 +185,9 @@ impl Engine {
         for key in keys {
             let selects = self.policies.get_mut(&key).is_some_and(|installed| {
                 self.work.selectors += 1;
-                let selects = installed
-                    .policy
-                    .subject
-                    .selects(Labelled::Pod(&pod.identity), &self.index.inherited);
+                let it = Labelled::Pod(&pod.identity);
+                let selects = installed.policy.stage.is_for_pods()
+                    && installed.policy.subject.selects(it, &self.index.inherited);
                 if selects {
                     installed.selected.insert(Arc::clone(ifname));
                 } else {
@@ -205,155 +205,6 @@ impl Engine {
             }
         }
         changed
-    }
-
-    /// Cuts the blocks anew; returns what they were. The classes of both are held.
-    fn cut_blocks(&mut self, moves: &mut Moves) -> Nets {
-        let classes = &mut self.classes;
-        let nets = Nets::new(self.active.spans(), |key| acquire_class(classes, key));
-        for (span, before, after) in nets.moved(&self.nets) {
-            moves.classes.insert((before, after));
-            self.dirty
-                .addresses
-                .extend(self.index.claimed(span.0, span.1));
-        }
-        for (span, _) in self.nets.pieces() {
-            self.ledger.put_net(span, None);
-        }
-        for (span, piece) in nets.pieces() {
-            self.ledger.put_net(span, Some(piece.class));
-        }
-        std::mem::replace(&mut self.nets, nets)
-    }
-
-    fn release_blocks(&mut self, nets: &Nets) {
-        for (_, piece) in nets.pieces() {
-            self.classes.release(piece.class.0);
-        }
-    }
-
-    /// Which pods are in which lists.
-    fn sort_pods(&mut self, settled: &Settled) {
-        let dirty = std::mem::take(&mut self.dirty.pods);
-        for uid in &dirty {
-            let Some(pod) = self.index.resident(uid) else {
-                continue;
-            };
-            let lists = self.active.lists().filter(|&id| {
-                self.work.lists += 1;
-                let list = self.lists.list(id);
-                list.is_some_and(|list| {
-                    list.selects(Labelled::Pod(&pod.identity), &self.index.inherited)
-                })
-            });
-            let lists = lists.collect();
-            if let Some(pod) = self.index.resident_mut(uid) {
-                pod.lists = lists;
-                self.dirty.addresses.extend(pod.claimed());
-            }
-        }
-        for &id in &settled.added {
-            let Some(list) = self.lists.list(id) else {
-                continue;
-            };
-            let candidates: Vec<Uid> = match list.named_namespaces() {
-                Some(names) => {
-                    let names = names.into_iter();
-                    names
-                        .flat_map(|name| self.index.in_namespace(name))
-                        .map(Arc::clone)
-                        .collect()
-                }
-                None => self
-                    .index
-                    .residents()
-                    .map(|(uid, _)| Arc::clone(uid))
-                    .collect(),
-            };
-            for uid in candidates.iter().filter(|uid| !dirty.contains(*uid)) {
-                let Some(pod) = self.index.resident(uid) else {
-                    continue;
-                };
-                self.work.lists += 1;
-                if list.selects(Labelled::Pod(&pod.identity), &self.index.inherited)
-                    && let Some(pod) = self.index.resident_mut(uid)
-                {
-                    pod.lists.insert(id);
-                    self.dirty.addresses.extend(pod.claimed());
-                }
-            }
-        }
-        if settled.removed.is_empty() && settled.renamed.is_empty() {
-            return;
-        }
-        let asked = |port: &NamedPort| {
-            settled
-                .renamed
-                .contains(&(port.name.clone(), port.protocol))
-        };
-        let mut stale = Vec::new();
-        for (uid, pod) in self.index.residents() {
-            let listed = !settled.removed.is_disjoint(&pod.lists);
-            if listed {
-                stale.push(Arc::clone(uid));
-            }
-            if listed || (!settled.renamed.is_empty() && pod.identity.named_ports.iter().any(asked))
-            {
-                self.dirty.addresses.extend(pod.claimed());
-            }
-        }
-        for uid in stale {
-            if let Some(pod) = self.index.resident_mut(&uid) {
-                pod.lists.retain(|id| !settled.removed.contains(id));
-            }
-        }
-    }
-
-    /// The classes of addresses. One that has no owner any more is not counted as moved: whoever had it is gone, and
-    /// when another pod gets it, live flows are judged again.
-    fn classify(&mut self, before: Option<&Nets>, moves: &mut Moves) {
-        for address in std::mem::take(&mut self.dirty.addresses) {
-            self.work.addresses += 1;
-            let held = self.addresses.get(&address).copied();
-            let around = self.nets.class(address);
-            let key = self.class_key(address);
-            let class = key.map(|key| acquire_class(&mut self.classes, key));
-            if let Some(class) = class {
-                let old = held.unwrap_or_else(|| before.unwrap_or(&self.nets).class(address));
-                if old != class {
-                    moves.classes.insert((old, class));
-                }
-                self.addresses.insert(address, class);
-            } else {
-                self.addresses.remove(&address);
-            }
-            if let Some(held) = held {
-                self.classes.release(held.0);
-            }
-            self.ledger
-                .put_peer(address, class.filter(|&class| class != around));
-        }
-    }
-
-    /// What the rules in use know of an address that has an owner.
-    fn class_key(&self, address: IpAddr) -> Option<ClassKey> {
-        let (_, pod) = self.index.owner(address)?;
-        let mut lists = pod.lists.clone();
-        if let Some(piece) = self.nets.around(address) {
-            lists.extend(&piece.lists);
-        }
-        let asked = |port: &&NamedPort| {
-            self.active
-                .asks(&(port.name.clone(), port.protocol), &lists)
-        };
-        let ports = pod
-            .identity
-            .named_ports
-            .iter()
-            .filter(asked)
-            .cloned()
-            .collect();
-        Some(ClassKey { lists, ports })
     }
 
     fn assign_subjects(&mut self, moves: &mut Moves) {
@@ -387,31 +238,54 @@ impl Engine {
     fn subject_key(&self, ifname: &str, programmed: &Programmed) -> Option<SubjectKey> {
         let endpoint = self.index.endpoint(ifname)?;
         let pod = self.index.resident(&endpoint.uid)?;
-        let selecting = |direction| {
-            let keys = programmed.policies.iter();
-            keys.filter(move |key| {
-                self.policies
-                    .get(*key)
-                    .is_some_and(|it| it.rules(direction).is_some())
-            })
-        };
-        let ingress: BTreeSet<_> = selecting(Direction::Ingress).cloned().collect();
-        let installed = ingress.iter().filter_map(|key| self.policies.get(key));
-        let rules = installed.flat_map(|installed| &installed.ingress);
-        let names: BTreeSet<PortName> = rules.flat_map(|rule| port_names(rule.ports())).collect();
-        let asked = |port: &&NamedPort| names.contains(&(port.name.clone(), port.protocol));
-        let ports = pod
-            .identity
-            .named_ports
-            .iter()
-            .filter(asked)
-            .cloned()
-            .collect();
-        Some(SubjectKey {
-            egress: selecting(Direction::Egress).cloned().collect(),
-            ingress,
-            ports,
-        })
+        let mut offers: BTreeSet<Offer> = pod.identity.named_ports.iter().map(offer).collect();
+        for &address in &endpoint.addresses {
+            offers.extend(self.offers(address));
+        }
+        let addresses = endpoint.addresses.iter().copied();
+        Some(self.key_of(programmed.policies.iter(), addresses, &offers))
+    }
+
+    /// The subject of these policies, as far as they ask about its addresses and ports.
+    pub(super) fn key_of<'a>(
+        &self,
+        policies: impl Iterator<Item = &'a PolicyKey> + Clone,
+        addresses: impl Iterator<Item = IpAddr>,
+        offers: &BTreeSet<Offer>,
+    ) -> SubjectKey {
+        let mut key = SubjectKey::default();
+        let mut names = BTreeSet::new();
+        let mut lists = BTreeSet::new();
+        for direction in Direction::BOTH {
+            for policy in policies.clone() {
+                let installed = self.policies.get(policy);
+                let Some(rules) = installed.and_then(|it| it.rules(direction)) else {
+                    continue;
+                };
+                names.extend(rules.iter().flat_map(|rule| own_names(rule, direction)));
+                lists.extend(rules.iter().flat_map(Rule::own_lists));
+                let keys = match direction {
+                    Direction::Egress => &mut key.egress,
+                    Direction::Ingress => &mut key.ingress,
+                };
+                keys.insert(policy.clone());
+            }
+        }
+        let asked = |offer: &&Offer| names.contains(&offer.entry);
+        key.ports = offers.iter().filter(asked).cloned().collect();
+        if !lists.is_empty() {
+            // Of several addresses of one family the first counts.
+            let mut seen = [false; 2];
+            for address in addresses {
+                let family = address.is_ipv4();
+                if !std::mem::replace(&mut seen[usize::from(family)], true) {
+                    let at = self.lists_at(address);
+                    key.own
+                        .extend(at.intersection(&lists).map(|&list| (family, list)));
+                }
+            }
+        }
+        key
     }
 
     /// The policies of a subject in one direction, tier by tier.
@@ -427,17 +301,22 @@ impl Engine {
             };
             let tier = self.tiers.get(&installed.policy.tier);
             if let (Some(tier), Some(rules)) = (tier, installed.rules(direction)) {
-                ranked.push((tier, installed.policy.order, key, rules));
+                let asked = Asked {
+                    key,
+                    enforcement: installed.policy.enforcement,
+                    rules,
+                };
+                ranked.push((tier, installed.policy.order, asked));
             }
         }
-        ranked.sort_by_key(|&(tier, order, key, _)| (tier.order, &tier.name, order, key));
+        ranked.sort_by_key(|(tier, order, asked)| (tier.order, &tier.name, *order, asked.key));
         let mut stages: Vec<Tiered<'a>> = Vec::new();
-        for (tier, _, key, rules) in ranked {
+        for (tier, _, asked) in ranked {
             match stages.last_mut() {
-                Some(stage) if stage.tier.name == tier.name => stage.policies.push((key, rules)),
+                Some(stage) if stage.tier.name == tier.name => stage.policies.push(asked),
                 _ => stages.push(Tiered {
                     tier,
-                    policies: vec![(key, rules)],
+                    policies: vec![asked],
                 }),
             }
         }
@@ -445,7 +324,7 @@ impl Engine {
     }
 }
 
-fn acquire_class(classes: &mut Interned<ClassKey>, key: ClassKey) -> Class {
+pub(super) fn acquire_class(classes: &mut Interned<ClassKey>, key: ClassKey) -> Class {
     if key.is_empty() {
         return Class::NONE;
     }

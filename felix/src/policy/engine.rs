@@ -5,17 +5,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::active::{Active, Uses};
-use super::classes::{ClassKey, Nets, SubjectKey};
+use super::classes::{ClassKey, SubjectKey};
 use super::evaluate::Rule;
-use super::function::Function;
+use super::function::{BySource, Function};
 use super::ids::Interned;
 use super::index::{Claimed, Ifname, Index, Uid};
+use super::intervals::Span;
 use super::k8s::PolicyError;
-use super::lists::PeerLists;
-use super::model::{Action, Order, Policy, PolicyKey, Term, Tier};
-use super::tables::{Change, Class, Direction, Ledger, Program, Subject, Tables, Verdict};
-use super::told::Others;
-use super::unread;
+use super::lists::{ListId, PeerLists};
+use super::model::{Action, Order, Policy, PolicyKey, Tier};
+use super::nets::Nets;
+use super::tables::{Answer, Change, Class, Direction, Ledger, Program, Subject, Tables};
+use super::told::{OtherId, Others, Set, SetKey};
 use crate::feed::{Identity, Labels, LocalEndpoint};
 
 /// What one compile changed.
@@ -57,11 +58,15 @@ pub struct Engine {
     pub(super) others: Others,
     pub(super) endpoints: BTreeMap<Ifname, Programmed>,
     pub(super) nets: Nets,
+    /// Blocks of the lists in use.
+    pub(super) blocks: BTreeMap<ListId, Vec<Span>>,
     /// Class of every address that has an owner.
     pub(super) addresses: BTreeMap<IpAddr, Class>,
     pub(super) classes: Interned<ClassKey>,
     pub(super) subjects: Interned<SubjectKey>,
     pub(super) programs: Interned<Function>,
+    /// Those which ask for the source port first; each holds the programs it refers to.
+    pub(super) refined: Interned<BySource<Program>>,
     pub(super) ledger: Ledger,
     pub(super) dirty: Dirty,
     /// Addresses that lost their owner since live flows were last judged again.
@@ -82,6 +87,8 @@ pub(super) struct Installed {
     pub(super) closed: bool,
     /// Endpoints it selects, as of the last compile.
     pub(super) selected: BTreeSet<Ifname>,
+    /// Host endpoints of this node that it selects, as of the last compile.
+    pub(super) hosts: BTreeSet<String>,
     /// What it had in use at the last compile.
     pub(super) uses: Uses,
 }
@@ -109,6 +116,13 @@ pub(super) struct Dirty {
     pub(super) policies: BTreeSet<PolicyKey>,
     /// Of policies that are gone.
     pub(super) uses: Vec<Uses>,
+    pub(super) sets: BTreeSet<SetKey>,
+    pub(super) gone_sets: Vec<Set>,
+    pub(super) others: BTreeSet<OtherId>,
+    /// Some host endpoint of this node changed.
+    pub(super) hosts: bool,
+    /// The rows of host endpoints may not be what they should.
+    pub(super) host_rows: bool,
 }
 
 impl Installed {
@@ -148,7 +162,7 @@ impl Engine {
     #[must_use]
     pub fn new() -> Self {
         let mut ledger = Ledger::default();
-        ledger.put_program(Program::DENY, Some(Verdict::Deny));
+        ledger.put_program(Program::DENY, Some(Answer::DENY));
         Self {
             tiers: built_in_tiers()
                 .map(|tier| (tier.name.clone(), tier))
@@ -162,10 +176,12 @@ impl Engine {
             others: Others::default(),
             endpoints: BTreeMap::new(),
             nets: Nets::default(),
+            blocks: BTreeMap::new(),
             addresses: BTreeMap::new(),
             classes: Interned::new(Class::FIRST, u32::MAX - 1),
             subjects: Interned::new(Subject::FIRST, Subject::BRIDGES - 1),
-            programs: Interned::new(Program::FIRST, u32::MAX - 1),
+            programs: Interned::new(Program::FIRST, Program::REFINED - 1),
+            refined: Interned::new(Program::FIRST, Program::REFINED - 1),
             ledger,
             dirty: Dirty::default(),
             freed: BTreeSet::new(),
@@ -193,10 +209,20 @@ impl Engine {
         }
         let programs = kernel.pairs.values().chain(kernel.defaults.values());
         for program in programs
+            .chain(kernel.hosts.values())
             .chain(kernel.programs.keys())
             .chain(kernel.programs_ranged.keys())
+            .chain(kernel.source_rest.keys())
+            .chain(kernel.source_rest.values())
+            .chain(kernel.sources.values())
         {
-            self.programs.reserve(program.0);
+            self.reserve_program(*program);
+        }
+        for &(program, ..) in kernel.sources.keys() {
+            self.reserve_program(program);
+        }
+        for (.., class) in kernel.hosts.keys() {
+            self.classes.reserve(class.map_or(0, |class| class.0));
         }
         for &(program, ..) in kernel.ports.keys().chain(kernel.icmp.keys()) {
             self.programs.reserve(program.0);
@@ -210,11 +236,20 @@ impl Engine {
         self.narrowing = true;
     }
 
+    fn reserve_program(&mut self, program: Program) {
+        if program.is_refined() {
+            self.refined.reserve(program.0 & !Program::REFINED);
+        } else {
+            self.programs.reserve(program.0);
+        }
+    }
+
     /// Tells that the kernel holds the tables of this compile: numbers that went out of use before may be reused.
     pub fn applied(&mut self, revision: u64) {
         self.classes.applied(revision);
         self.subjects.applied(revision);
         self.programs.applied(revision);
+        self.refined.applied(revision);
     }
 
     /// A namespace came or changed.
@@ -240,6 +275,7 @@ impl Engine {
         for uid in pods {
             self.touch_pod(uid);
         }
+        self.touch_sets(name);
     }
 
     pub(super) fn touch_pod(&mut self, uid: Uid) {
@@ -392,18 +428,12 @@ impl Engine {
             .or_insert_with(|| undeclared_tier(&policy.tier));
         let mut intern = |rules: Option<&[super::model::Rule]>| -> Vec<Rule> {
             let rules = rules.into_iter().flatten();
-            let rules = rules.filter_map(unread::closed);
             let interned = rules.map(|rule| Rule {
                 action: rule.action,
-                peers: rule
-                    .peers
-                    .iter()
-                    .map(|term| Term {
-                        negated: term.negated,
-                        any: self.lists.acquire(&term.any),
-                    })
-                    .collect(),
+                peers: self.lists.acquire_terms(&rule.peers),
+                own: self.lists.acquire_terms(&rule.own),
                 traffic: rule.traffic.clone(),
+                source_ports: rule.source_ports.clone(),
             });
             interned.collect()
         };
@@ -416,11 +446,13 @@ impl Engine {
             ingress,
             closed,
             selected: BTreeSet::new(),
+            hosts: BTreeSet::new(),
             uses: Uses::default(),
         };
         if let Some(before) = self.policies.remove(&key) {
             self.release(&before);
             installed.selected = before.selected;
+            installed.hosts = before.hosts;
             installed.uses = before.uses;
         }
         let namespace = installed.policy.subject.namespace().map(str::to_owned);
@@ -450,8 +482,8 @@ impl Engine {
             }
         }
         for rule in installed.egress.iter().chain(&installed.ingress) {
-            for term in &rule.peers {
-                self.lists.release(term.any);
+            for list in rule.lists().chain(rule.own_lists()) {
+                self.lists.release(list);
             }
         }
     }

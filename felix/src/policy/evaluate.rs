@@ -2,15 +2,30 @@
 
 use super::lists::ListId;
 use super::model::protocol::{ICMP, ICMP6};
-use super::model::{Action, PolicyKey, PortMatch, Term, Tier};
-use super::tables::{Direction, Verdict};
+use super::model::{Action, Enforcement, PolicyKey, PortMatch, Term, Tier};
+use super::tables::{Answer, Direction, Verdict};
 
-/// Who is judged against: the other side of the flow, and the names of the destination's ports.
-pub(super) trait Peer {
-    /// Whether the peer is in this list.
+/// Who is judged: both sides of the flow, as far as rules can know them.
+pub(super) trait Sides {
+    /// Whether the other side is in this list.
     fn listed(&self, list: ListId) -> bool;
-    /// Whether the destination gives this port this name.
-    fn named(&self, name: &str, protocol: u8, port: u16) -> bool;
+    /// Whether our side is in this list.
+    fn own(&self, list: ListId) -> bool;
+    /// Whether the destination has this port under the name, or for the Service, that the entry asks for.
+    fn serves(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool;
+    /// Whether the source calls this port by the name that the entry asks for.
+    fn sends_from(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool;
+}
+
+/// What the packets of a flow say of themselves, seen from the one who opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Traffic {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port of the source; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Port of the destination; for ICMP `type << 8 | code`; 0 where the protocol has none.
+    pub port: u16,
 }
 
 /// A rule with its lists interned.
@@ -18,14 +33,24 @@ pub(super) trait Peer {
 pub(super) struct Rule {
     pub(super) action: Action,
     pub(super) peers: Vec<Term<ListId>>,
+    pub(super) own: Vec<Term<ListId>>,
     pub(super) traffic: Vec<Term<Vec<PortMatch>>>,
+    pub(super) source_ports: Vec<Term<Vec<PortMatch>>>,
 }
 
 /// The policies of one tier that select the subject in one direction, in order.
 #[derive(Debug)]
 pub(super) struct Tiered<'a> {
     pub(super) tier: &'a Tier,
-    pub(super) policies: Vec<(&'a PolicyKey, &'a [Rule])>,
+    pub(super) policies: Vec<Asked<'a>>,
+}
+
+/// One policy and its rules of one direction.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) key: &'a PolicyKey,
+    pub(super) enforcement: Enforcement,
+    pub(super) rules: &'a [Rule],
 }
 
 /// What decided about a flow, in one direction.
@@ -35,8 +60,12 @@ pub struct VerdictTrace {
     pub direction: Direction,
     /// The rules with action Pass that matched on the way, in order.
     pub passed: Vec<RuleRef>,
+    /// The rules with action Log that matched on the way, in order.
+    pub logged: Vec<RuleRef>,
     /// Where the evaluation ended.
     pub decided: Decided,
+    /// What would be the verdict if policies under audit were enforced, and why; `None` when none selects the subject.
+    pub audited: Option<(Verdict, Decided)>,
 }
 
 /// Where an evaluation ended.
@@ -66,76 +95,101 @@ pub struct RuleRef {
     pub index: usize,
 }
 
-/// Judges a flow by the policies that select the subject in the direction. For ICMP, `port` is `type << 8 | code`.
-pub(super) fn judge(tiers: &[Tiered<'_>], peer: &impl Peer, protocol: u8, port: u16) -> Verdict {
-    walk(tiers, peer, protocol, port, |_, _| {})
+/// Judges a flow by the policies that select the subject in the direction.
+pub(super) fn judge(tiers: &[Tiered<'_>], sides: &impl Sides, traffic: Traffic) -> Answer {
+    let mut log = false;
+    let verdict = walk(tiers, false, sides, traffic, |_, hit| {
+        log |= hit.is_some_and(|(.., action)| action == Action::Log);
+    });
+    let audit = audited(tiers) && walk(tiers, true, sides, traffic, |_, _| {}) != verdict;
+    Answer {
+        verdict,
+        log,
+        audit,
+    }
 }
 
 /// Judges likewise, and says why.
 pub(super) fn explain(
     direction: Direction,
     tiers: &[Tiered<'_>],
-    peer: &impl Peer,
-    protocol: u8,
-    port: u16,
+    sides: &impl Sides,
+    traffic: Traffic,
+) -> (Verdict, VerdictTrace) {
+    let (verdict, mut trace) = traced(direction, tiers, false, sides, traffic);
+    if audited(tiers) {
+        let (verdict, would) = traced(direction, tiers, true, sides, traffic);
+        trace.audited = Some((verdict, would.decided));
+    }
+    (verdict, trace)
+}
+
+/// Whether some of these policies are under audit.
+fn audited(tiers: &[Tiered<'_>]) -> bool {
+    let mut policies = tiers.iter().flat_map(|tier| &tier.policies);
+    policies.any(|policy| policy.enforcement == Enforcement::Audit)
+}
+
+fn traced(
+    direction: Direction,
+    tiers: &[Tiered<'_>],
+    audit: bool,
+    sides: &impl Sides,
+    traffic: Traffic,
 ) -> (Verdict, VerdictTrace) {
     let mut trace = VerdictTrace {
         direction,
         passed: Vec::new(),
+        logged: Vec::new(),
         decided: Decided::NoPolicy,
+        audited: None,
     };
-    let verdict = walk(tiers, peer, protocol, port, |stage, rule| {
-        let tier = stage.tier.name.clone();
-        match rule {
+    let verdict = walk(tiers, audit, sides, traffic, |tiered, hit| {
+        let tier = tiered.tier.name.clone();
+        match hit {
             Some((policy, index, action)) => {
                 let rule = RuleRef {
                     tier,
                     policy: policy.clone(),
                     index,
                 };
-                if action == Action::Pass {
-                    trace.passed.push(rule);
-                } else {
-                    trace.decided = Decided::Rule(rule);
+                match action {
+                    Action::Pass => trace.passed.push(rule),
+                    Action::Log => trace.logged.push(rule),
+                    Action::Allow | Action::Deny => trace.decided = Decided::Rule(rule),
                 }
             }
-            None if stage.tier.default_action == Action::Pass => {}
+            None if tiered.tier.default_action == Action::Pass => {}
             None => {
-                let policies = stage
-                    .policies
-                    .iter()
-                    .map(|(key, _)| (*key).clone())
-                    .collect();
-                trace.decided = Decided::TierDefault { tier, policies };
+                let policies = tiered.enforced(audit);
+                trace.decided = Decided::TierDefault {
+                    tier,
+                    policies: policies.map(|policy| policy.key.clone()).collect(),
+                };
             }
         }
     });
     (verdict, trace)
 }
 
+/// Asks tier by tier. Visits every rule that matches, and every tier whose default decides.
 fn walk<'a>(
     tiers: &[Tiered<'a>],
-    peer: &impl Peer,
-    protocol: u8,
-    port: u16,
+    audit: bool,
+    sides: &impl Sides,
+    traffic: Traffic,
     mut visit: impl FnMut(&Tiered<'a>, Option<(&PolicyKey, usize, Action)>),
 ) -> Verdict {
-    let port = request(protocol, port);
-    for stage in tiers {
-        let rules = stage.policies.iter().flat_map(|&(key, rules)| {
-            rules
-                .iter()
-                .enumerate()
-                .map(move |(index, rule)| (key, index, rule))
-        });
-        let mut rules = rules.filter(|(_, _, rule)| {
-            rule.action != Action::Log && rule.matches(peer, protocol, port)
-        });
-        let hit = rules
-            .next()
-            .map(|(key, index, rule)| (key, index, rule.action));
-        visit(stage, hit);
-        match hit.map_or(stage.tier.default_action, |(_, _, action)| action) {
+    let traffic = Traffic {
+        port: request(traffic.protocol, traffic.port),
+        ..traffic
+    };
+    for tiered in tiers {
+        // A tier of which only policies under audit select the subject is not there.
+        if tiered.enforced(audit).next().is_none() {
+            continue;
+        }
+        match tiered.ask(audit, sides, traffic, &mut visit) {
             Action::Allow => return Verdict::Allow,
             Action::Deny => return Verdict::Deny,
             Action::Pass | Action::Log => {}
@@ -144,55 +198,123 @@ fn walk<'a>(
     Verdict::Allow
 }
 
-impl Rule {
-    /// Whether the rule matches this peer for some protocol and port, as far as its peers go.
-    pub(super) fn may_match(&self, peer: &impl Peer) -> bool {
-        let mut terms = self.peers.iter();
-        terms.all(|term| peer.listed(term.any) != term.negated)
+impl<'a> Tiered<'a> {
+    /// Its policies, those under audit only when asked for.
+    fn enforced(&self, audit: bool) -> impl Iterator<Item = &Asked<'a>> {
+        self.policies
+            .iter()
+            .filter(move |policy| audit || policy.enforcement == Enforcement::Enforce)
     }
 
-    /// Every entry of its conditions on traffic.
+    fn ask(
+        &self,
+        audit: bool,
+        sides: &impl Sides,
+        traffic: Traffic,
+        visit: &mut impl FnMut(&Self, Option<(&PolicyKey, usize, Action)>),
+    ) -> Action {
+        for policy in self.enforced(audit) {
+            for (index, rule) in policy.rules.iter().enumerate() {
+                if rule.matches(sides, traffic) {
+                    visit(self, Some((policy.key, index, rule.action)));
+                    if rule.action != Action::Log {
+                        return rule.action;
+                    }
+                }
+            }
+        }
+        visit(self, None);
+        self.tier.default_action
+    }
+}
+
+impl Rule {
+    /// Whether the rule matches these sides for some traffic, as far as its terms about them go.
+    pub(super) fn may_match(&self, sides: &impl Sides) -> bool {
+        let mut peers = self.peers.iter();
+        let mut own = self.own.iter();
+        peers.all(|term| sides.listed(term.any) != term.negated)
+            && own.all(|term| sides.own(term.any) != term.negated)
+    }
+
+    /// Every entry of its conditions on protocols and destination ports.
     pub(super) fn ports(&self) -> impl Iterator<Item = &PortMatch> {
         self.traffic.iter().flat_map(|term| &term.any)
     }
 
-    fn matches(&self, peer: &impl Peer, protocol: u8, port: u16) -> bool {
-        let among = |ports: &[PortMatch]| {
-            ports
-                .iter()
-                .any(|entry| entry.matches(peer, protocol, port))
-        };
-        self.may_match(peer)
+    /// Every entry of its conditions on source ports.
+    pub(super) fn sources(&self) -> impl Iterator<Item = &PortMatch> {
+        self.source_ports.iter().flat_map(|term| &term.any)
+    }
+
+    /// Every list that it asks about the other side.
+    pub(super) fn lists(&self) -> impl Iterator<Item = ListId> {
+        self.peers.iter().map(|term| term.any)
+    }
+
+    /// Every list that it asks about our side.
+    pub(super) fn own_lists(&self) -> impl Iterator<Item = ListId> {
+        self.own.iter().map(|term| term.any)
+    }
+
+    fn matches(&self, sides: &impl Sides, traffic: Traffic) -> bool {
+        let Traffic {
+            protocol,
+            source_port,
+            port,
+        } = traffic;
+        let destination = |entry: &PortMatch| entry.is_destination(sides, protocol, port);
+        let source = |entry: &PortMatch| entry.is_source(sides, protocol, source_port);
+        self.may_match(sides)
             && self
                 .traffic
                 .iter()
-                .all(|term| among(&term.any) != term.negated)
+                .all(|term| term.any.iter().any(destination) != term.negated)
+            && self
+                .source_ports
+                .iter()
+                .all(|term| term.any.iter().any(source) != term.negated)
     }
 }
 
 impl PortMatch {
-    pub(super) fn matches(&self, peer: &impl Peer, protocol: u8, port: u16) -> bool {
+    /// Whether it matches; `None` when that depends on who has the port.
+    fn numbers(&self, protocol: u8, port: u16) -> Option<bool> {
         match self {
-            Self::Protocol(wanted) => *wanted == protocol,
+            Self::Protocol(wanted) => Some(*wanted == protocol),
             Self::Ports {
                 protocol: wanted,
                 first,
                 last,
-            } => *wanted == protocol && (*first..=*last).contains(&port),
-            Self::Named {
-                protocol: wanted,
-                name,
-            } => *wanted == protocol && peer.named(name, protocol, port),
-            Self::Service { .. } => false,
+            } => Some(*wanted == protocol && (*first..=*last).contains(&port)),
             Self::Icmp {
                 protocol: wanted,
                 kind,
                 code,
             } => {
                 let [message, detail] = port.to_be_bytes();
-                *wanted == protocol && *kind == message && code.is_none_or(|code| code == detail)
+                let code = code.is_none_or(|code| code == detail);
+                Some(*wanted == protocol && *kind == message && code)
             }
+            Self::Named { .. } | Self::Service { .. } => None,
         }
+    }
+
+    /// Whether the destination's port is one of these.
+    pub(super) fn is_destination(&self, sides: &impl Sides, protocol: u8, port: u16) -> bool {
+        self.numbers(protocol, port)
+            .unwrap_or_else(|| sides.serves(self, protocol, port))
+    }
+
+    /// Whether the source's port is one of these.
+    pub(super) fn is_source(&self, sides: &impl Sides, protocol: u8, port: u16) -> bool {
+        self.numbers(protocol, port)
+            .unwrap_or_else(|| sides.sends_from(self, protocol, port))
+    }
+
+    /// Whether it asks for a port by who has it.
+    pub(super) const fn is_name(&self) -> bool {
+        matches!(self, Self::Named { .. } | Self::Service { .. })
     }
 }
 

@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 
 use super::engine::{Engine, Installed};
-use super::evaluate::{Decided, Peer, VerdictTrace, request};
-use super::model::{Action, PeerList, Policy, PolicyKey, PortMatch, Rule, Term, Tier};
+use super::evaluate::{Decided, Sides, Traffic, VerdictTrace, request};
+use super::model::{Action, PeerList, Policy, PolicyKey, Rule, Term, Tier};
 use super::selecting::Labelled;
-use super::status::Known;
 use super::tables::{Direction, Verdict};
 use crate::feed::Identity;
 
@@ -99,8 +98,13 @@ impl Engine {
         subject: &str,
         flow: &Asked,
     ) -> Option<Explanation> {
-        let (verdict, trace) =
-            self.judge(direction, subject, flow.peer, flow.protocol, flow.port)?;
+        let traffic = Traffic {
+            protocol: flow.protocol,
+            source_port: flow.source_port,
+            port: flow.port,
+        };
+        let own = Some(flow.own);
+        let (verdict, trace) = self.judge_flow(direction, subject, own, flow.peer, traffic)?;
         let pod = &self.index.resident(subject)?.identity;
         let selecting = self
             .policies
@@ -125,8 +129,9 @@ impl Engine {
                 TierOutcome::NotAsked
             };
             let mut policies = Vec::new();
-            for (key, _) in &stage.policies {
-                let installed = self.policies.get(*key);
+            for policy in &stage.policies {
+                let key = policy.key;
+                let installed = self.policies.get(key);
                 let rules = installed
                     .and_then(|it| it.policy.rules(direction))
                     .unwrap_or_default();
@@ -148,7 +153,7 @@ impl Engine {
                     });
                 }
                 policies.push(ExplainedPolicy {
-                    key: (*key).clone(),
+                    key: key.clone(),
                     rules: explained,
                 });
             }
@@ -179,41 +184,28 @@ impl Engine {
         subject: &str,
         flow: &Asked,
     ) -> RuleOutcome {
-        let (source, destination) = match direction {
-            Direction::Egress => (flow.own, flow.peer),
-            Direction::Ingress => (flow.peer, flow.own),
+        let Some(pod) = self.index.resident(subject) else {
+            return RuleOutcome::NotAsked;
         };
-        let side = |address: IpAddr, names: IpAddr| {
-            let owner = |address| match address == flow.own {
-                true => self.index.resident(subject),
-                false => self.index.owner(address).map(|(_, pod)| pod),
-            };
-            Known {
-                engine: self,
-                address,
-                owner: owner(address),
-                destination: owner(names),
-            }
-        };
-        let peer = side(flow.peer, destination);
-        let own = side(flow.own, destination);
-        let ports_of_source = side(flow.peer, source);
-        let listed = |known: &Known<'_>, term: &Term<PeerList>| {
-            let id = self.lists.id(&term.any);
-            id.is_some_and(|id| known.listed(id)) != term.negated
-        };
-        let among = |known: &Known<'_>, term: &Term<Vec<PortMatch>>, port: u16| {
-            let mut entries = term.any.iter();
-            entries.any(|entry| entry.matches(known, flow.protocol, port)) != term.negated
-        };
+        let known = self.known(direction, pod, Some(flow.own), flow.peer);
+        let id = |term: &Term<PeerList>| self.lists.id(&term.any);
         let port = request(flow.protocol, flow.port);
-        let peers = rule.peers.iter().filter(|term| !listed(&peer, term));
-        let owns = rule.own.iter().filter(|term| !listed(&own, term));
-        let traffic = rule.traffic.iter().filter(|term| !among(&peer, term, port));
-        let sources = rule
-            .source_ports
+        let peers = rule
+            .peers
             .iter()
-            .filter(|term| !among(&ports_of_source, term, flow.source_port));
+            .filter(|term| id(term).is_some_and(|id| known.listed(id)) == term.negated);
+        let owns = rule
+            .own
+            .iter()
+            .filter(|term| id(term).is_some_and(|id| known.own(id)) == term.negated);
+        let traffic = rule.traffic.iter().filter(|term| {
+            let mut entries = term.any.iter();
+            entries.any(|it| it.is_destination(&known, flow.protocol, port)) == term.negated
+        });
+        let sources = rule.source_ports.iter().filter(|term| {
+            let mut entries = term.any.iter();
+            entries.any(|it| it.is_source(&known, flow.protocol, flow.source_port)) == term.negated
+        });
         let failed: Vec<Mismatch> = peers
             .map(|term| Mismatch::Peer(term.to_string()))
             .chain(owns.map(|term| Mismatch::Own(term.to_string())))
@@ -228,10 +220,11 @@ impl Engine {
 
     fn selects(&self, installed: &Installed, pod: &Identity) -> bool {
         let inherited = &self.index.inherited;
-        installed
-            .policy
-            .subject
-            .selects(Labelled::Pod(pod), inherited)
+        installed.policy.stage.is_for_pods()
+            && installed
+                .policy
+                .subject
+                .selects(Labelled::Pod(pod), inherited)
     }
 
     /// Every pod that is known.

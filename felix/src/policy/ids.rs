@@ -94,6 +94,11 @@ impl<K: Eq + Hash> Interned<K> {
         Some(number)
     }
 
+    /// The number of a value that is not forgotten.
+    pub(super) fn number(&self, value: &K) -> Option<u32> {
+        self.by_value.get(value).copied()
+    }
+
     /// One user more of a number in use.
     pub(super) fn reuse(&mut self, number: u32) {
         if let Some((_, users)) = self.entries.get_mut(&number) {

@@ -1,16 +1,24 @@
 //! Peer lists: the predicates that tell peers apart. Equal lists of different rules are one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::Ipv4Addr;
+
+use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::intervals::{Span, span, subtract};
-use super::model::{Peer, PeerList, Scope};
+use super::model::{Peer, PeerList, Scope, Term};
 
 /// Names a peer list; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ListId(u32);
 
+impl ListId {
+    /// The list of every IPv4 address, which is always there: rules about our side may differ by family.
+    pub(super) const IPV4: Self = Self(0);
+}
+
 /// Every list of every installed policy.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct PeerLists {
     ids: HashMap<PeerList, ListId>,
     entries: BTreeMap<ListId, Entry>,
@@ -24,7 +32,30 @@ struct Entry {
     rules: usize,
 }
 
+impl Default for PeerLists {
+    fn default() -> Self {
+        let mut lists = Self {
+            ids: HashMap::new(),
+            entries: BTreeMap::new(),
+            next: 0,
+        };
+        let all = IpNetwork::V4(Ipv4Network::from(Ipv4Addr::UNSPECIFIED));
+        let all = IpNetwork::new(all.ip(), 0).unwrap_or(all);
+        lists.acquire(&PeerList::new(vec![Peer::Net {
+            cidr: all,
+            except: Vec::new(),
+        }]));
+        lists
+    }
+}
+
 impl PeerLists {
+    /// Whether it may contain a pod by one family's address and not by the other's.
+    pub(super) fn by_family(&self, id: ListId) -> bool {
+        self.list(id)
+            .is_some_and(|list| list.iter().any(|peer| !matches!(peer, Peer::Pods(_))))
+    }
+
     pub(super) fn acquire(&mut self, list: &PeerList) -> ListId {
         let next = ListId(self.next);
         let id = *self.ids.entry(list.clone()).or_insert(next);
@@ -39,6 +70,14 @@ impl PeerLists {
             })
             .rules += 1;
         id
+    }
+
+    pub(super) fn acquire_terms(&mut self, terms: &[Term<PeerList>]) -> Vec<Term<ListId>> {
+        let terms = terms.iter().map(|term| Term {
+            negated: term.negated,
+            any: self.acquire(&term.any),
+        });
+        terms.collect()
     }
 
     pub(super) fn release(&mut self, id: ListId) {
@@ -74,8 +113,10 @@ impl PeerList {
         spans
     }
 
-    pub(super) fn has_blocks(&self) -> bool {
-        self.iter().any(|peer| matches!(peer, Peer::Net { .. }))
+    /// Whether it can contain anything but pods and blocks.
+    pub(super) fn asks_beyond_pods(&self) -> bool {
+        self.iter()
+            .any(|peer| !matches!(peer, Peer::Net { .. } | Peer::Pods(_)))
     }
 
     /// The only namespaces whose pods it can select, `None` when it goes by namespace labels.

@@ -1,8 +1,8 @@
 //! Policy: parsed objects, the one evaluator, and the tables that tabulate it.
 //!
 //! ```text
-//!  NetworkPolicy ─► k8s ─► model ─┐
-//!  pods, namespaces, endpoints ───┴─► engine, index ─► compile ─► rows ─► tables ─► nft
+//!  policies ─► k8s, … ─► model ───┐
+//!  pods, sets, services, nodes … ─┴─► engine, index ─► compile ─► rows, hosts ─► tables ─► nft
 //!                                       │      which lists, classes,  │
 //!                                       │      subjects changed       ▼
 //!                                       └─► status: judge ───────► evaluate
@@ -30,6 +30,7 @@ mod engine;
 mod evaluate;
 pub mod explain;
 mod function;
+mod hosts;
 mod ids;
 mod index;
 mod intervals;
@@ -39,16 +40,17 @@ mod lists;
 pub mod margay;
 pub mod model;
 mod narrowing;
+mod nets;
 mod rows;
 mod selecting;
+mod sorting;
 mod status;
 pub mod tables;
 #[cfg(test)]
 mod tests;
 mod told;
-mod unread;
 
 pub use engine::{Compiled, Engine, Work};
-pub use evaluate::{Decided, RuleRef, VerdictTrace};
+pub use evaluate::{Decided, RuleRef, Traffic, VerdictTrace};
 pub use selecting::{NAME_LABEL, NAMESPACE_LABEL, SERVICE_ACCOUNT_LABEL};
 pub use status::{EndpointPolicies, PolicyStatus};

@@ -139,6 +139,14 @@ pub enum Stage {
     DoNotTrack,
 }
 
+impl Stage {
+    /// Whether a policy of this stage is asked about flows of pods.
+    #[must_use]
+    pub const fn is_for_pods(self) -> bool {
+        matches!(self, Self::Normal | Self::ApplyOnForward)
+    }
+}
+
 /// What a policy selects.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Selection {

@@ -2,8 +2,8 @@
 
 use super::compile::Moves;
 use super::engine::Engine;
-use super::function::Function;
-use super::tables::{Class, Direction, Program, Subject};
+use super::function::{BySource, Function};
+use super::tables::{Answer, Class, Direction, Program, Subject};
 
 impl Engine {
     /// Asked when the rows are up to date and the functions of before are still there.
@@ -89,7 +89,7 @@ impl Engine {
         program.unwrap_or(Program::DENY)
     }
 
-    fn covers(&self, new: Program, old: Program) -> bool {
+    pub(super) fn covers(&self, new: Program, old: Program) -> bool {
         match (self.function(new), self.function(old)) {
             (Some(new), Some(old)) => new.covers(&old),
             // Not reached: functions are kept until the compile ends.
@@ -97,11 +97,19 @@ impl Engine {
         }
     }
 
-    fn function(&self, program: Program) -> Option<Function> {
-        use super::tables::Verdict::{Allow, Deny};
+    fn function(&self, program: Program) -> Option<BySource<Function>> {
+        if !program.is_refined() {
+            return self.plain_function(program).map(BySource::plain);
+        }
+        let refined = self.refined.value(program.0 & !Program::REFINED)?;
+        let denied = || Function::constant(Answer::DENY);
+        Some(refined.map(|&inner| self.plain_function(inner).unwrap_or_else(denied)))
+    }
+
+    fn plain_function(&self, program: Program) -> Option<Function> {
         match program {
-            Program::ALLOW => Some(Function::constant(Allow)),
-            Program::DENY => Some(Function::constant(Deny)),
+            Program::ALLOW => Some(Function::constant(Answer::ALLOW)),
+            Program::DENY => Some(Function::constant(Answer::DENY)),
             Program(number) => self
                 .programs
                 .value(number)

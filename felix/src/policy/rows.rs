@@ -3,16 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::active::{PortName, port_names};
-use super::classes::{ClassKey, SubjectKey};
+use super::active::peer_names;
+use super::classes::{ClassKey, Offer, SubjectKey};
 use super::compile::Moves;
 use super::engine::Engine;
-use super::evaluate::{Peer, Rule, Tiered, judge, judged_alike};
-use super::function::{Cuts, Function};
+use super::evaluate::{Rule, Sides, Tiered, Traffic, judge, judged_alike};
+use super::function::{BySource, Cuts, Function};
 use super::lists::ListId;
-use super::model::{PolicyKey, PortMatch};
+use super::model::PortMatch;
 use super::tables::{Class, Direction, Program, Subject};
-use crate::feed::NamedPort;
 
 impl Engine {
     /// Rows of new subjects, of subjects whose policies changed, and of new classes.
@@ -59,71 +58,13 @@ impl Engine {
         again: bool,
     ) {
         let stages = self.stages(key.policies(direction), direction);
-        let rules: Vec<&Rule> = stages
-            .iter()
-            .flat_map(|stage| &stage.policies)
-            .flat_map(|(_, rules)| *rules)
-            .collect();
-        let lists: BTreeSet<ListId> = rules
-            .iter()
-            .flat_map(|rule| &rule.peers)
-            .map(|term| term.any)
-            .collect();
-        let names: BTreeSet<PortName> = match direction {
-            Direction::Egress => rules
-                .iter()
-                .flat_map(|rule| port_names(rule.ports()))
-                .collect(),
-            Direction::Ingress => BTreeSet::new(),
-        };
-        let mut functions: Vec<Function> = Vec::new();
-        let mut known: HashMap<ClassKey, usize> = HashMap::new();
-        let mut rows: Vec<(Class, Option<usize>)> = Vec::new();
-        for (class, value) in classes {
-            let of = ClassKey {
-                lists: value.lists.intersection(&lists).copied().collect(),
-                ports: value
-                    .ports
-                    .iter()
-                    .filter(|port| names.contains(&(port.name.clone(), port.protocol)))
-                    .cloned()
-                    .collect(),
-            };
-            let function = (!of.is_empty()).then(|| {
-                *known.entry(of).or_insert_with_key(|of| {
-                    let ports = if direction == Direction::Egress {
-                        &of.ports
-                    } else {
-                        &key.ports
-                    };
-                    functions.push(tabulated(
-                        &stages,
-                        &Seen {
-                            lists: &of.lists,
-                            ports,
-                        },
-                    ));
-                    functions.len() - 1
-                })
-            });
-            rows.push((*class, function));
-        }
-        let none = ClassKey::default();
-        let ports = if direction == Direction::Egress {
-            &none.ports
-        } else {
-            &key.ports
-        };
-        let default = again.then(|| {
-            tabulated(
-                &stages,
-                &Seen {
-                    lists: &none.lists,
-                    ports,
-                },
-            )
-        });
-        self.work.functions += known.len() as u64 + u64::from(again);
+        let Found {
+            functions,
+            rows,
+            default,
+        } = self.rows_of(direction, &stages, key, classes);
+        self.work.functions += functions.len() as u64 + u64::from(again);
+        let default = again.then_some(default);
 
         if let Some(default) = default {
             let program = self.acquire_program(default);
@@ -151,12 +92,73 @@ impl Engine {
                 .and_then(|function| programs.get(function))
                 .copied();
             if let Some(program) = program {
-                self.programs.reuse(program.0);
+                self.reuse_program(program);
             }
             self.put_row((direction, subject, class), program, default);
         }
         for program in programs {
             self.release_program(Some(program));
+        }
+    }
+
+    /// What each of these classes may do, as far as it is not the default.
+    pub(super) fn rows_of(
+        &self,
+        direction: Direction,
+        stages: &[Tiered<'_>],
+        key: &SubjectKey,
+        classes: &[(Class, Arc<ClassKey>)],
+    ) -> Found {
+        let rules: Vec<&Rule> = stages
+            .iter()
+            .flat_map(|stage| &stage.policies)
+            .flat_map(|policy| policy.rules)
+            .collect();
+        let mut lists: BTreeSet<ListId> = rules.iter().flat_map(|rule| rule.lists()).collect();
+        let by_family = rules
+            .iter()
+            .flat_map(|rule| rule.own_lists())
+            .any(|list| self.lists.by_family(list));
+        if by_family {
+            lists.insert(ListId::IPV4);
+        }
+        let names: BTreeSet<&PortMatch> = rules
+            .iter()
+            .flat_map(|rule| peer_names(rule, direction))
+            .collect();
+        let mut functions: Vec<BySource<Function>> = Vec::new();
+        let mut known: HashMap<ClassKey, usize> = HashMap::new();
+        let mut rows: Vec<(Class, Option<usize>)> = Vec::new();
+        let seen = |of: &ClassKey| {
+            tabulated(
+                stages,
+                &Seen {
+                    direction,
+                    of,
+                    subject: key,
+                    by_family,
+                },
+            )
+        };
+        for (class, value) in classes {
+            let asked = |offer: &&Offer| names.contains(&offer.entry);
+            let of = ClassKey {
+                lists: value.lists.intersection(&lists).copied().collect(),
+                ports: value.ports.iter().filter(asked).cloned().collect(),
+            };
+            let function = (!of.is_empty()).then(|| {
+                *known.entry(of).or_insert_with_key(|of| {
+                    functions.push(seen(of));
+                    functions.len() - 1
+                })
+            });
+            rows.push((*class, function));
+        }
+        let default = seen(&ClassKey::default());
+        Found {
+            functions,
+            rows,
+            default,
         }
     }
 
@@ -176,7 +178,31 @@ impl Engine {
         }
     }
 
-    fn acquire_program(&mut self, function: Function) -> Program {
+    pub(super) fn acquire_program(&mut self, function: BySource<Function>) -> Program {
+        if function.protocols.is_empty() {
+            return self.acquire_plain(function.rest);
+        }
+        let inner = function.map(|it| self.acquire_plain(it.clone()));
+        let held: Vec<Program> = inner.iter().copied().collect();
+        let number = match self.refined.number(&inner) {
+            // That one holds its programs already.
+            Some(number) => {
+                self.refined.reuse(number);
+                self.release_all(&held);
+                Some(number)
+            }
+            None => self.refined.acquire(inner),
+        };
+        number.map_or_else(
+            || {
+                self.release_all(&held);
+                Program::DENY
+            },
+            |number| Program(number | Program::REFINED),
+        )
+    }
+
+    fn acquire_plain(&mut self, function: Function) -> Program {
         match function.fixed() {
             Some(program) => program,
             None => self
@@ -186,9 +212,25 @@ impl Engine {
         }
     }
 
-    fn release_program(&mut self, program: Option<Program>) {
-        if let Some(program) = program {
-            self.programs.release(program.0);
+    pub(super) fn reuse_program(&mut self, program: Program) {
+        if program.is_refined() {
+            self.refined.reuse(program.0 & !Program::REFINED);
+        } else {
+            self.programs.reuse(program.0);
+        }
+    }
+
+    pub(super) fn release_program(&mut self, program: Option<Program>) {
+        match program {
+            Some(it) if it.is_refined() => self.refined.release(it.0 & !Program::REFINED),
+            Some(it) => self.programs.release(it.0),
+            None => {}
+        }
+    }
+
+    fn release_all(&mut self, programs: &[Program]) {
+        for program in programs {
+            self.release_program(Some(*program));
         }
     }
 
@@ -234,6 +276,7 @@ impl Engine {
 
     /// Elements of programs that came into use, and no more of those that went out of it.
     pub(super) fn write_programs(&mut self) {
+        self.write_refined();
         let fresh = self.programs.fresh().iter();
         let fresh =
             fresh.filter_map(|&number| Some((number, Arc::clone(self.programs.value(number)?))));
@@ -248,52 +291,121 @@ impl Engine {
         }
         self.programs.sweep(self.revision);
     }
+
+    fn write_refined(&mut self) {
+        let fresh: Vec<u32> = self.refined.fresh().iter().copied().collect();
+        let unused = self.refined.unused();
+        for (number, present) in fresh
+            .into_iter()
+            .map(|number| (number, true))
+            .chain(unused.into_iter().map(|number| (number, false)))
+        {
+            let Some(function) = self.refined.value(number).map(Arc::clone) else {
+                continue;
+            };
+            function.write(
+                &mut self.ledger,
+                Program(number | Program::REFINED),
+                present,
+            );
+            if !present {
+                let held: Vec<Program> = function.iter().copied().collect();
+                self.release_all(&held);
+            }
+        }
+        self.refined.sweep(self.revision);
+    }
 }
 
-impl SubjectKey {
-    fn policies(&self, direction: Direction) -> &BTreeSet<PolicyKey> {
-        match direction {
-            Direction::Egress => &self.egress,
-            Direction::Ingress => &self.ingress,
+/// What classes may do.
+pub(super) struct Found {
+    /// Every function that differs by class.
+    pub(super) functions: Vec<BySource<Function>>,
+    /// For each class, the number of its function; `None` where that is the default.
+    pub(super) rows: Vec<(Class, Option<usize>)>,
+    /// The function of a class that no rule knows.
+    pub(super) default: BySource<Function>,
+}
+
+/// A class as a subject sees it.
+struct Seen<'a> {
+    direction: Direction,
+    of: &'a ClassKey,
+    subject: &'a SubjectKey,
+    /// Whether rules may see our side differently in the two families.
+    by_family: bool,
+}
+
+impl Seen<'_> {
+    /// Ports of the destination, and of the source.
+    const fn ports(&self) -> (&BTreeSet<Offer>, &BTreeSet<Offer>) {
+        match self.direction {
+            Direction::Egress => (&self.of.ports, &self.subject.ports),
+            Direction::Ingress => (&self.subject.ports, &self.of.ports),
         }
     }
 }
 
-/// A peer as its class describes it.
-struct Seen<'a> {
-    lists: &'a BTreeSet<ListId>,
-    /// Named ports of the destination.
-    ports: &'a BTreeSet<NamedPort>,
+impl Sides for Seen<'_> {
+    fn listed(&self, list: ListId) -> bool {
+        self.of.lists.contains(&list)
+    }
+
+    fn own(&self, list: ListId) -> bool {
+        let ip4 = self.of.lists.contains(&ListId::IPV4);
+        let has = |family| self.subject.own.contains(&(family, list));
+        if self.by_family {
+            has(ip4)
+        } else {
+            has(true) || has(false)
+        }
+    }
+
+    fn serves(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+        offered(self.ports().0, entry, protocol, port)
+    }
+
+    fn sends_from(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+        offered(self.ports().1, entry, protocol, port)
+    }
 }
 
-impl Peer for Seen<'_> {
-    fn listed(&self, list: ListId) -> bool {
-        self.lists.contains(&list)
-    }
-
-    fn named(&self, name: &str, protocol: u8, port: u16) -> bool {
-        let mut ports = self.ports.iter();
-        ports.any(|named| named.port == port && named.protocol == protocol && named.name == name)
-    }
+fn offered(offers: &BTreeSet<Offer>, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+    let mut offers = offers.iter();
+    offers.any(|it| it.entry == *entry && it.protocol == protocol && it.port == port)
 }
 
 /// Asks the evaluator once for every stretch of ports that no rule can tell apart.
-fn tabulated(stages: &[Tiered<'_>], peer: &Seen<'_>) -> Function {
+fn tabulated(stages: &[Tiered<'_>], sides: &Seen<'_>) -> BySource<Function> {
     let mut cuts = Cuts::new();
+    let mut sources = Cuts::new();
+    let (destination, source) = sides.ports();
     let rules = stages
         .iter()
         .flat_map(|stage| &stage.policies)
-        .flat_map(|(_, rules)| *rules);
-    for entry in rules
-        .filter(|rule| rule.may_match(peer))
-        .flat_map(Rule::ports)
-    {
-        cut(&mut cuts, entry, peer.ports);
+        .flat_map(|policy| policy.rules);
+    for rule in rules.filter(|rule| rule.may_match(sides)) {
+        for entry in rule.ports() {
+            cut(&mut cuts, entry, destination);
+        }
+        for entry in rule.sources() {
+            cut(&mut sources, entry, source);
+        }
     }
-    Function::tabulate(&cuts, |protocol, port| judge(stages, peer, protocol, port))
+    for &protocol in sources.keys() {
+        cuts.entry(protocol).or_default();
+    }
+    BySource::tabulate(&cuts, &sources, |protocol, source_port, port| {
+        let traffic = Traffic {
+            protocol,
+            source_port,
+            port,
+        };
+        judge(stages, sides, traffic)
+    })
 }
 
-fn cut(cuts: &mut Cuts, entry: &PortMatch, named: &BTreeSet<NamedPort>) {
+fn cut(cuts: &mut Cuts, entry: &PortMatch, offers: &BTreeSet<Offer>) {
     let mut between = |protocol: u8, first: u16, last: u16| {
         cuts.entry(protocol)
             .or_default()
@@ -308,15 +420,11 @@ fn cut(cuts: &mut Cuts, entry: &PortMatch, named: &BTreeSet<NamedPort>) {
             first,
             last,
         } => between(*protocol, *first, *last),
-        PortMatch::Named { protocol, name } => {
-            for port in named
-                .iter()
-                .filter(|port| port.name == *name && port.protocol == *protocol)
-            {
-                between(*protocol, port.port, port.port);
+        PortMatch::Named { .. } | PortMatch::Service { .. } => {
+            for offer in offers.iter().filter(|offer| offer.entry == *entry) {
+                between(offer.protocol, offer.port, offer.port);
             }
         }
-        PortMatch::Service { .. } => {}
         PortMatch::Icmp {
             protocol,
             kind,

@@ -27,10 +27,6 @@ pub(super) struct Inherited {
 
 /// Something with labels that a selector may select.
 #[derive(Debug, Clone, Copy)]
-#[allow(
-    dead_code,
-    reason = "rules about sets and host endpoints are not read yet"
-)]
 pub(super) enum Labelled<'a> {
     Pod(&'a Identity),
     Set(&'a NetworkSet),

@@ -1,15 +1,19 @@
 //! What the engine answers: which policies are in force where, and why a flow is judged as it is.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::engine::{Engine, Installed};
-use super::evaluate::{Peer, VerdictTrace, explain};
+use super::evaluate::{Sides, Traffic, VerdictTrace, explain};
 use super::index::Resident;
-use super::intervals::{Span, span};
+use super::intervals::span;
 use super::k8s::PolicyError;
 use super::lists::ListId;
-use super::model::{Peer as PeerEntry, PolicyKey};
+use super::model::{Peer, PolicyKey, PortMatch};
 use super::selecting::Labelled;
+use super::sorting::offer;
 use super::tables::{Direction, Subject, Verdict};
 
 /// A policy object and what has become of it on this node.
@@ -79,7 +83,7 @@ impl Engine {
             in_force: (!installed.closed).then_some(own),
             tier: installed.policy.tier.clone(),
             directions: Direction::BOTH.into_iter().filter(governed).collect(),
-            endpoints: installed.selected.len(),
+            endpoints: installed.selected.len() + installed.hosts.len(),
             error: refused.map(|refused| refused.error.clone()),
         }
     }
@@ -97,7 +101,7 @@ impl Engine {
             stages
                 .into_iter()
                 .flat_map(|stage| stage.policies)
-                .map(|(key, _)| key.clone())
+                .map(|policy| policy.key.clone())
                 .collect()
         };
         Some(EndpointPolicies {
@@ -118,65 +122,141 @@ impl Engine {
         protocol: u8,
         port: u16,
     ) -> Option<(Verdict, VerdictTrace)> {
+        let traffic = Traffic {
+            protocol,
+            source_port: 0,
+            port,
+        };
+        self.judge_flow(direction, subject, None, peer, traffic)
+    }
+
+    /// Judges likewise, with a source port, and from this address of the pod: its first of the family by default.
+    #[must_use]
+    pub fn judge_flow(
+        &self,
+        direction: Direction,
+        subject: &str,
+        own: Option<IpAddr>,
+        peer: IpAddr,
+        traffic: Traffic,
+    ) -> Option<(Verdict, VerdictTrace)> {
         let pod = self.index.resident(subject)?;
+        let it = Labelled::Pod(&pod.identity);
         let policies = self.policies.iter().filter(|(_, installed)| {
-            installed
-                .policy
-                .subject
-                .selects(Labelled::Pod(&pod.identity), &self.index.inherited)
+            let policy = &installed.policy;
+            policy.stage.is_for_pods() && policy.subject.selects(it, &self.index.inherited)
         });
         let stages = self.stages(policies.map(|(key, _)| key), direction);
-        let owner = self.index.owner(peer).map(|(_, pod)| pod);
-        let destination = if direction == Direction::Ingress {
-            Some(pod)
-        } else {
-            owner
-        };
-        let known = Known {
+        let known = self.known(direction, pod, own, peer);
+        Some(explain(direction, &stages, &known, traffic))
+    }
+
+    /// Both sides of a flow of this pod.
+    pub(super) fn known<'a>(
+        &'a self,
+        direction: Direction,
+        pod: &'a Resident,
+        own: Option<IpAddr>,
+        peer: IpAddr,
+    ) -> Known<'a> {
+        let mut claimed = pod.claimed().iter();
+        let claimed = claimed.find(|address| address.is_ipv4() == peer.is_ipv4());
+        Known {
             engine: self,
-            address: peer,
-            owner,
-            destination,
-        };
-        Some(explain(direction, &stages, &known, protocol, port))
+            direction,
+            peer: Side {
+                address: Some(peer),
+                pod: self.index.owner(peer).map(|(_, pod)| pod),
+            },
+            own: Side {
+                address: own.or(claimed.copied()),
+                pod: Some(pod),
+            },
+        }
     }
 }
 
-/// A peer as the objects describe it.
+/// Both sides of a flow as the objects describe them.
 pub(super) struct Known<'a> {
-    pub(super) engine: &'a Engine,
-    pub(super) address: IpAddr,
-    pub(super) owner: Option<&'a Resident>,
-    pub(super) destination: Option<&'a Resident>,
+    engine: &'a Engine,
+    direction: Direction,
+    peer: Side<'a>,
+    own: Side<'a>,
 }
 
-impl Peer for Known<'_> {
-    fn listed(&self, list: ListId) -> bool {
-        let Some(list) = self.engine.lists.list(list) else {
+/// One side of a flow.
+struct Side<'a> {
+    address: Option<IpAddr>,
+    pod: Option<&'a Resident>,
+}
+
+impl Side<'_> {
+    fn listed(&self, engine: &Engine, list: ListId) -> bool {
+        let Some(list) = engine.lists.list(list) else {
             return false;
         };
-        let inherited = &self.engine.index.inherited;
-        let contains = |(first, last): Span| (first..=last).contains(&self.address);
-        self.owner
-            .is_some_and(|pod| list.selects(Labelled::Pod(&pod.identity), inherited))
-            || list.iter().any(|peer| match peer {
-                PeerEntry::Pods(_)
-                | PeerEntry::Endpoints(_)
-                | PeerEntry::Nodes(_)
-                | PeerEntry::Service { .. } => false,
-                PeerEntry::Net { cidr, except } => {
-                    contains(span(*cidr)) && !except.iter().any(|part| contains(span(*part)))
-                }
+        let inherited = &engine.index.inherited;
+        let by_labels = self
+            .pod
+            .is_some_and(|pod| list.selects(Labelled::Pod(&pod.identity), inherited));
+        let Some(address) = self.address.filter(|_| !by_labels) else {
+            return by_labels;
+        };
+        let contains = |net: IpNetwork| {
+            let (first, last) = span(net);
+            (first..=last).contains(&address)
+        };
+        let mut sets = engine.others.sets.values().map(|set| &set.now);
+        list.iter().any(|peer| match peer {
+            Peer::Net { cidr, except } => {
+                contains(*cidr) && !except.iter().any(|part| contains(*part))
+            }
+            _ => false,
+        }) || engine
+            .others
+            .at(address)
+            .any(|other| other.object.listed(list, inherited))
+            || sets.any(|set| {
+                set.nets.iter().any(|net| contains(*net))
+                    && list.selects(Labelled::Set(set), inherited)
             })
     }
 
-    fn named(&self, name: &str, protocol: u8, port: u16) -> bool {
-        let ports = self
-            .destination
-            .into_iter()
-            .flat_map(|pod| &pod.identity.named_ports);
-        ports
-            .into_iter()
-            .any(|it| it.port == port && it.protocol == protocol && it.name == name)
+    fn offers(&self, engine: &Engine, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+        let mut offers = BTreeSet::new();
+        if let Some(pod) = self.pod {
+            offers.extend(pod.identity.named_ports.iter().map(offer));
+        }
+        if let Some(address) = self.address {
+            offers.extend(engine.offers(address));
+        }
+        let mut offers = offers.iter();
+        offers.any(|it| it.entry == *entry && it.protocol == protocol && it.port == port)
+    }
+}
+
+impl Sides for Known<'_> {
+    fn listed(&self, list: ListId) -> bool {
+        self.peer.listed(self.engine, list)
+    }
+
+    fn own(&self, list: ListId) -> bool {
+        self.own.listed(self.engine, list)
+    }
+
+    fn serves(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+        let destination = match self.direction {
+            Direction::Egress => &self.peer,
+            Direction::Ingress => &self.own,
+        };
+        destination.offers(self.engine, entry, protocol, port)
+    }
+
+    fn sends_from(&self, entry: &PortMatch, protocol: u8, port: u16) -> bool {
+        let source = match self.direction {
+            Direction::Egress => &self.own,
+            Direction::Ingress => &self.peer,
+        };
+        source.offers(self.engine, entry, protocol, port)
     }
 }

@@ -4,7 +4,10 @@
 //! interval of `nets` around it, else [`Class::NONE`]). The class and the [`Subject`] of our side's interface give a
 //! [`Program`] (`pairs`, else `defaults`, else deny). [`Program::ALLOW`] allows without a further lookup; any other is
 //! asked in this order and the first answer counts: `ports`, `icmp`, `programs`, `port_ranges`, `protos`,
-//! `programs_ranged`, else deny.
+//! `programs_ranged`, else deny. A program that looks at the source port is exchanged for another first: by `sources`,
+//! else `source_rest`.
+//!
+//! A host endpoint has no device group: interface and class give its program in `hosts`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,6 +34,32 @@ impl Direction {
             Self::Ingress => 2,
         }
     }
+}
+
+/// Where packets of a host endpoint are judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HostHook {
+    /// Opened to the node itself.
+    LocalIn,
+    /// Opened by the node itself.
+    LocalOut,
+    /// Forwarded, where it comes in.
+    ForwardIn,
+    /// Forwarded, where it goes out.
+    ForwardOut,
+    /// Coming in, before the destination is translated.
+    PreDnat,
+}
+
+impl HostHook {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::LocalIn,
+        Self::LocalOut,
+        Self::ForwardIn,
+        Self::ForwardOut,
+        Self::PreDnat,
+    ];
 }
 
 /// Equivalence class of peer addresses: those which no rule in use on this node tells apart.
@@ -104,16 +133,87 @@ impl Program {
     pub const DENY: Self = Self(2);
     /// The lowest number given to any other program.
     pub const FIRST: u32 = 0x10;
+    /// Bit of the number of a program that first asks for the source port: `sources`, else `source_rest`, gives the
+    /// program to ask.
+    pub const REFINED: u32 = 0x8000_0000;
+
+    /// Whether the source port comes first.
+    #[must_use]
+    pub const fn is_refined(self) -> bool {
+        self.0 & Self::REFINED != 0
+    }
 }
 
-/// The answer of a program; the discriminants are the values in the kernel's maps.
+/// Whether a flow may pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u32)]
 pub enum Verdict {
     /// The flow may pass in this direction.
-    Allow = 1,
+    Allow,
     /// The flow may not.
-    Deny = 2,
+    Deny,
+}
+
+/// The answer of a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Answer {
+    /// Whether the flow may pass.
+    pub verdict: Verdict,
+    /// A rule with action Log matched on the way.
+    pub log: bool,
+    /// Policies under audit would have it otherwise.
+    pub audit: bool,
+}
+
+impl Answer {
+    /// The flow may pass, and nothing is noted.
+    pub const ALLOW: Self = Self::plain(Verdict::Allow);
+    /// The flow may not pass.
+    pub const DENY: Self = Self::plain(Verdict::Deny);
+    /// Bit of the number of an answer which allows.
+    pub const ALLOW_BIT: u32 = 1;
+    /// Bit of the number of an answer which denies.
+    pub const DENY_BIT: u32 = 2;
+    /// Bit of the number of an answer with [`Self::log`].
+    pub const LOG_BIT: u32 = 4;
+    /// Bit of the number of an answer with [`Self::audit`].
+    pub const AUDIT_BIT: u32 = 8;
+
+    /// Nothing but a verdict.
+    #[must_use]
+    pub const fn plain(verdict: Verdict) -> Self {
+        Self {
+            verdict,
+            log: false,
+            audit: false,
+        }
+    }
+
+    /// The value in the kernel's maps.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        let verdict = match self.verdict {
+            Verdict::Allow => Self::ALLOW_BIT,
+            Verdict::Deny => Self::DENY_BIT,
+        };
+        let log = if self.log { Self::LOG_BIT } else { 0 };
+        let audit = if self.audit { Self::AUDIT_BIT } else { 0 };
+        verdict | log | audit
+    }
+
+    /// The answer with this number.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        let verdict = match number & !(Self::LOG_BIT | Self::AUDIT_BIT) {
+            Self::ALLOW_BIT => Verdict::Allow,
+            Self::DENY_BIT => Verdict::Deny,
+            _ => return None,
+        };
+        Some(Self {
+            verdict,
+            log: number & Self::LOG_BIT != 0,
+            audit: number & Self::AUDIT_BIT != 0,
+        })
+    }
 }
 
 /// A change of one element.
@@ -257,18 +357,27 @@ maps! {
     pairs, Pair, put_pair: (Direction, Subject, Class) => Program;
     /// What a subject and any class without a pair may do.
     defaults, Default, put_default: (Direction, Subject) => Program;
-    /// Verdict of a program on a protocol and port.
-    ports, Port, put_port: (Program, u8, u16) => Verdict;
-    /// Verdict of a program on a protocol and the ports from first to last; ranges are disjoint.
-    port_ranges, PortRange, put_port_range: (Program, u8, u16, u16) => Verdict;
-    /// Verdict of a program on an ICMP protocol and `type << 8 | code`.
-    icmp, Icmp, put_icmp: (Program, u8, u16) => Verdict;
-    /// Verdict of a program on a protocol.
-    protos, Proto, put_proto: (Program, u8) => Verdict;
-    /// Verdict of a program on the rest, when it has neither ranges nor protocols.
-    programs, Program, put_program: Program => Verdict;
-    /// Verdict of a program on the rest, when it has ranges or protocols.
-    programs_ranged, ProgramRanged, put_program_ranged: Program => Verdict;
+    /// Answer of a program on a protocol and port.
+    ports, Port, put_port: (Program, u8, u16) => Answer;
+    /// Answer of a program on a protocol and the ports from first to last; ranges are disjoint.
+    port_ranges, PortRange, put_port_range: (Program, u8, u16, u16) => Answer;
+    /// Answer of a program on an ICMP protocol and `type << 8 | code`.
+    icmp, Icmp, put_icmp: (Program, u8, u16) => Answer;
+    /// Answer of a program on a protocol.
+    protos, Proto, put_proto: (Program, u8) => Answer;
+    /// Answer of a program on the rest, when it has neither ranges nor protocols.
+    programs, Program, put_program: Program => Answer;
+    /// Answer of a program on the rest, when it has ranges or protocols.
+    programs_ranged, ProgramRanged, put_program_ranged: Program => Answer;
+    /// Program for a protocol and the source ports from first to last, of a refined program; ranges are disjoint.
+    sources, Source, put_source: (Program, u8, u16, u16) => Program;
+    /// Program of a refined program for all other source ports.
+    source_rest, SourceRest, put_source_rest: Program => Program;
+    /// Program of a host interface and a class; without a class that of all others, without an interface that of all
+    /// which have no row of their own.
+    hosts, Host, put_host: (HostHook, Option<String>, Option<Class>) => Program;
+    /// There while some host endpoint has rows.
+    guard, Guard, put_guard: () => ();
     /// Device group of a local pod's host veth, by interface name.
     links, Link, put_link: String => Subject;
 }

@@ -123,6 +123,7 @@ fn so_do_edits_with_another_byte_of_the_mark_and_silent_drops() {
     let options = Options {
         mark: MarkByte::new(0x0007_f800).expect("eight bits"),
         revoked: Revoked::Drop,
+        quiet: true,
     };
     edits(options, 0xd1ce, 120);
 }

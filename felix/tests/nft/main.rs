@@ -4,6 +4,7 @@
 mod ns;
 
 mod epochs;
+mod hosts;
 mod net;
 mod policed;
 
@@ -14,7 +15,7 @@ use felix::driver::nft::{Ensured, Nft};
 use felix::nft::build;
 use felix::nft::diff;
 use felix::nft::epoch::{Epoch, Options};
-use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
+use felix::policy::tables::{Answer, Class, Direction, Program, Subject, Tables};
 use net::Probe;
 use ns::Namespace;
 use policed::{Kernel, Policed, address, enforce};
@@ -54,28 +55,30 @@ fn rows() -> Tables {
             .insert((direction, subject, Class(0x12)), Program(0x11));
         tables.defaults.insert((direction, subject), Program(0x10));
     }
-    tables
-        .ports
-        .insert((Program(0x10), 6, 8080), Verdict::Allow);
-    tables.ports.insert((Program(0x10), 17, 53), Verdict::Deny);
+    tables.ports.insert((Program(0x10), 6, 8080), Answer::ALLOW);
+    tables.ports.insert((Program(0x10), 17, 53), Answer::DENY);
     tables
         .port_ranges
-        .insert((Program(0x11), 17, 5000, 5999), Verdict::Allow);
+        .insert((Program(0x11), 17, 5000, 5999), Answer::ALLOW);
     tables
         .port_ranges
-        .insert((Program(0x11), 17, 6000, 65535), Verdict::Deny);
+        .insert((Program(0x11), 17, 6000, 65535), Answer::DENY);
     tables
         .port_ranges
-        .insert((Program(0x11), 6, 0, 1023), Verdict::Deny);
+        .insert((Program(0x11), 6, 0, 1023), Answer::DENY);
     tables
         .icmp
-        .insert((Program(0x10), 1, 0x0800), Verdict::Allow);
+        .insert((Program(0x10), 1, 0x0800), Answer::ALLOW);
     tables
         .icmp
-        .insert((Program(0x10), 58, 0x8000), Verdict::Allow);
-    tables.protos.insert((Program(0x11), 132), Verdict::Allow);
-    tables.programs.insert(Program(0x10), Verdict::Deny);
-    tables.programs_ranged.insert(Program(0x11), Verdict::Deny);
+        .insert((Program(0x10), 58, 0x8000), Answer::ALLOW);
+    tables.protos.insert((Program(0x11), 132), Answer::ALLOW);
+    tables.programs.insert(Program(0x10), Answer::DENY);
+    tables.programs_ranged.insert(Program(0x11), Answer::DENY);
+    // TCP from a low port is asked like the second program, everything else like the first.
+    let refined = Program(Program::REFINED | 0x10);
+    tables.sources.insert((refined, 6, 0, 1023), Program(0x11));
+    tables.source_rest.insert(refined, Program(0x10));
     tables
 }
 
@@ -128,6 +131,9 @@ fn nft_lists_elements_with_names_and_types() {
         "0:11 . tcp . 0-1023 : 0:2",
         "0:11 . udp . 5000-5999 : 0:1",
         "0:10 . tcp . 8080 : 0:1",
+        "8000:10 . tcp . 0-1023 : 0:11",
+        "meta priority & 8000:0 == 8000:0 goto refine_o",
+        "log prefix \"margay deny\" group 77",
         "map icmp_code { type classid . inet_proto . inet_service : classid",
         "type filter hook prerouting priority raw; policy accept;",
         "iifname . ip saddr @workload4 accept",

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use felix::driver::nft::{Ensured, Nft};
 use felix::nft::diff;
-use felix::policy::tables::{Class, Direction, Program, Subject, Tables, Verdict};
+use felix::policy::tables::{Answer, Class, Direction, Program, Subject, Tables};
 
 use crate::net::{Network, Probe};
 use crate::ns::Namespace;
@@ -104,14 +104,14 @@ impl Policed {
         tables
             .pairs
             .insert((Direction::Egress, egress, OF_A), Program::ALLOW);
-        tables.ports.insert((web, 6, 8080), Verdict::Allow);
+        tables.ports.insert((web, 6, 8080), Answer::ALLOW);
         tables
             .port_ranges
-            .insert((web, 17, 5000, 5099), Verdict::Allow);
-        tables.icmp.insert((web, 1, 0x0800), Verdict::Allow);
-        tables.icmp.insert((web, 1, 0), Verdict::Allow);
-        tables.protos.insert((web, 58), Verdict::Allow);
-        tables.programs_ranged.insert(web, Verdict::Deny);
+            .insert((web, 17, 5000, 5099), Answer::ALLOW);
+        tables.icmp.insert((web, 1, 0x0800), Answer::ALLOW);
+        tables.icmp.insert((web, 1, 0), Answer::ALLOW);
+        tables.protos.insert((web, 58), Answer::ALLOW);
+        tables.programs_ranged.insert(web, Answer::DENY);
         enforce(&kernel, &Tables::default(), &tables, true);
         Self {
             kernel,

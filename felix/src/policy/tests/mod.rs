@@ -1,11 +1,14 @@
 //! The whole of policy, from objects to verdicts of the tables.
 
 mod cost;
+mod dice;
 mod numbers;
 mod oracle;
 mod random;
+mod reference;
 mod semantics;
 mod tiers;
+mod whole;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,8 +16,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::model::protocol::{ICMP, ICMP6};
-use super::tables::{Change, Class, Direction, Program, Subject, Tables, Verdict};
-use super::{Engine, k8s};
+use super::tables::{Answer, Change, Class, Direction, Program, Subject, Tables, Verdict};
+use super::{Engine, Traffic, k8s};
 use crate::feed::{Identity, Labels, LocalEndpoint, NamedPort};
 
 const TCP: u8 = 6;
@@ -86,16 +89,15 @@ fn lookup(
     direction: Direction,
     subject: Subject,
     peer: IpAddr,
-    protocol: u8,
-    port: u16,
-) -> Verdict {
+    traffic: Traffic,
+) -> Answer {
     if !subject.isolated(direction) {
-        return Verdict::Allow;
+        return Answer::ALLOW;
     }
     let interval = || {
-        let mut nets = tables.nets.iter();
-        nets.find(|((first, last), _)| (*first..=*last).contains(&peer))
-            .map(|(_, class)| *class)
+        let end = (peer, IpAddr::from([0xffff_u16; 8]));
+        let (&(_, last), class) = tables.nets.range(..=end).next_back()?;
+        (last >= peer).then_some(*class)
     };
     let class = tables
         .peers
@@ -105,10 +107,36 @@ fn lookup(
         .unwrap_or(Class::NONE);
     let program = tables.pairs.get(&(direction, subject, class));
     let Some(&program) = program.or_else(|| tables.defaults.get(&(direction, subject))) else {
-        return Verdict::Deny;
+        return Answer::DENY;
     };
+    run(tables, program, traffic)
+}
+
+/// What a program answers.
+fn run(tables: &Tables, program: Program, traffic: Traffic) -> Answer {
+    let Traffic {
+        protocol,
+        source_port,
+        port,
+    } = traffic;
     if program == Program::ALLOW {
-        return Verdict::Allow;
+        return Answer::ALLOW;
+    }
+    if program == Program::DENY {
+        return Answer::DENY;
+    }
+    let within = |(of, kind, first, last): (Program, u8, u16, u16), at: u16| {
+        of == program && kind == protocol && (first..=last).contains(&at)
+    };
+    if program.is_refined() {
+        let mut sources = tables.sources.range((program, protocol, 0, 0)..);
+        let found = sources.find(|(key, _)| key.0 != program || within(**key, source_port));
+        let found = found.filter(|(key, _)| key.0 == program).map(|it| it.1);
+        let Some(&inner) = found.or_else(|| tables.source_rest.get(&program)) else {
+            return Answer::DENY;
+        };
+        assert!(!inner.is_refined(), "refined twice");
+        return run(tables, inner, traffic);
     }
     let icmp = || {
         let icmp = protocol == ICMP || protocol == ICMP6;
@@ -116,13 +144,11 @@ fn lookup(
             .flatten()
     };
     let range = || {
-        let mut ranges = tables.port_ranges.iter();
-        let found = ranges.find(|((of, kind, first, last), _)| {
-            *of == program && *kind == protocol && (*first..=*last).contains(&port)
-        });
-        found.map(|(_, verdict)| verdict)
+        let mut ranges = tables.port_ranges.range((program, protocol, 0, 0)..);
+        let found = ranges.find(|(key, _)| key.0 != program || within(**key, port));
+        found.filter(|(key, _)| key.0 == program).map(|it| it.1)
     };
-    let verdict = tables
+    let answer = tables
         .ports
         .get(&(program, protocol, port))
         .or_else(icmp)
@@ -130,7 +156,7 @@ fn lookup(
         .or_else(range)
         .or_else(|| tables.protos.get(&(program, protocol)))
         .or_else(|| tables.programs_ranged.get(&program));
-    verdict.copied().unwrap_or(Verdict::Deny)
+    answer.copied().unwrap_or(Answer::DENY)
 }
 
 /// The verdict on a flow of the endpoint behind an interface: an interface without a link is denied.
@@ -142,9 +168,14 @@ fn through(
     protocol: u8,
     port: u16,
 ) -> bool {
+    let traffic = Traffic {
+        protocol,
+        source_port: 0,
+        port,
+    };
     let subject = tables.links.get(ifname);
     subject.is_some_and(|subject| {
-        lookup(tables, direction, *subject, peer, protocol, port) == Verdict::Allow
+        lookup(tables, direction, *subject, peer, traffic).verdict == Verdict::Allow
     })
 }
 
@@ -174,6 +205,8 @@ fn shape(tables: &Tables) -> BTreeMap<&'static str, usize> {
         ("protos", tables.protos.len()),
         ("programs", tables.programs.len()),
         ("programs_ranged", tables.programs_ranged.len()),
+        ("sources", tables.sources.len()),
+        ("source_rest", tables.source_rest.len()),
         ("links", tables.links.len()),
     ])
 }

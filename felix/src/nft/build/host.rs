@@ -1,0 +1,240 @@
+//! Host endpoints: the node's own interfaces under policy. Where no policy selects one, a guard that is empty keeps
+//! packets, and their priority, from being touched.
+
+use super::super::epoch::{Epoch, Options};
+use super::super::model::{Chain, CtDirection, CtState, Field, Hook, Is, Rule, Set, Statement};
+use super::{
+    ACCEPT, FAILSAFE_IN, FAILSAFE_OUT, HOST_ANY_FORWARD_IN, HOST_ANY_FORWARD_OUT,
+    HOST_ANY_LOCAL_IN, HOST_ANY_LOCAL_OUT, HOST_ANY_PRE_DNAT, HOST_FORWARD_IN, HOST_FORWARD_OUT,
+    HOST_GUARD, HOST_LOCAL_IN, HOST_LOCAL_OUT, HOST_PAIR_FORWARD_IN, HOST_PAIR_FORWARD_OUT,
+    HOST_PAIR_LOCAL_IN, HOST_PAIR_LOCAL_OUT, HOST_PAIR_PRE_DNAT, HOST_PRE_DNAT, INTERFACE_PREFIX,
+    LOOPBACK, NET4, NET6, PEER4, PEER6, RETURN, from_workload, goto, jump, plain, rule, run_name,
+};
+use crate::policy::tables::{Answer, Direction, HostHook};
+
+/// The maps of a hook: by interface and class, by interface, and by class for all other interfaces.
+pub(in crate::nft) const fn maps(hook: HostHook) -> [&'static Set; 3] {
+    match hook {
+        HostHook::LocalIn => [&HOST_PAIR_LOCAL_IN, &HOST_LOCAL_IN, &HOST_ANY_LOCAL_IN],
+        HostHook::LocalOut => [&HOST_PAIR_LOCAL_OUT, &HOST_LOCAL_OUT, &HOST_ANY_LOCAL_OUT],
+        HostHook::ForwardIn => [
+            &HOST_PAIR_FORWARD_IN,
+            &HOST_FORWARD_IN,
+            &HOST_ANY_FORWARD_IN,
+        ],
+        HostHook::ForwardOut => [
+            &HOST_PAIR_FORWARD_OUT,
+            &HOST_FORWARD_OUT,
+            &HOST_ANY_FORWARD_OUT,
+        ],
+        HostHook::PreDnat => [&HOST_PAIR_PRE_DNAT, &HOST_PRE_DNAT, &HOST_ANY_PRE_DNAT],
+    }
+}
+
+/// Names of the two chains that judge a hook's packets of one direction.
+const fn names(hook: HostHook, flow: CtDirection) -> (&'static str, &'static str) {
+    use CtDirection::{Original, Reply};
+    match (hook, flow) {
+        (HostHook::LocalIn, Original) => ("host_in_o", "host_in_ox"),
+        (HostHook::LocalIn, Reply) => ("host_in_r", "host_in_rx"),
+        (HostHook::LocalOut, Original) => ("host_out_o", "host_out_ox"),
+        (HostHook::LocalOut, Reply) => ("host_out_r", "host_out_rx"),
+        (HostHook::ForwardIn, Original) => ("forward_in_o", "forward_in_ox"),
+        (HostHook::ForwardIn, Reply) => ("forward_in_r", "forward_in_rx"),
+        (HostHook::ForwardOut, Original) => ("forward_out_o", "forward_out_ox"),
+        (HostHook::ForwardOut, Reply) => ("forward_out_r", "forward_out_rx"),
+        (HostHook::PreDnat, Original) => ("pre_dnat_o", "pre_dnat_ox"),
+        (HostHook::PreDnat, Reply) => ("pre_dnat_r", "pre_dnat_rx"),
+    }
+}
+
+/// Some host endpoint of this node is under policy.
+pub(super) fn guarded() -> Statement {
+    Statement::In(vec![Field::L4Proto], &HOST_GUARD)
+}
+
+/// A host endpoint's policy was asked, and allowed.
+fn allowed() -> Rule {
+    plain([Statement::PriorityBits(Answer::ALLOW_BIT), goto("ok")])
+}
+
+fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+    Chain {
+        name,
+        hook: None,
+        rules,
+    }
+}
+
+/// The chain whose rules name the epoch: see [`super::epoch_chains`].
+pub(super) fn epoch_chain(options: Options, epoch: Epoch) -> Chain {
+    let (mask, mark) = (options.mark.mask(), options.mark.of(epoch));
+    let (judge, _) = names(HostHook::PreDnat, CtDirection::Original);
+    let rules = vec![
+        rule(
+            [Statement::CtMark(mask, Is::Equal, mark), ACCEPT],
+            "judged in this epoch",
+        ),
+        plain([from_workload(Is::Equal), RETURN]),
+        passing(),
+        loopback(Field::IifName),
+        plain([Statement::CtDirection(CtDirection::Reply), RETURN]),
+        failsafe(Field::DestinationPort, &FAILSAFE_IN),
+        plain([jump(judge)]),
+        plain([Statement::ClearPriority]),
+    ];
+    chain("pre_dnat", rules)
+}
+
+fn loopback(field: Field) -> Rule {
+    plain([Statement::In(vec![field], &LOOPBACK), RETURN])
+}
+
+fn passing() -> Rule {
+    rule(
+        [
+            Statement::CtState(&[CtState::Invalid, CtState::Related, CtState::Untracked]),
+            RETURN,
+        ],
+        "errors, resets, neighbour discovery",
+    )
+}
+
+fn failsafe(port: Field, ports: &'static Set) -> Rule {
+    rule(
+        [Statement::In(vec![Field::L4Proto, port], ports), ACCEPT],
+        "failsafe",
+    )
+}
+
+/// Every chain about host endpoints whose rules never change.
+pub(super) fn chains() -> Vec<Chain> {
+    use CtDirection::{Original, Reply};
+    use HostHook::{ForwardIn, ForwardOut, LocalIn, LocalOut};
+    let to_workload = |is| Statement::NameBegins(Field::OifName, is, INTERFACE_PREFIX);
+    let name = |hook, flow| names(hook, flow).0;
+    // What comes to the node, and what it answers to what it opened.
+    let local = |first, reply, interface, hook, port, ports| {
+        chain(
+            first,
+            vec![
+                loopback(interface),
+                passing(),
+                plain([Statement::CtDirection(Reply), goto(reply)]),
+                failsafe(port, ports),
+                plain([jump(name(hook, Original))]),
+                allowed(),
+            ],
+        )
+    };
+    let replies = |name_of, hook, ports| {
+        chain(
+            name_of,
+            vec![
+                failsafe(Field::SourcePort, ports),
+                plain([jump(name(hook, Reply))]),
+                allowed(),
+            ],
+        )
+    };
+    let port = Field::DestinationPort;
+    let mut chains = vec![
+        Chain {
+            name: "pre_nat",
+            hook: Some(Hook {
+                name: "prerouting",
+                number: 0,
+                priority: -150,
+            }),
+            rules: vec![plain([guarded(), goto("pre_dnat")])],
+        },
+        local(
+            "to_host",
+            "to_host_r",
+            Field::IifName,
+            LocalIn,
+            port,
+            &FAILSAFE_IN,
+        ),
+        replies("to_host_r", LocalOut, &FAILSAFE_OUT),
+        local(
+            "from_host",
+            "from_host_r",
+            Field::OifName,
+            LocalOut,
+            port,
+            &FAILSAFE_OUT,
+        ),
+        replies("from_host_r", LocalIn, &FAILSAFE_IN),
+        chain(
+            "transit",
+            vec![
+                passing(),
+                plain([Statement::CtDirection(Reply), goto("transit_r")]),
+                plain([jump("hosts_o")]),
+                allowed(),
+            ],
+        ),
+        chain("transit_r", vec![plain([jump("hosts_r")]), allowed()]),
+        chain(
+            "hosts_o",
+            vec![
+                plain([from_workload(Is::Not), jump(name(ForwardIn, Original))]),
+                plain([to_workload(Is::Not), jump(name(ForwardOut, Original))]),
+            ],
+        ),
+        chain(
+            "hosts_r",
+            vec![
+                plain([from_workload(Is::Not), jump(name(ForwardOut, Reply))]),
+                plain([to_workload(Is::Not), jump(name(ForwardIn, Reply))]),
+            ],
+        ),
+    ];
+    for hook in HostHook::ALL {
+        for flow in [Original, Reply] {
+            if hook != HostHook::PreDnat || flow == Original {
+                chains.extend(judge(hook, flow));
+            }
+        }
+    }
+    chains
+}
+
+/// One judgement: the class of the other side's address, then the program of interface and class.
+fn judge(hook: HostHook, flow: CtDirection) -> [Chain; 2] {
+    let (class, program) = names(hook, flow);
+    // Who opens a flow is the source of its original packets and the destination of its replies.
+    let comes_in = (hook.direction() == Direction::Ingress) == (flow == CtDirection::Original);
+    let (ip4, ip6, interface) = if comes_in {
+        (Field::Ip4Source, Field::Ip6Source, Field::IifName)
+    } else {
+        (Field::Ip4Destination, Field::Ip6Destination, Field::OifName)
+    };
+    let [pair, own, any] = maps(hook);
+    let run = run_name(flow);
+    let classify = |field, map| plain([Statement::Map(vec![field], map), goto(program)]);
+    let ask = |key, map| plain([Statement::Map(key, map), goto(run)]);
+    [
+        chain(
+            class,
+            vec![
+                classify(ip4, &PEER4),
+                classify(ip6, &PEER6),
+                classify(ip4, &NET4),
+                classify(ip6, &NET6),
+                plain([Statement::ClearPriority, goto(program)]),
+            ],
+        ),
+        chain(
+            program,
+            vec![
+                ask(vec![interface, Field::Priority], pair),
+                ask(vec![interface], own),
+                ask(vec![Field::Priority], any),
+                plain([Statement::ClearPriority]),
+                ask(vec![Field::Priority], any),
+            ],
+        ),
+    ]
+}

@@ -1,0 +1,425 @@
+//! What the API documentation says about every kind of policy, told about a small cluster: no classes, no indexes, no
+//! tables, and nothing shared with the code under test but the plain data.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use crds::selector::{Expr, Selector, Test};
+use ipnetwork::IpNetwork;
+
+use super::super::labels::{self, LabelSelector};
+use super::super::model::{
+    Action, EndpointSelector, Enforcement, NamespaceSelector, Peer, PeerList, Policy, PolicyKey,
+    PortMatch, Rule, Scope, Selection, Stage, Term, Tier,
+};
+use crate::feed::{
+    HostEndpoint, Identity, Labels, LocalEndpoint, NetworkSet, NodeAddresses, ServiceBackends,
+};
+
+/// Everything that was told.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cluster {
+    pub(super) namespaces: BTreeMap<String, Labels>,
+    pub(super) accounts: BTreeMap<(String, String), Labels>,
+    /// By UID; the flag says that the pod was deleted while attached.
+    pub(super) pods: BTreeMap<String, (Identity, bool)>,
+    pub(super) endpoints: BTreeMap<String, LocalEndpoint>,
+    pub(super) sets: BTreeMap<(Option<String>, String), NetworkSet>,
+    pub(super) services: BTreeMap<(String, String), ServiceBackends>,
+    pub(super) nodes: BTreeMap<String, NodeAddresses>,
+    pub(super) hosts: BTreeMap<String, HostEndpoint>,
+    pub(super) tiers: BTreeMap<String, Tier>,
+    pub(super) policies: BTreeMap<PolicyKey, Policy>,
+}
+
+/// A flow at one of its ends.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Flow {
+    /// The endpoint opens it.
+    pub(super) egress: bool,
+    /// Interface of the endpoint.
+    pub(super) ifname: String,
+    /// The other end.
+    pub(super) peer: IpAddr,
+    pub(super) protocol: u8,
+    pub(super) source_port: u16,
+    pub(super) port: u16,
+}
+
+/// Whether a flow is allowed, logged, and judged otherwise with policies under audit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Judged {
+    pub(super) allowed: bool,
+    pub(super) logged: bool,
+    pub(super) audited: bool,
+}
+
+/// One end of a flow.
+#[derive(Clone, Copy)]
+struct End<'a> {
+    pod: Option<&'a Identity>,
+    address: Option<IpAddr>,
+}
+
+impl Cluster {
+    fn addresses(&self, pod: &Identity) -> Vec<IpAddr> {
+        let mut attached = Vec::new();
+        let mut here = false;
+        for endpoint in self.endpoints.values().filter(|it| it.uid == pod.uid) {
+            here = true;
+            attached.extend(&endpoint.addresses);
+        }
+        match (here, pod.host_network) {
+            (true, _) => attached,
+            (false, true) => Vec::new(),
+            (false, false) => pod.addresses.clone(),
+        }
+    }
+
+    /// The pod that has an address: one attached here, else the newest.
+    pub(super) fn owner(&self, address: IpAddr) -> Option<&Identity> {
+        let mut best: Option<(bool, i64, &str, &Identity)> = None;
+        for (pod, _) in self.pods.values() {
+            if self.addresses(pod).contains(&address) {
+                let here = self.endpoints.values().any(|it| it.uid == pod.uid);
+                let claim = (here, pod.created, pod.uid.as_str(), pod);
+                if best.is_none_or(|it| (it.0, it.1, it.2) < (claim.0, claim.1, claim.2)) {
+                    best = Some(claim);
+                }
+            }
+        }
+        best.map(|it| it.3)
+    }
+
+    pub(super) fn judge(&self, flow: &Flow) -> Judged {
+        let endpoint = self.endpoints.get(&flow.ifname);
+        let Some((pod, _)) = endpoint.and_then(|it| self.pods.get(&it.uid)) else {
+            return Judged {
+                allowed: false,
+                logged: false,
+                audited: false,
+            };
+        };
+        let mut own = self.addresses(pod).into_iter();
+        // A pod's endpoints are all here, and have one address of a family between them.
+        let own = own.find(|address| address.is_ipv4() == flow.peer.is_ipv4());
+        let own = End {
+            pod: Some(pod),
+            address: own,
+        };
+        let peer = End {
+            pod: self.owner(flow.peer),
+            address: Some(flow.peer),
+        };
+        let (allowed, logged) = self.walk(flow, own, peer, false);
+        let (with_audit, _) = self.walk(flow, own, peer, true);
+        Judged {
+            allowed,
+            logged,
+            audited: allowed != with_audit,
+        }
+    }
+
+    fn walk(&self, flow: &Flow, own: End<'_>, peer: End<'_>, audit: bool) -> (bool, bool) {
+        let mut selecting: Vec<(Tier, &Policy)> = Vec::new();
+        for policy in self.policies.values() {
+            let rules = if flow.egress {
+                &policy.egress
+            } else {
+                &policy.ingress
+            };
+            let enforced = audit || policy.enforcement == Enforcement::Enforce;
+            let here = policy.stage == Stage::Normal || policy.stage == Stage::ApplyOnForward;
+            if rules.is_some() && enforced && here && self.selects(&policy.subject, own.pod) {
+                let undeclared = Tier {
+                    name: policy.tier.clone(),
+                    order: super::super::model::Order(f64::INFINITY),
+                    default_action: Action::Deny,
+                };
+                let tier = self.tiers.get(&policy.tier).cloned();
+                selecting.push((tier.unwrap_or(undeclared), policy));
+            }
+        }
+        selecting.sort_by(|(a, p), (b, q)| {
+            a.order
+                .0
+                .total_cmp(&b.order.0)
+                .then(a.name.cmp(&b.name))
+                .then(p.order.0.total_cmp(&q.order.0))
+                .then(p.key.cmp(&q.key))
+        });
+        let mut logged = false;
+        let mut at = 0;
+        while at < selecting.len() {
+            let tier = selecting[at].0.clone();
+            let end = selecting[at..]
+                .iter()
+                .position(|(other, _)| other.name != tier.name)
+                .map_or(selecting.len(), |more| at + more);
+            let mut action = tier.default_action;
+            'tier: for (_, policy) in &selecting[at..end] {
+                let rules = if flow.egress {
+                    &policy.egress
+                } else {
+                    &policy.ingress
+                };
+                for rule in rules.iter().flatten() {
+                    if self.matches(rule, flow, own, peer) {
+                        if rule.action == Action::Log {
+                            logged = true;
+                        } else {
+                            action = rule.action;
+                            break 'tier;
+                        }
+                    }
+                }
+            }
+            match action {
+                Action::Allow => return (true, logged),
+                Action::Deny => return (false, logged),
+                _ => at = end,
+            }
+        }
+        (true, logged)
+    }
+
+    fn matches(&self, rule: &Rule, flow: &Flow, own: End<'_>, peer: End<'_>) -> bool {
+        let (source, destination) = if flow.egress {
+            (own, peer)
+        } else {
+            (peer, own)
+        };
+        let side = |terms: &[Term<PeerList>], end: End<'_>| {
+            let mut holds = true;
+            for term in terms {
+                let any = term.any.iter().any(|entry| self.is_peer(entry, end));
+                holds &= any != term.negated;
+            }
+            holds
+        };
+        let ports = |terms: &[Term<Vec<PortMatch>>], end: End<'_>, port: u16| {
+            let mut holds = true;
+            for term in terms {
+                let mut any = false;
+                for entry in &term.any {
+                    any |= self.is_port(entry, end, flow.protocol, port);
+                }
+                holds &= any != term.negated;
+            }
+            holds
+        };
+        side(&rule.peers, peer)
+            && side(&rule.own, own)
+            && ports(&rule.traffic, destination, flow.port)
+            && ports(&rule.source_ports, source, flow.source_port)
+    }
+
+    fn selects(&self, subject: &Selection, pod: Option<&Identity>) -> bool {
+        let Some(pod) = pod.filter(|pod| !pod.host_network) else {
+            return false;
+        };
+        match subject {
+            Selection::Pods(selector) => {
+                self.is_pod(&selector.namespaces, &selector.pods, Some(pod))
+            }
+            Selection::Endpoints(selector) => self.is_labelled_pod(selector, pod),
+        }
+    }
+
+    fn is_pod(
+        &self,
+        namespaces: &NamespaceSelector,
+        pods: &LabelSelector,
+        pod: Option<&Identity>,
+    ) -> bool {
+        let Some(pod) = pod.filter(|pod| !pod.host_network) else {
+            return false;
+        };
+        let namespace = match namespaces {
+            NamespaceSelector::Named(name) => *name == pod.namespace,
+            NamespaceSelector::Labels(selector) => match self.namespaces.get(&pod.namespace) {
+                Some(labels) => required(selector, labels),
+                None => selector.is_empty(),
+            },
+        };
+        namespace && required(pods, &pod.labels)
+    }
+
+    fn is_labelled_pod(&self, selector: &EndpointSelector, pod: &Identity) -> bool {
+        if pod.host_network || !self.in_scope(&selector.scope, Some(&pod.namespace)) {
+            return false;
+        }
+        if let Some(accounts) = &selector.service_accounts {
+            let key = (pod.namespace.clone(), pod.service_account.clone());
+            let mut labels = self.accounts.get(&key).cloned().unwrap_or_default();
+            labels.insert("margay.io/name".to_owned(), pod.service_account.clone());
+            let named = accounts.names.is_empty() || accounts.names.contains(&pod.service_account);
+            if !named || !holds(accounts.labels.expr(), &labels) {
+                return false;
+            }
+        }
+        let mut labels = pod.labels.clone();
+        labels.insert("margay.io/namespace".to_owned(), pod.namespace.clone());
+        let account = pod.service_account.clone();
+        labels.insert("margay.io/serviceaccount".to_owned(), account);
+        holds(selector.labels.expr(), &labels)
+    }
+
+    fn in_scope(&self, scope: &Scope, namespace: Option<&str>) -> bool {
+        match scope {
+            Scope::Anywhere => true,
+            Scope::Global => namespace.is_none(),
+            Scope::Namespace(name) => namespace == Some(name.as_str()),
+            Scope::Namespaces(selector) => namespace.is_some_and(|namespace| {
+                let Some(labels) = self.namespaces.get(namespace) else {
+                    return *selector == Selector::all();
+                };
+                let mut labels = labels.clone();
+                labels.insert("margay.io/name".to_owned(), namespace.to_owned());
+                holds(selector.expr(), &labels)
+            }),
+        }
+    }
+
+    fn is_peer(&self, entry: &Peer, end: End<'_>) -> bool {
+        match entry {
+            Peer::Pods(selector) => self.is_pod(&selector.namespaces, &selector.pods, end.pod),
+            Peer::Endpoints(selector) => {
+                end.pod
+                    .is_some_and(|pod| self.is_labelled_pod(selector, pod))
+                    || end
+                        .address
+                        .is_some_and(|it| self.is_set_or_host(selector, it))
+            }
+            Peer::Net { cidr, except } => end.address.is_some_and(|address| {
+                inside(*cidr, address) && !except.iter().any(|part| inside(*part, address))
+            }),
+            Peer::Nodes(selector) => end.address.is_some_and(|address| {
+                let mut nodes = self.nodes.values();
+                nodes.any(|node| {
+                    node.addresses.contains(&address) && required(selector, &node.labels)
+                })
+            }),
+            Peer::Service { namespace, name } => end.address.is_some_and(|address| {
+                let key = (namespace.clone(), name.clone());
+                let ports = self.services.get(&key).map(|it| it.ports.clone());
+                ports.is_some_and(|ports| ports.iter().any(|it| it.0 == address))
+            }),
+        }
+    }
+
+    fn is_set_or_host(&self, selector: &EndpointSelector, address: IpAddr) -> bool {
+        if selector.service_accounts.is_some() {
+            return false;
+        }
+        for set in self.sets.values() {
+            let mut labels = set.labels.clone();
+            if let Some(namespace) = &set.namespace {
+                labels.insert("margay.io/namespace".to_owned(), namespace.clone());
+            }
+            if set.nets.iter().any(|net| inside(*net, address))
+                && self.in_scope(&selector.scope, set.namespace.as_deref())
+                && holds(selector.labels.expr(), &labels)
+            {
+                return true;
+            }
+        }
+        self.hosts.values().any(|host| {
+            host.addresses.contains(&address)
+                && self.in_scope(&selector.scope, None)
+                && holds(selector.labels.expr(), &host.labels)
+        })
+    }
+
+    fn is_port(&self, entry: &PortMatch, end: End<'_>, protocol: u8, port: u16) -> bool {
+        match entry {
+            PortMatch::Protocol(wanted) => *wanted == protocol,
+            PortMatch::Ports {
+                protocol: wanted,
+                first,
+                last,
+            } => *wanted == protocol && *first <= port && port <= *last,
+            PortMatch::Icmp {
+                protocol: wanted,
+                kind,
+                code,
+            } => {
+                let asked = u16::from(*kind) << 8;
+                *wanted == protocol
+                    && match code {
+                        Some(code) => port == asked | u16::from(*code),
+                        None => port & 0xff00 == asked,
+                    }
+            }
+            PortMatch::Named {
+                protocol: wanted,
+                name,
+            } => {
+                let pod = end.pod.map(|pod| &pod.named_ports).into_iter().flatten();
+                let hosts = self.hosts.values().filter(|host| {
+                    end.address
+                        .is_some_and(|address| host.addresses.contains(&address))
+                });
+                let mut ports = pod.chain(hosts.flat_map(|host| &host.named_ports));
+                *wanted == protocol
+                    && ports
+                        .any(|it| it.name == *name && it.protocol == protocol && it.port == port)
+            }
+            PortMatch::Service { namespace, name } => end.address.is_some_and(|address| {
+                let key = (namespace.clone(), name.clone());
+                let service = self.services.get(&key);
+                service.is_some_and(|it| it.ports.contains(&(address, protocol, port)))
+            }),
+        }
+    }
+}
+
+fn inside(net: IpNetwork, address: IpAddr) -> bool {
+    match (net, address) {
+        (IpNetwork::V4(net), IpAddr::V4(address)) => {
+            let bits = net.ip().to_bits() ^ address.to_bits();
+            bits.checked_shr(32 - u32::from(net.prefix())).unwrap_or(0) == 0
+        }
+        (IpNetwork::V6(net), IpAddr::V6(address)) => {
+            let bits = net.ip().to_bits() ^ address.to_bits();
+            bits.checked_shr(128 - u32::from(net.prefix())).unwrap_or(0) == 0
+        }
+        _ => false,
+    }
+}
+
+fn required(selector: &LabelSelector, labels: &Labels) -> bool {
+    selector.requirements().all(|it| {
+        let value = labels.get(&it.key);
+        let among = |values: &std::collections::BTreeSet<String>| {
+            value.is_some_and(|value| values.contains(value))
+        };
+        match &it.test {
+            labels::Test::In(values) => among(values),
+            labels::Test::NotIn(values) => !among(values),
+            labels::Test::Exists => value.is_some(),
+            labels::Test::DoesNotExist => value.is_none(),
+        }
+    })
+}
+
+fn holds(expr: &Expr, labels: &Labels) -> bool {
+    match expr {
+        Expr::All => true,
+        Expr::Has(key) => labels.contains_key(key),
+        Expr::Not(inner) => !holds(inner, labels),
+        Expr::And(parts) => parts.iter().all(|part| holds(part, labels)),
+        Expr::Or(parts) => parts.iter().any(|part| holds(part, labels)),
+        Expr::Test { key, test } => match (labels.get(key), test) {
+            (None, Test::Differs(_) | Test::NotIn(_)) => true,
+            (None, _) => false,
+            (Some(value), Test::Equals(it)) => value == it,
+            (Some(value), Test::Differs(it)) => value != it,
+            (Some(value), Test::In(set)) => set.contains(value),
+            (Some(value), Test::NotIn(set)) => !set.contains(value),
+            (Some(value), Test::Contains(it)) => value.contains(it.as_str()),
+            (Some(value), Test::StartsWith(it)) => value.starts_with(it.as_str()),
+            (Some(value), Test::EndsWith(it)) => value.ends_with(it.as_str()),
+        },
+    }
+}
