@@ -8,9 +8,11 @@
 //!  blue        cli1                  cli2            cli3
 //! ```
 
+mod cluster;
 mod flows;
 mod peers;
 mod ports;
+mod tiers;
 mod world;
 
 use e2e::suite::{self, WHATS};

@@ -42,6 +42,34 @@ pub(crate) struct Policies<'a> {
     pub(crate) world: World<'a>,
 }
 
+/// An object of the cluster that goes with the test, or before.
+pub(crate) struct Object<'a> {
+    policies: &'a Policies<'a>,
+    /// Everything in front of its spec.
+    head: String,
+    kind: String,
+    /// Its name.
+    pub(crate) name: String,
+}
+
+impl Object<'_> {
+    /// Gives it another spec.
+    #[track_caller]
+    pub(crate) fn becomes(&self, spec: &str) {
+        let spec = self.policies.world.text(spec);
+        let text = format!("{{ {}, spec: {spec} }}", self.head);
+        self.policies.suite.apply_text(&text);
+    }
+}
+
+impl Drop for Object<'_> {
+    fn drop(&mut self) {
+        let deleted =
+            lab::Lab::kubectl(self.policies.suite, &["delete", &self.kind, &self.name], "");
+        assert!(deleted.is_ok() || std::thread::panicking(), "{deleted:?}");
+    }
+}
+
 impl<'a> Policies<'a> {
     pub(crate) fn new(suite: &'a Suite, prefix: &'a str) -> Self {
         let world = World { prefix };
@@ -83,6 +111,53 @@ impl<'a> Policies<'a> {
         self.suite.apply_text(&format!(
             "{{ apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{ name: {name}, namespace: {ns} }}, spec: {spec} }}"
         ));
+    }
+
+    /// Applies a NetworkPolicy of ours.
+    #[track_caller]
+    pub(crate) fn namespaced(&self, short: &str, name: &str, spec: &str) {
+        let ns = self.world.ns(short);
+        let spec = self.world.text(spec);
+        self.suite.apply_text(&format!(
+            "{{ apiVersion: margay.io/v1, kind: NetworkPolicy, metadata: {{ name: {name}, namespace: {ns} }}, spec: {spec} }}"
+        ));
+    }
+
+    /// Applies an object of the cluster, named after the world.
+    #[track_caller]
+    pub(crate) fn cluster(&'a self, kind: &str, name: &str, spec: &str) -> Object<'a> {
+        self.cluster_labelled(kind, name, &[], spec)
+    }
+
+    /// As [`Policies::cluster`], with labels.
+    #[track_caller]
+    pub(crate) fn cluster_labelled(
+        &'a self,
+        kind: &str,
+        name: &str,
+        labels: &[(&str, &str)],
+        spec: &str,
+    ) -> Object<'a> {
+        let (version, proper) = match kind {
+            "tier" => ("margay.io/v1", "Tier"),
+            "globalnetworkpolicy" => ("margay.io/v1", "GlobalNetworkPolicy"),
+            "globalnetworkset" => ("margay.io/v1", "GlobalNetworkSet"),
+            "clusternetworkpolicy" => ("policy.networking.k8s.io/v1alpha2", "ClusterNetworkPolicy"),
+            other => panic!("{other} is no kind of the cluster"),
+        };
+        let name = format!("{}-{name}", self.world.prefix);
+        let labels: Vec<String> = labels.iter().map(|(k, v)| format!("{k}: {v}")).collect();
+        let object = Object {
+            policies: self,
+            head: format!(
+                "apiVersion: {version}, kind: {proper}, metadata: {{ name: {name}, labels: {{ {} }} }}",
+                labels.join(", ")
+            ),
+            kind: kind.to_owned(),
+            name,
+        };
+        object.becomes(spec);
+        object
     }
 
     #[track_caller]
