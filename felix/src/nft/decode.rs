@@ -226,7 +226,9 @@ fn says(there: &[u8], ours: &[u8]) -> bool {
                 || ours.nested && says(there, ours.value)
                 || nla::be32(ours.value)
                     .zip(nla::be32(there))
-                    .is_some_and(|(ours, there)| ours >= 8 && ours == 4 + 4 * there)
+                    .is_some_and(|(ours, there)| {
+                        ours >= 8 && ours % 4 == 0 && there == ours / 4 - 1
+                    })
         })
     })
 }
