@@ -124,21 +124,18 @@ impl Engine {
         moves.edited = edited;
     }
 
-    /// The policies that select an endpoint, or may by the namespace of its pod.
+    /// The policies that select an endpoint, or may by the labels of its pod.
     fn candidates(&self, ifname: &str) -> BTreeSet<PolicyKey> {
-        let namespace = self.namespace(ifname).map(str::to_owned);
-        let anywhere = self.by_namespace.get(&None).into_iter().flatten();
-        let inside = namespace.and_then(|name| self.by_namespace.get(&Some(name)));
-        let selecting = self
-            .endpoints
-            .get(ifname)
-            .into_iter()
-            .flat_map(|it| &it.policies);
-        anywhere
-            .chain(inside.into_iter().flatten())
-            .chain(selecting)
-            .cloned()
-            .collect()
+        let pod = self.index.endpoint(ifname).map(|it| &it.uid);
+        let pod = pod.and_then(|uid| self.index.resident(uid));
+        let mut candidates = match pod {
+            Some(pod) => self.selectors.of(pod.identity.every_label()),
+            None => BTreeSet::new(),
+        };
+        if let Some(programmed) = self.endpoints.get(ifname) {
+            candidates.extend(programmed.policies.iter().cloned());
+        }
+        candidates
     }
 
     /// Whether this policy is among the candidates of an endpoint in this namespace.

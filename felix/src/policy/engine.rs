@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::active::{Active, Uses};
+use super::anchors::{Anchor, Selectors};
 use super::classes::{ClassKey, SubjectKey};
 use super::evaluate::Rule;
 use super::function::{BySource, Function};
@@ -49,11 +50,15 @@ pub struct Work {
 pub struct Engine {
     pub(super) tiers: BTreeMap<String, Tier>,
     pub(super) policies: BTreeMap<PolicyKey, Installed>,
-    /// Policies by the one namespace they select in; under `None` those that may select in any.
-    pub(super) by_namespace: BTreeMap<Option<String>, BTreeSet<PolicyKey>>,
+    /// Policies by the labels that what they select must have.
+    pub(super) selectors: Selectors<PolicyKey>,
     pub(super) refused: BTreeMap<PolicyKey, Refused>,
     pub(super) lists: PeerLists,
     pub(super) active: Active,
+    /// Lists in use by the labels that the pods in them must have.
+    pub(super) listing: Selectors<ListId>,
+    /// Of the lists in use.
+    pub(super) anchors: BTreeMap<ListId, Anchor>,
     pub(super) index: Index,
     pub(super) others: Others,
     pub(super) endpoints: BTreeMap<Ifname, Programmed>,
@@ -168,10 +173,12 @@ impl Engine {
                 .map(|tier| (tier.name.clone(), tier))
                 .collect(),
             policies: BTreeMap::new(),
-            by_namespace: BTreeMap::new(),
+            selectors: Selectors::default(),
             refused: BTreeMap::new(),
             lists: PeerLists::default(),
             active: Active::default(),
+            listing: Selectors::default(),
+            anchors: BTreeMap::new(),
             index: Index::default(),
             others: Others::default(),
             endpoints: BTreeMap::new(),
@@ -455,11 +462,8 @@ impl Engine {
             installed.hosts = before.hosts;
             installed.uses = before.uses;
         }
-        let namespace = installed.policy.subject.namespace().map(str::to_owned);
-        self.by_namespace
-            .entry(namespace)
-            .or_default()
-            .insert(key.clone());
+        self.selectors
+            .insert(&Anchor::of_selection(&installed.policy.subject), &key);
         self.policies.insert(key.clone(), installed);
         self.dirty.policies.insert(key);
     }
@@ -474,13 +478,9 @@ impl Engine {
 
     /// Takes a policy that is no longer in force out of the indexes.
     fn release(&mut self, installed: &Installed) {
-        let namespace = installed.policy.subject.namespace().map(str::to_owned);
-        if let Some(keys) = self.by_namespace.get_mut(&namespace) {
-            keys.remove(&installed.policy.key);
-            if keys.is_empty() {
-                self.by_namespace.remove(&namespace);
-            }
-        }
+        let policy = &installed.policy;
+        self.selectors
+            .remove(&Anchor::of_selection(&policy.subject), &policy.key);
         for rule in installed.egress.iter().chain(&installed.ingress) {
             for list in rule.lists().chain(rule.own_lists()) {
                 self.lists.release(list);

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::anchors::{Anchor, Objects};
 use super::lists::ListId;
-use super::selecting::Inherited;
+use super::selecting::{Inherited, NAMESPACE_LABEL};
 use crate::feed::{Identity, LocalEndpoint};
 
 /// UID of a pod.
@@ -41,7 +42,8 @@ pub(super) struct Claimed {
 pub(super) struct Index {
     pub(super) inherited: Inherited,
     residents: BTreeMap<Uid, Resident>,
-    by_namespace: BTreeMap<String, BTreeSet<Uid>>,
+    /// Pods by their labels, the automatic ones among them.
+    labelled: Objects<Uid>,
     endpoints: BTreeMap<Ifname, LocalEndpoint>,
     attached: BTreeMap<Uid, BTreeSet<Ifname>>,
     claims: BTreeMap<IpAddr, BTreeSet<Uid>>,
@@ -61,7 +63,14 @@ impl Index {
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Uid> {
-        self.by_namespace.get(namespace).into_iter().flatten()
+        self.labelled.with(NAMESPACE_LABEL, namespace)
+    }
+
+    /// The pods that a selector with this anchor may select.
+    pub(super) fn under(&self, anchor: &Anchor) -> BTreeSet<Uid> {
+        self.labelled
+            .under(anchor)
+            .unwrap_or_else(|| self.residents.keys().map(Arc::clone).collect())
     }
 
     pub(super) fn endpoint(&self, ifname: &str) -> Option<&LocalEndpoint> {
@@ -110,7 +119,9 @@ impl Index {
                 return None;
             }
             if pod.identity.namespace == identity.namespace {
+                self.labelled.remove(pod.identity.every_label(), &uid);
                 pod.identity = identity;
+                self.labelled.insert(pod.identity.every_label(), &uid);
                 return Some(self.reclaim(&uid));
             }
             let mut claimed = self.remove(&uid);
@@ -123,10 +134,7 @@ impl Index {
     }
 
     fn insert_new(&mut self, uid: Uid, identity: Identity) -> Claimed {
-        self.by_namespace
-            .entry(identity.namespace.clone())
-            .or_default()
-            .insert(Arc::clone(&uid));
+        self.labelled.insert(identity.every_label(), &uid);
         let pod = Resident {
             identity,
             lists: BTreeSet::new(),
@@ -152,12 +160,8 @@ impl Index {
         let Some(pod) = self.residents.remove(uid) else {
             return Claimed::default();
         };
-        if let Some(uids) = self.by_namespace.get_mut(&pod.identity.namespace) {
-            uids.remove(uid);
-            if uids.is_empty() {
-                self.by_namespace.remove(&pod.identity.namespace);
-            }
-        }
+        self.labelled
+            .remove(pod.identity.every_label(), &Uid::from(uid));
         for &address in &pod.claimed {
             self.unclaim(address, uid);
         }

@@ -1,12 +1,12 @@
 //! Peer lists: the predicates that tell peers apart. Equal lists of different rules are one.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 
 use ipnetwork::{IpNetwork, Ipv4Network};
 
 use super::intervals::{Span, span, subtract};
-use super::model::{Peer, PeerList, Scope, Term};
+use super::model::{Peer, PeerList, Term};
 
 /// Names a peer list; never given twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,16 +117,5 @@ impl PeerList {
     pub(super) fn asks_beyond_pods(&self) -> bool {
         self.iter()
             .any(|peer| !matches!(peer, Peer::Net { .. } | Peer::Pods(_)))
-    }
-
-    /// The only namespaces whose pods it can select, `None` when it goes by namespace labels.
-    pub(super) fn named_namespaces(&self) -> Option<BTreeSet<&str>> {
-        let namespaces = self.iter().filter_map(|peer| match peer {
-            Peer::Pods(selector) => Some(selector.namespaces.named()),
-            Peer::Endpoints(selector) if selector.scope == Scope::Global => None,
-            Peer::Endpoints(selector) => Some(selector.scope.namespace()),
-            Peer::Net { .. } | Peer::Nodes(_) | Peer::Service { .. } => None,
-        });
-        namespaces.collect()
     }
 }

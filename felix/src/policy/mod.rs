@@ -22,6 +22,7 @@ pub mod unused;
 pub mod whatif;
 
 mod active;
+mod anchors;
 mod classes;
 pub mod cluster;
 mod compile;

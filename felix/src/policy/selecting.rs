@@ -57,6 +57,18 @@ impl<'a> Labelled<'a> {
     }
 }
 
+impl Identity {
+    /// Its own labels and the automatic ones.
+    pub(super) fn every_label(&self) -> impl Iterator<Item = (&str, &str)> {
+        let own = self.labels.iter();
+        let own = own.map(|(key, value)| (key.as_str(), value.as_str()));
+        own.chain([
+            (NAMESPACE_LABEL, self.namespace.as_str()),
+            (SERVICE_ACCOUNT_LABEL, self.service_account.as_str()),
+        ])
+    }
+}
+
 /// Whether the labels of an object, and its name as a label, match.
 fn named_matches(selector: &Selector, name: &str, labels: Option<&Labels>) -> bool {
     selector.holds(&|key| {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::active::Settled;
+use super::anchors::Anchor;
 use super::classes::{ClassKey, Offer};
 use super::compile::{Moves, acquire_class};
 use super::engine::Engine;
@@ -138,19 +139,29 @@ impl Engine {
 
     /// Which pods are in which lists.
     pub(super) fn sort_pods(&mut self, settled: &Settled) {
+        for &id in &settled.added {
+            if let Some(list) = self.lists.list(id) {
+                let anchor = Anchor::of_list(list);
+                self.listing.insert(&anchor, &id);
+                self.anchors.insert(id, anchor);
+            }
+        }
+        for &id in &settled.removed {
+            self.leave(id);
+        }
         let dirty = std::mem::take(&mut self.dirty.pods);
         for uid in &dirty {
             let Some(pod) = self.index.resident(uid) else {
                 continue;
             };
-            let lists = self.active.lists().filter(|&id| {
+            let mut lists = self.listing.of(pod.identity.every_label());
+            lists.retain(|&id| {
                 self.work.lists += 1;
                 let list = self.lists.list(id);
                 list.is_some_and(|list| {
                     list.selects(Labelled::Pod(&pod.identity), &self.index.inherited)
                 })
             });
-            let lists = lists.collect();
             if let Some(pod) = self.index.resident_mut(uid) {
                 pod.lists = lists;
                 self.dirty.addresses.extend(pod.claimed());
@@ -159,48 +170,38 @@ impl Engine {
         for &id in &settled.added {
             self.sort_pods_into(id, &dirty);
         }
-        if settled.removed.is_empty() && settled.renamed.is_empty() {
+        if settled.renamed.is_empty() {
             return;
         }
         let asked = |port: &NamedPort| settled.renamed.contains(&named(port));
-        let mut stale = Vec::new();
-        for (uid, pod) in self.index.residents() {
-            let listed = !settled.removed.is_disjoint(&pod.lists);
-            if listed {
-                stale.push(Arc::clone(uid));
-            }
-            if listed || (!settled.renamed.is_empty() && pod.identity.named_ports.iter().any(asked))
-            {
+        for (_, pod) in self.index.residents() {
+            if pod.identity.named_ports.iter().any(asked) {
                 self.dirty.addresses.extend(pod.claimed());
-            }
-        }
-        for uid in stale {
-            if let Some(pod) = self.index.resident_mut(&uid) {
-                pod.lists.retain(|id| !settled.removed.contains(id));
             }
         }
     }
 
-    /// Tries a list that came into use on all pods but these.
-    fn sort_pods_into(&mut self, id: ListId, but: &BTreeSet<Uid>) {
-        let Some(list) = self.lists.list(id) else {
+    /// A list is no longer in use: no pod is in it.
+    fn leave(&mut self, id: ListId) {
+        let Some(anchor) = self.anchors.remove(&id) else {
             return;
         };
-        let candidates: Vec<Uid> = match list.named_namespaces() {
-            Some(names) => {
-                let names = names.into_iter();
-                names
-                    .flat_map(|name| self.index.in_namespace(name))
-                    .map(Arc::clone)
-                    .collect()
+        self.listing.remove(&anchor, &id);
+        for uid in self.index.under(&anchor) {
+            if let Some(pod) = self.index.resident_mut(&uid)
+                && pod.lists.remove(&id)
+            {
+                self.dirty.addresses.extend(pod.claimed());
             }
-            None => self
-                .index
-                .residents()
-                .map(|(uid, _)| Arc::clone(uid))
-                .collect(),
+        }
+    }
+
+    /// Tries a list that came into use on the pods that it may select, but for these.
+    fn sort_pods_into(&mut self, id: ListId, but: &BTreeSet<Uid>) {
+        let (Some(list), Some(anchor)) = (self.lists.list(id), self.anchors.get(&id)) else {
+            return;
         };
-        for uid in candidates.iter().filter(|uid| !but.contains(*uid)) {
+        for uid in self.index.under(anchor).difference(but) {
             let Some(pod) = self.index.resident(uid) else {
                 continue;
             };
