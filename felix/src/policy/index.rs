@@ -20,8 +20,8 @@ pub(super) struct Resident {
     pub(super) identity: Identity,
     /// The active peer lists that select it by labels.
     pub(super) lists: BTreeSet<ListId>,
-    /// The addresses it claims.
-    claimed: BTreeSet<IpAddr>,
+    /// The addresses it claims, in order.
+    claimed: Box<[IpAddr]>,
     /// Deleted, but still attached here.
     departed: bool,
 }
@@ -46,7 +46,8 @@ pub(super) struct Index {
     labelled: Objects<Uid>,
     endpoints: BTreeMap<Ifname, LocalEndpoint>,
     attached: BTreeMap<Uid, BTreeSet<Ifname>>,
-    claims: BTreeMap<IpAddr, BTreeSet<Uid>>,
+    /// Rarely by more than one.
+    claims: BTreeMap<IpAddr, Vec<Uid>>,
 }
 
 impl Index {
@@ -102,7 +103,7 @@ impl Index {
 
     /// How many pods claim an address.
     pub(super) fn claimants(&self, address: IpAddr) -> usize {
-        self.claims.get(&address).map_or(0, BTreeSet::len)
+        self.claims.get(&address).map_or(0, Vec::len)
     }
 
     /// Addresses that pods claim, from first to last.
@@ -138,7 +139,7 @@ impl Index {
         let pod = Resident {
             identity,
             lists: BTreeSet::new(),
-            claimed: BTreeSet::new(),
+            claimed: Box::default(),
             departed: false,
         };
         self.residents.insert(Arc::clone(&uid), pod);
@@ -166,8 +167,8 @@ impl Index {
             self.unclaim(address, uid);
         }
         Claimed {
-            lost: pod.claimed.iter().copied().collect(),
-            touched: pod.claimed,
+            lost: pod.claimed.to_vec(),
+            touched: pod.claimed.iter().copied().collect(),
             gained: Vec::new(),
         }
     }
@@ -233,17 +234,19 @@ impl Index {
             None if pod.identity.host_network => BTreeSet::new(),
             None => pod.identity.addresses.iter().copied().collect(),
         };
-        let before = std::mem::replace(&mut pod.claimed, wanted.clone());
+        let before: BTreeSet<IpAddr> = pod.claimed.iter().copied().collect();
+        if before != wanted {
+            pod.claimed = wanted.iter().copied().collect();
+        }
         let lost: Vec<_> = before.difference(&wanted).copied().collect();
         let gained: Vec<_> = wanted.difference(&before).copied().collect();
         for &address in &lost {
             self.unclaim(address, uid);
         }
         for &address in &gained {
-            self.claims
-                .entry(address)
-                .or_default()
-                .insert(Arc::clone(uid));
+            let claims = self.claims.entry(address).or_default();
+            claims.reserve_exact(1);
+            claims.push(Arc::clone(uid));
         }
         Claimed {
             touched: before.union(&wanted).copied().collect(),
@@ -254,7 +257,7 @@ impl Index {
 
     fn unclaim(&mut self, address: IpAddr, uid: &str) {
         if let Some(uids) = self.claims.get_mut(&address) {
-            uids.remove(uid);
+            uids.retain(|it| **it != *uid);
             if uids.is_empty() {
                 self.claims.remove(&address);
             }
@@ -263,8 +266,8 @@ impl Index {
 }
 
 impl Resident {
-    /// The addresses it claims.
-    pub(super) const fn claimed(&self) -> &BTreeSet<IpAddr> {
+    /// The addresses it claims, in order.
+    pub(super) const fn claimed(&self) -> &[IpAddr] {
         &self.claimed
     }
 }

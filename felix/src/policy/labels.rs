@@ -7,7 +7,7 @@ use crate::feed::Labels;
 /// All of the requirements must hold; none at all matches everything. Requirements are kept sorted, so that two
 /// selectors which say the same in another order are equal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct LabelSelector(BTreeSet<Requirement>);
+pub struct LabelSelector(Box<[Requirement]>);
 
 /// What one label key must be.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +35,7 @@ impl LabelSelector {
     /// The selector with these requirements.
     #[must_use]
     pub fn new(requirements: impl IntoIterator<Item = Requirement>) -> Self {
+        let requirements: BTreeSet<_> = requirements.into_iter().collect();
         Self(requirements.into_iter().collect())
     }
 
