@@ -55,14 +55,15 @@ fn spent(node: &mut Node, change: impl FnOnce(&mut Node)) -> (usize, Work) {
 }
 
 #[test]
-fn a_remote_pod_costs_one_element_and_one_look_at_every_list() {
+fn a_remote_pod_costs_one_element_and_a_look_at_the_lists_that_ask_for_its_labels() {
     let mut node = large();
     let one = Work {
-        lists: 60,
+        lists: 1,
         selectors: 0,
         addresses: 1,
         functions: 0,
     };
+    let none = Work { lists: 0, ..one };
     let spent_on = |node: &mut Node, pod: Identity| spent(node, |node| node.0.apply_identity(pod));
     assert_eq!(
         spent_on(&mut node, remote(7, "app-8")),
@@ -72,7 +73,7 @@ fn a_remote_pod_costs_one_element_and_one_look_at_every_list() {
     assert_eq!(spent_on(&mut node, remote(PODS, "app-8")), (1, one), "new");
     assert_eq!(
         spent_on(&mut node, remote(7, "nothing")),
-        (1, one),
+        (1, none),
         "no longer mentioned"
     );
     assert_eq!(
@@ -95,9 +96,26 @@ fn a_remote_pod_costs_one_element_and_one_look_at_every_list() {
 fn a_class_nobody_had_costs_one_function_for_every_kind_of_subject() {
     let mut node = large();
     let (changes, work) = spent(&mut node, |node| node.0.apply_identity(remote(7, "app-55")));
-    assert_eq!((work.lists, work.functions), (60, 1));
+    assert_eq!((work.lists, work.functions), (1, 1));
     // The address, its row, and the port and the rest of its program.
     assert_eq!(changes, 4);
+}
+
+#[test]
+fn a_list_that_comes_or_goes_costs_the_pods_that_it_may_select() {
+    let mut node = large();
+    let policy = json!({"podSelector": {}, "ingress": [
+        {"from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "app-7", "tier": "x"}}}]}]});
+    let few = u64::from(PODS) / 50;
+    let (_, work) = spent(&mut node, |node| {
+        node.policy("x", "new", &policy);
+    });
+    assert_eq!(work.lists, few);
+    let (_, work) = spent(&mut node, |node| {
+        node.0
+            .delete_policy(&k8s::key(&object("x", "new", &policy)))
+    });
+    assert_eq!((work.lists, work.addresses), (0, 0), "nobody was in it");
 }
 
 #[test]
