@@ -398,10 +398,9 @@ mod tests {
         let phases = plan(&have.diff(&want), &want, false);
         // They change the class of addresses in use.
         let intervals = |batch: &Batch| {
-            let intervals = batch
-                .add
-                .iter()
-                .filter(|element| element.set.interval && element.set.key.len() == 1);
+            let intervals = batch.add.iter().filter(|element| {
+                element.set.interval && element.set.map && element.set.key.len() == 1
+            });
             intervals.count()
         };
         assert_eq!(

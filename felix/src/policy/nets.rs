@@ -124,8 +124,9 @@ impl Nets {
                 .into_iter()
                 .map(|span| (span, ())),
         );
-        for (span, _) in touched {
-            let region = self.region(span);
+        // Two of them may have the piece between them in common.
+        let regions = partition(touched.into_iter().map(|(span, _)| (self.region(span), ())));
+        for (region, _) in regions {
             self.join_atoms(region);
             let old: Vec<_> = self
                 .pieces
