@@ -21,6 +21,8 @@ const GET_SET: u8 = 10;
 const GET_ELEMENT: u8 = 13;
 const GET_GENERATION: u8 = 16;
 const ACK: u16 = 4;
+/// Elements that a dump surely holds in its first message, so that nothing can change between two.
+const ONE_MESSAGE: usize = 32;
 
 /// Why the table could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -326,7 +328,24 @@ impl Nft {
         )?)
     }
 
+    /// Reads until two looks agree. The kernel gives a hash that has grown its room a moment later, and goes on with a dump
+    /// by counting: elements that have moved meanwhile are missed, and nothing says so.
     fn read_sets(&mut self, wanted: impl Fn(&Set) -> bool) -> Result<Tables, Error> {
+        let mut before = self.look(&wanted)?;
+        for _ in 0..20 {
+            if before.entries() < ONE_MESSAGE {
+                return Ok(before);
+            }
+            let now = self.look(&wanted)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        Err(Error::Contended)
+    }
+
+    fn look(&mut self, wanted: impl Fn(&Set) -> bool) -> Result<Tables, Error> {
         let mut tables = Tables::default();
         for set in SETS
             .iter()

@@ -256,7 +256,7 @@ impl Engine {
         };
         match pod.claimed().is_empty() {
             true => pod.identity.addresses.clone(),
-            false => pod.claimed().iter().copied().collect(),
+            false => pod.claimed().to_vec(),
         }
     }
 

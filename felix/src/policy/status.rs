@@ -169,7 +169,7 @@ impl Engine {
                 pod: self.index.owner(peer).map(|(_, pod)| pod),
             },
             own: Side {
-                address: own.or(claimed.copied()),
+                address: own.or_else(|| claimed.copied()),
                 pod: Some(pod),
             },
         }
