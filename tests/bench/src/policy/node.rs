@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use felix::driver::enforce::Enforcer;
 use felix::driver::netlink::Netlink;
-use felix::driver::nft::Nft;
 use felix::nft::diff;
 use felix::policy::Engine;
-use felix::policy::tables::Subject;
 use nix::time::{ClockId, clock_gettime};
 
 /// What one change cost.
@@ -24,18 +23,17 @@ pub(crate) struct Cost {
 /// Engine and kernel of the namespace this thread is in.
 pub(crate) struct Node {
     pub(crate) engine: Engine,
-    nft: Nft,
+    enforcer: Enforcer,
     netlink: Netlink,
 }
 
 impl Node {
     /// With the fixed rules, and nothing else.
     pub(crate) fn new() -> Result<Self> {
-        let mut nft = Nft::open().context("opening nftables")?;
-        nft.ensure_table().context("making the table")?;
+        let (enforcer, _) = Enforcer::open()?;
         Ok(Self {
             engine: Engine::new(),
-            nft,
+            enforcer,
             netlink: Netlink::open().context("opening rtnetlink")?,
         })
     }
@@ -48,11 +46,8 @@ impl Node {
         let phases = diff::plan(&compiled.changes, self.engine.tables(), compiled.narrowing);
         let compute = on_core()?.saturating_sub(start);
         let start = Instant::now();
-        self.nft.apply(&phases.add)?;
-        self.group(&phases.links)?;
-        self.nft.apply(&phases.commit)?;
-        self.group(&phases.relinks)?;
-        self.nft.apply(&phases.sweep)?;
+        self.enforcer.prepare(&phases)?;
+        self.enforcer.commit(&phases, &mut self.netlink)?;
         let commit = start.elapsed();
         self.engine.applied(compiled.revision);
         Ok(Cost {
@@ -60,10 +55,6 @@ impl Node {
             commit,
             changes: compiled.changes.len(),
         })
-    }
-
-    fn group(&mut self, links: &[(String, Subject)]) -> Result<()> {
-        Ok(self.netlink.set_groups(links)?)
     }
 }
 
