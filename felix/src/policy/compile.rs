@@ -235,10 +235,7 @@ impl Engine {
     fn subject_key(&self, ifname: &str, programmed: &Programmed) -> Option<SubjectKey> {
         let endpoint = self.index.endpoint(ifname)?;
         let pod = self.index.resident(&endpoint.uid)?;
-        let mut offers: BTreeSet<Offer> = pod.identity.named_ports.iter().map(offer).collect();
-        for &address in &endpoint.addresses {
-            offers.extend(self.offers(address));
-        }
+        let offers: BTreeSet<Offer> = pod.identity.named_ports.iter().map(offer).collect();
         let addresses = endpoint.addresses.iter().copied();
         Some(self.key_of(programmed.policies.iter(), addresses, &offers))
     }

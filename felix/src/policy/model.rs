@@ -360,7 +360,8 @@ pub enum PortMatch {
         /// Name of the port.
         name: String,
     },
-    /// The protocols and ports under which the destination serves a Service.
+    /// The protocols and ports under which the other side, as the destination of egress, serves a Service. On our own
+    /// side it matches nothing.
     Service {
         /// Namespace of the Service.
         namespace: String,

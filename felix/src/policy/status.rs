@@ -167,10 +167,12 @@ impl Engine {
             peer: Side {
                 address: Some(peer),
                 pod: self.index.owner(peer).map(|(_, pod)| pod),
+                own: false,
             },
             own: Side {
                 address: own.or_else(|| claimed.copied()),
                 pod: Some(pod),
+                own: true,
             },
         }
     }
@@ -188,6 +190,8 @@ pub(super) struct Known<'a> {
 struct Side<'a> {
     address: Option<IpAddr>,
     pod: Option<&'a Resident>,
+    /// It is the side that policies select.
+    own: bool,
 }
 
 impl Side<'_> {
@@ -227,7 +231,7 @@ impl Side<'_> {
         if let Some(pod) = self.pod {
             offers.extend(pod.identity.named_ports.iter().map(offer));
         }
-        if let Some(address) = self.address {
+        if let Some(address) = self.address.filter(|_| !self.own) {
             offers.extend(engine.offers(address));
         }
         let mut offers = offers.iter();

@@ -59,6 +59,8 @@ pub(super) struct Judged {
 struct End<'a> {
     pod: Option<&'a Identity>,
     address: Option<IpAddr>,
+    /// The end that policies select.
+    own: bool,
 }
 
 impl Cluster {
@@ -106,10 +108,12 @@ impl Cluster {
         let own = End {
             pod: Some(pod),
             address: own,
+            own: true,
         };
         let peer = End {
             pod: self.owner(flow.peer),
             address: Some(flow.peer),
+            own: false,
         };
         let (allowed, logged) = self.walk(flow, own, peer, false);
         let (with_audit, _) = self.walk(flow, own, peer, true);
@@ -357,14 +361,16 @@ impl Cluster {
             } => {
                 let pod = end.pod.map(|pod| &pod.named_ports).into_iter().flatten();
                 let hosts = self.hosts.values().filter(|host| {
-                    end.address
-                        .is_some_and(|address| host.addresses.contains(&address))
+                    let mut address = end.address.iter();
+                    !end.own && address.any(|address| host.addresses.contains(address))
                 });
                 let mut ports = pod.chain(hosts.flat_map(|host| &host.named_ports));
                 *wanted == protocol
                     && ports
                         .any(|it| it.name == *name && it.protocol == protocol && it.port == port)
             }
+            // Legal in egress destinations only.
+            PortMatch::Service { .. } if end.own => false,
             PortMatch::Service { namespace, name } => end.address.is_some_and(|address| {
                 let key = (namespace.clone(), name.clone());
                 let service = self.services.get(&key);
