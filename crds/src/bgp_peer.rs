@@ -7,6 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 use crate::condition::Condition;
+use crate::error::FieldError;
 use crate::seconds::duration_rule;
 
 pub use session::{
@@ -231,6 +232,24 @@ pub struct BGPPeerSpec {
     /// Whether the nodes that peerSelector selects have the session too; they have, when unset.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reverse_peering: Option<ReversePeering>,
+}
+
+/// Bytes of an operator's words (RFC 9003 section 2).
+const MAX_WORDS: usize = 255;
+
+impl BGPPeerSpec {
+    /// What is said by `shutdown`, if the session is shut down. The schema counts characters.
+    fn words_of_shutdown(&self) -> Result<Option<String>, FieldError> {
+        if let Some(long) = self
+            .shutdown
+            .as_ref()
+            .filter(|words| words.len() > MAX_WORDS)
+        {
+            let problem = format!("it has {} bytes: say it in {MAX_WORDS}", long.len());
+            return Err(FieldError::new("spec.shutdown", problem));
+        }
+        Ok(self.shutdown.clone())
+    }
 }
 
 /// Whether the peer is configured on its nodes.

@@ -90,7 +90,7 @@ pub struct ClusterIngressRule {
     #[schemars(schema_with = "actions")]
     pub action: String,
     /// Where they come from: one of these.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 25))]
     pub from: Vec<ClusterPeer>,
     /// What they are: one of these, anything when unset.
@@ -110,7 +110,7 @@ pub struct ClusterEgressRule {
     #[schemars(schema_with = "actions")]
     pub action: String,
     /// Where they go to: one of these.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 25))]
     pub to: Vec<ClusterPeer>,
     /// What they are: one of these, anything when unset.

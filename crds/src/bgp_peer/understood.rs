@@ -15,8 +15,6 @@ use crate::selector::Selector;
 
 /// The most a peer can be asked to wait for a restart (12 bits, RFC 4724).
 const RESTART_MAX: u32 = 4095;
-/// Bytes of an operator's words (RFC 9003 section 2).
-const MAX_WORDS: usize = 255;
 
 /// The most routes can be kept as long-lived stale ones (24 bits, RFC 9494).
 const LONG_LIVED_MAX: u32 = 0xff_ffff;
@@ -262,7 +260,7 @@ impl TryFrom<&BGPPeer> for Peer {
                 },
             )?,
             keep_rejected: spec.keep_rejected_routes,
-            shutdown: shutdown(spec)?,
+            shutdown: spec.words_of_shutdown()?,
             reachable_by: reachable_by(spec, &remote)?,
             remote,
         })
@@ -359,16 +357,6 @@ fn local_address(spec: &BGPPeerSpec, remote: &Remote) -> Result<LocalAddress, Fi
             "sourceAddress is set too: remove one of the two",
         )),
     }
-}
-
-/// The schema counts characters.
-fn shutdown(spec: &BGPPeerSpec) -> Result<Option<String>, FieldError> {
-    let words = spec.shutdown.as_ref();
-    if let Some(long) = words.filter(|words| words.len() > MAX_WORDS) {
-        let problem = format!("it has {} bytes: say it in {MAX_WORDS}", long.len());
-        return Err(FieldError::new("spec.shutdown", problem));
-    }
-    Ok(words.cloned())
 }
 
 fn reachable_by(spec: &BGPPeerSpec, remote: &Remote) -> Result<Option<IpAddr>, FieldError> {
