@@ -164,7 +164,7 @@ fn selectors_look_where_the_policy_is_unless_it_says_where() {
     let p = Policies::new(&suite, "scope");
     for (source, allowed) in [
         ("{ selector: role == 'a' }", "red/cli1"),
-        ("{ selector: role in {'a', 'b',} && !has(zone) }", RED),
+        ("{ selector: \"role in {'a', 'b',} && !has(zone)\" }", RED),
         (
             "{ selector: role == 'a', namespaceSelector: has(team) }",
             "red/cli1 blue/cli1",
