@@ -29,9 +29,19 @@ pub fn network_policy(object: &NetworkPolicy) -> Result<Policy, PolicyError> {
 /// # Errors
 /// The first field that makes no sense, with what to enforce instead.
 pub fn global_network_policy(object: &GlobalNetworkPolicy) -> Result<Policy, PolicyError> {
-    said::Policy::try_from(object)
+    let policy = said::Policy::try_from(object)
         .map(|it| policy(&it))
-        .map_err(refused)
+        .map_err(refused)?;
+    if policy.stage == Stage::DoNotTrack {
+        // Said rather than passed over: whoever wrote it relies on what it denies.
+        return Err(PolicyError {
+            field: "spec.doNotTrack".to_owned(),
+            problem: "packets are not judged before connection tracking yet: leave it out"
+                .to_owned(),
+            closed: None,
+        });
+    }
+    Ok(policy)
 }
 
 /// A tier.

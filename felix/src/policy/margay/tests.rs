@@ -272,3 +272,11 @@ fn built_in_tiers_are_those_of_the_engine() {
     assert_eq!(default.order, super::super::model::DEFAULT_TIER_ORDER);
     assert!(admin.order < default.order && default.order < baseline.order);
 }
+
+#[test]
+fn what_cannot_be_enforced_is_refused_and_not_passed_over() {
+    let spec = |stage: &str| json!({ stage: true, "applyOnForward": true, "types": ["Ingress"], "ingress": [{ "action": "Deny" }] });
+    assert_eq!(global(spec("preDNAT")).unwrap().stage, Stage::PreDnat);
+    let error = global(spec("doNotTrack")).unwrap_err();
+    assert_eq!(error.field, "spec.doNotTrack");
+}
