@@ -354,10 +354,10 @@ fn foreign_routes_stay_whatever_happens() {
         }
     });
     until("no problem to be left", || {
-        let problems = suite.ctl(node, &["status"])["felix"]["problems"].clone();
-        match list(&problems).is_empty() {
+        let problems = e2e::problems(&suite.ctl(node, &["status"])["felix"]);
+        match problems.is_empty() {
             true => Ok(()),
-            false => Err(problems.to_string()),
+            false => Err(problems.join("; ")),
         }
     });
     for command in [

@@ -118,8 +118,10 @@ fn a_router_in_a_pod_leads_the_fabric_to_what_its_filter_names() {
         "{why}"
     );
     assert!(!told(&rig, STOLEN).unwrap());
-    let problems = rig.ask("n1", &["margayctl", "status"]).unwrap();
-    assert!(problems.contains("problems    none"), "{problems}");
+    let status = rig
+        .json("n1", &["margayctl", "status", "-o", "json"])
+        .unwrap();
+    assert_eq!(e2e::problems(&status["felix"]), [""; 0], "{status}");
 
     // Without the pod's router nobody leads there any more.
     drop(bird);

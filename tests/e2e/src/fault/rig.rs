@@ -303,16 +303,10 @@ fn turn() -> MutexGuard<'static, ()> {
 }
 
 fn felix_unwell(felix: &Value) -> bool {
-    // A kernel without nfnetlink_log has that to tell for ever, and nothing else depends on it.
-    let unexpected = |problem: &Value| {
-        let text = problem.as_str().unwrap_or_default();
-        !text.starts_with("denied packets are not told of, everything else works")
-    };
-    let mut problems = felix["problems"].as_array().into_iter().flatten();
     felix["synced"] != true
         || felix["bgpd_connected"] != true
         || !felix["problems"].is_array()
-        || problems.any(unexpected)
+        || !crate::problems(felix).is_empty()
 }
 
 fn object(pod: &Pod<'_>) -> Value {
