@@ -194,10 +194,10 @@ fn what_cannot_be_understood_is_said_in_the_status_and_the_last_good_stays() {
     }
     for node in ["n1", "n2", "n3"] {
         until("no problem to be left", || {
-            let problems = suite.ctl(node, &["status"])["problems"].clone();
-            match list(&problems).is_empty() {
+            let problems = e2e::problems(&suite.ctl(node, &["status"]));
+            match problems.is_empty() {
                 true => Ok(()),
-                false => Err(problems.to_string()),
+                false => Err(problems.join("; ")),
             }
         });
     }
