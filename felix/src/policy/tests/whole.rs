@@ -385,7 +385,6 @@ fn tables_say_what_the_reference_says() {
 }
 
 #[test]
-#[ignore = "takes minutes without optimisation: run it in a release build"]
 fn a_million_flows_are_judged_as_the_reference_says() {
     let judged = several(1000..1100, 20);
     assert!(judged > 1_000_000, "{judged} flows");
