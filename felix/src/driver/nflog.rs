@@ -7,6 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 
 use super::socket::{NETFILTER, refusal};
+use crate::nft::build::LOG_GROUP;
 use crate::nft::log::{self, Logged};
 use crate::nla;
 
@@ -32,7 +33,7 @@ impl Reader {
         setsockopt(raw, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         let kernel = netlink_sys::SocketAddr::new(0, 0);
         socket
-            .send_to(&log::bind(log::GROUP, SEQUENCE), &kernel)
+            .send_to(&log::bind(LOG_GROUP, SEQUENCE), &kernel)
             .await?;
         let mut reader = Self { socket };
         loop {

@@ -240,14 +240,24 @@ fn namespaced_name<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>) 
 }
 
 /// For built-in kinds: the API server validates them, so one that does not decode is newer than we are.
-fn unreadable(kind: Kind, bad: &InvalidObject) {
-    let name = bad.metadata.name.as_deref().unwrap_or_default();
-    tracing::warn!(
-        ?kind,
-        name,
-        error = bad.error,
-        "an object cannot be decoded; what was known of it stays"
-    );
+fn readable<K>(
+    kind: Kind,
+    object: Result<K, InvalidObject>,
+    update: impl FnOnce(K) -> Update,
+) -> Option<Update> {
+    match object {
+        Ok(object) => Some(update(object)),
+        Err(bad) => {
+            let name = bad.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(
+                ?kind,
+                name,
+                error = bad.error,
+                "an object cannot be decoded; what was known of it stays"
+            );
+            None
+        }
+    }
 }
 
 fn namespaces() -> Source<Namespace> {
@@ -256,18 +266,10 @@ fn namespaces() -> Source<Namespace> {
         optional: false,
         judge: None,
         key: name,
-        come: |object| match object {
-            Ok(ns) => {
-                let name = ns.name_any();
-                Some(Update::Namespace(
-                    name,
-                    ns.metadata.labels.unwrap_or_default(),
-                ))
-            }
-            Err(bad) => {
-                unreadable(Kind::Namespace, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::Namespace, object, |ns| {
+                Update::Namespace(ns.name_any(), ns.metadata.labels.unwrap_or_default())
+            })
         },
         gone: |name| Some(Update::NamespaceGone(name)),
     }
@@ -279,13 +281,7 @@ fn pods() -> Source<Pod> {
         optional: false,
         judge: None,
         key: |object| object.meta().uid.clone().unwrap_or_default(),
-        come: |object| match object {
-            Ok(pod) => Some(Update::Pod(translate::pod(pod))),
-            Err(bad) => {
-                unreadable(Kind::Pod, &bad);
-                None
-            }
-        },
+        come: |object| readable(Kind::Pod, object, |pod| Update::Pod(translate::pod(pod))),
         gone: |uid| Some(Update::PodGone(uid)),
     }
 }
@@ -330,12 +326,10 @@ fn nodes() -> Source<Node> {
         optional: false,
         judge: None,
         key: name,
-        come: |object| match object {
-            Ok(node) => Some(Update::Node(translate::node(node))),
-            Err(bad) => {
-                unreadable(Kind::Node, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::Node, object, |node| {
+                Update::Node(translate::node(node))
+            })
         },
         // The node's own object gone changes nothing here: whoever deleted it decides about the blocks.
         gone: |_| None,
@@ -379,12 +373,10 @@ fn blocks() -> Source<IPAMBlock> {
         optional: false,
         judge: None,
         key: name,
-        come: |object| match object {
-            Ok(block) => Some(Update::Block(Box::new(block))),
-            Err(bad) => {
-                unreadable(Kind::IpamBlock, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::IpamBlock, object, |block| {
+                Update::Block(Box::new(block))
+            })
         },
         gone: |name| Some(Update::BlockGone(name)),
     }

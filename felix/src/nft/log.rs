@@ -6,12 +6,6 @@ use std::net::IpAddr;
 use crate::nla::{self, Message};
 use crate::policy::model::protocol::{ICMP, ICMP6, SCTP, TCP, UDP, UDP_LITE};
 
-/// The netlink log group that the table's rules name.
-pub const GROUP: u16 = 77;
-/// Prefix of what rules with action Log note. What is denied comes with another.
-pub const LOG_PREFIX: &str = "margay log";
-/// Prefix of what policies under audit would judge otherwise.
-pub const AUDIT_PREFIX: &str = "margay audit";
 /// `NFNL_SUBSYS_ULOG` and `NFULNL_MSG_PACKET`.
 pub const PACKET: u16 = 4 << 8;
 /// `NFNL_SUBSYS_ULOG` and `NFULNL_MSG_CONFIG`.

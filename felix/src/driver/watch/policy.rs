@@ -15,9 +15,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::{
-    Judge, Source, name, namespaced_name, run, undecodable, undecodable_policy, unreadable,
-};
+use super::{Judge, Source, name, namespaced_name, readable, run, undecodable, undecodable_policy};
 use crate::agent::input::{Kind, Update};
 use crate::driver::accepted::{self, Told};
 use crate::nft::epoch::Options;
@@ -134,12 +132,10 @@ fn nodes() -> Source<Node> {
         optional: false,
         judge: None,
         key: name,
-        come: |object| match object {
-            Ok(node) => Some(Update::NodeAddresses(translate::node_addresses(node))),
-            Err(bad) => {
-                unreadable(Kind::Nodes, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::Nodes, object, |node| {
+                Update::NodeAddresses(translate::node_addresses(node))
+            })
         },
         gone: |name| Some(Update::NodeGone(name)),
     }
@@ -151,12 +147,10 @@ fn service_accounts() -> Source<ServiceAccount> {
         optional: false,
         judge: None,
         key: namespaced_name,
-        come: |object| match object {
-            Ok(account) => Some(Update::ServiceAccount(translate::service_account(account))),
-            Err(bad) => {
-                unreadable(Kind::ServiceAccount, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::ServiceAccount, object, |account| {
+                Update::ServiceAccount(translate::service_account(account))
+            })
         },
         gone: |key| {
             split(&key).map(|(namespace, name)| Update::ServiceAccountGone(namespace, name))
@@ -170,12 +164,10 @@ fn slices() -> Source<EndpointSlice> {
         optional: false,
         judge: None,
         key: namespaced_name,
-        come: |object| match object {
-            Ok(slice) => Some(Update::Slice(translate::slice(&slice))),
-            Err(bad) => {
-                unreadable(Kind::EndpointSlice, &bad);
-                None
-            }
+        come: |object| {
+            readable(Kind::EndpointSlice, object, |slice| {
+                Update::Slice(translate::slice(&slice))
+            })
         },
         gone: |key| split(&key).map(|(namespace, name)| Update::SliceGone(namespace, name)),
     }

@@ -139,6 +139,20 @@ pub(crate) fn policy_of(
     serde_json::from_value(object).context("a policy of the benchmark")
 }
 
+/// That many peers of one address each, none of them a pod's, at most 128 Ki.
+pub(crate) fn blocks(count: u32) -> Vec<Value> {
+    let block = |at: u32| {
+        let cidr = format!(
+            "172.{}.{}.{}/32",
+            16 + (at >> 15),
+            at >> 7 & 255,
+            (at & 127) << 1
+        );
+        json!({ "ipBlock": { "cidr": cidr } })
+    };
+    (0..count).map(block).collect()
+}
+
 /// Tells the engine of a policy, as felix does.
 pub(crate) fn tell(engine: &mut Engine, object: &NetworkPolicy) -> Result<()> {
     engine.apply_policy(k8s::parse(object).context("a policy of the benchmark")?);

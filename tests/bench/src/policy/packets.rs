@@ -312,9 +312,7 @@ fn ours(rules: Rules) -> Result<Option<Vec<Value>>> {
             })
             .collect(),
         Rules::Blocks => {
-            let mut blocks: Vec<Value> = (0..BLOCKS)
-                .map(|at| json!({ "ipBlock": { "cidr": format!("172.{}.{}.{}/32", 16 + (at >> 15), at >> 7 & 255, (at & 127) << 1) } }))
-                .collect();
+            let mut blocks = cluster::blocks(BLOCKS);
             blocks.extend([outside, json!({ "ipBlock": { "cidr": "10.128.0.0/9" } })]);
             vec![rule(Value::Array(blocks), &single)]
         }

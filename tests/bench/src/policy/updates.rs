@@ -155,10 +155,7 @@ fn one_more(runs: u32) -> Result<Figures> {
     let mut node = Node::new()?;
     node.change(|engine| cluster::fill(engine, Size::of(LOCAL)))?;
     // As a set of blocks would be, in as many policies as it takes.
-    let many: Vec<Value> = (0..BLOCKS)
-            .map(|at| json!({ "ipBlock": { "cidr": format!("172.{}.{}.{}/32", 16 + (at >> 15), at >> 7 & 255, (at & 127) << 1) } }))
-            .collect();
-    let policy = ingress("blocks", "k1", 1, &Value::Array(many))?;
+    let policy = ingress("blocks", "k1", 1, &Value::Array(cluster::blocks(BLOCKS)))?;
     node.change(|engine| cluster::tell(engine, &policy))?;
     for run in 0..runs {
         let extra = json!([{ "ipBlock": { "cidr": format!("203.0.113.{}/32", run % 128 * 2) } }]);
