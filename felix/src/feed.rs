@@ -1,32 +1,33 @@
 //! What felix is told about the cluster, as plain data.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnetwork::IpNetwork;
 
-/// Labels of an object, or any other string map of the Kubernetes API.
-pub type Labels = BTreeMap<String, String>;
+pub use labels::Labels;
 
-/// A pod as policy sees it, wherever it runs.
+mod labels;
+
+/// A pod as policy sees it, wherever it runs. What many pods have alike is shared by copies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// `metadata.uid`.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// `metadata.namespace`.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// `metadata.name`.
-    pub name: String,
+    pub name: Arc<str>,
     /// `metadata.labels`.
     pub labels: Labels,
     /// `spec.serviceAccountName`.
-    pub service_account: String,
+    pub service_account: Arc<str>,
     /// `metadata.creationTimestamp` in seconds since 1970: the newer of two claims to one address wins.
     pub created: i64,
     /// `status.podIPs`. While the pod is attached on this node the endpoint's addresses count instead.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Arc<[IpAddr]>,
     /// Every named container port. A pod may give one name to several ports.
-    pub named_ports: Vec<NamedPort>,
+    pub named_ports: Arc<[NamedPort]>,
     /// `spec.hostNetwork`: such a pod is never a subject, and no selector matches it as a peer.
     pub host_network: bool,
 }

@@ -172,7 +172,7 @@ impl Cluster {
     ) -> Result<v1::ExplainPolicyResponse, Unanswered> {
         let own_node = |address: IpAddr, pod: &Identity| {
             let node = self.nodes.get(&address);
-            node.is_some() && node == self.bound.get(&pod.uid)
+            node.is_some() && node == self.bound.get(&*pod.uid)
         };
         let view = View {
             engine: &self.engine,
@@ -219,7 +219,7 @@ impl Cluster {
 
     fn namespace(&mut self, name: String, mut labels: BTreeMap<String, String>) {
         labels.insert(NAMESPACE_NAME.to_owned(), name.clone());
-        self.engine.apply_namespace(&name, labels);
+        self.engine.apply_namespace(&name, labels.into());
         self.namespaces.insert(name);
     }
 
@@ -231,18 +231,18 @@ impl Cluster {
         }
         let mut identity = pod.identity;
         if identity.namespace.is_empty() {
-            identity.namespace = DEFAULT_NAMESPACE.to_owned();
+            identity.namespace = DEFAULT_NAMESPACE.into();
         }
         if identity.uid.is_empty() {
-            identity.uid = format!("{}/{}", identity.namespace, identity.name);
+            identity.uid = format!("{}/{}", identity.namespace, identity.name).into();
         }
         if identity.addresses.is_empty() && !identity.host_network {
             self.lent += 1;
             let address = Ipv4Addr::from(u32::from(LENT) + self.lent);
-            identity.addresses.push(address.into());
+            identity.addresses = [address.into()].into();
         }
-        self.bound.insert(identity.uid.clone(), pod.node);
-        let namespace = identity.namespace.clone();
+        self.bound.insert(identity.uid.to_string(), pod.node);
+        let namespace = identity.namespace.to_string();
         self.engine.apply_identity(identity);
         Some(namespace)
     }

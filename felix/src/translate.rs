@@ -1,6 +1,7 @@
 //! Objects of the Kubernetes API → plain data, once, at the border.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crds::felix_configuration::Configuration;
 use crds::network_set::Set;
@@ -22,15 +23,16 @@ pub fn pod(pod: core::Pod) -> Pod {
     let status = pod.status.unwrap_or_default();
     let addresses = status.pod_ips.unwrap_or_default();
     let identity = Identity {
-        uid: meta.uid.unwrap_or_default(),
-        namespace: meta.namespace.unwrap_or_default(),
-        name: meta.name.unwrap_or_default(),
-        labels: meta.labels.unwrap_or_default(),
+        uid: meta.uid.unwrap_or_default().into(),
+        namespace: meta.namespace.unwrap_or_default().into(),
+        name: meta.name.unwrap_or_default().into(),
+        labels: meta.labels.unwrap_or_default().into(),
         // The API server fills it in; no pod runs without one.
         service_account: spec
             .service_account_name
-            .clone()
-            .unwrap_or_else(|| "default".to_owned()),
+            .as_deref()
+            .unwrap_or("default")
+            .into(),
         created: meta.creation_timestamp.map_or(0, |time| time.0.as_second()),
         addresses: addresses
             .iter()
@@ -48,7 +50,7 @@ pub fn pod(pod: core::Pod) -> Pod {
 }
 
 /// Ports of containers that have a name; of init containers too, when those stay running (restartPolicy Always).
-fn named_ports(spec: &core::PodSpec) -> Vec<NamedPort> {
+fn named_ports(spec: &core::PodSpec) -> Arc<[NamedPort]> {
     let sidecars = spec
         .init_containers
         .iter()
@@ -109,7 +111,7 @@ pub fn node_addresses(node: core::Node) -> NodeAddresses {
     addresses.dedup();
     NodeAddresses {
         name: node.metadata.name.unwrap_or_default(),
-        labels: node.metadata.labels.unwrap_or_default(),
+        labels: node.metadata.labels.unwrap_or_default().into(),
         addresses,
     }
 }
@@ -120,7 +122,7 @@ pub fn service_account(account: core::ServiceAccount) -> ServiceAccount {
     ServiceAccount {
         namespace: account.metadata.namespace.unwrap_or_default(),
         name: account.metadata.name.unwrap_or_default(),
-        labels: account.metadata.labels.unwrap_or_default(),
+        labels: account.metadata.labels.unwrap_or_default().into(),
     }
 }
 
@@ -176,7 +178,7 @@ pub fn network_set(set: Set) -> NetworkSet {
     NetworkSet {
         namespace: set.namespace,
         name: set.name,
-        labels: set.labels,
+        labels: set.labels.into(),
         nets: set.nets.into_iter().map(IpNetwork::from).collect(),
     }
 }

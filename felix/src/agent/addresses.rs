@@ -338,7 +338,7 @@ impl Agent {
             .endpoints
             .values()
             .flat_map(|endpoint| endpoint.addresses.iter().copied());
-        let pods = self.local_pods.values().flatten().copied();
+        let pods = self.local_pods.values().flat_map(|it| it.iter().copied());
         let in_use: BTreeSet<IpAddr> = attached
             .chain(pods)
             .chain(self.blocks.found.iter().copied())

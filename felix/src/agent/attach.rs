@@ -283,7 +283,10 @@ impl Agent {
             let waited = now.saturating_sub(*since);
             if waited >= POLICY_PATIENCE {
                 give_up.push(endpoint.key.clone());
-            } else if waited >= FEED_PATIENCE && !*asked && !self.pods.contains(&endpoint.pod.uid) {
+            } else if waited >= FEED_PATIENCE
+                && !*asked
+                && !self.pods.contains(endpoint.pod.uid.as_str())
+            {
                 *asked = true;
                 ask.push(endpoint.pod.clone());
             }
@@ -313,7 +316,7 @@ impl Agent {
             .values()
             .filter_map(|endpoint| match endpoint.state {
                 State::Programming { since, asked, .. }
-                    if asked || self.pods.contains(&endpoint.pod.uid) =>
+                    if asked || self.pods.contains(endpoint.pod.uid.as_str()) =>
                 {
                     Some(since + POLICY_PATIENCE)
                 }

@@ -1,5 +1,7 @@
 //! Changes of the cluster.
 
+use std::sync::Arc;
+
 use crds::host_endpoint::{self, Interface};
 
 use super::input::{Kind, Pod, Update};
@@ -16,8 +18,8 @@ impl Agent {
             Update::NamespaceGone(name) => self.engine.delete_namespace(&name),
             Update::Pod(pod) => self.pod(pod),
             Update::PodGone(uid) => {
-                self.pods.remove(&uid);
-                self.local_pods.remove(&uid);
+                self.pods.remove(uid.as_str());
+                self.local_pods.remove(uid.as_str());
                 self.engine.delete_identity(&uid);
             }
             Update::Policy(policy) => self.engine.apply_policy(*policy),
@@ -108,7 +110,7 @@ impl Agent {
         });
         self.engine.apply_host_endpoint(HostEndpoint {
             name: said.name,
-            labels: said.labels,
+            labels: said.labels.into(),
             local,
             interface,
             addresses: said.addresses,
@@ -131,10 +133,10 @@ impl Agent {
     }
 
     pub(super) fn pod(&mut self, pod: Pod) {
-        let uid = pod.identity.uid.clone();
+        let uid = Arc::clone(&pod.identity.uid);
         if pod.node == self.node_name && !pod.finished && !pod.identity.host_network {
             self.local_pods
-                .insert(uid.clone(), pod.identity.addresses.clone());
+                .insert(Arc::clone(&uid), Arc::clone(&pod.identity.addresses));
         } else {
             self.local_pods.remove(&uid);
         }

@@ -28,6 +28,7 @@ mod view;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::v1::FelixMessage;
 use cni::error::{CniError, Code};
@@ -156,9 +157,9 @@ pub struct Agent {
     /// Watches that fail now, and why.
     lost: BTreeMap<Kind, String>,
     /// UIDs of the pods the feed knows.
-    pods: HashSet<String>,
+    pods: HashSet<Arc<str>>,
     /// Addresses of the pods bound to this node, by uid.
-    local_pods: BTreeMap<String, Vec<IpAddr>>,
+    local_pods: BTreeMap<Arc<str>, Arc<[IpAddr]>>,
     pools: BTreeMap<String, Pool>,
     /// Pools that are not understood, and why.
     pool_errors: BTreeMap<String, String>,

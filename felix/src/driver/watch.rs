@@ -268,7 +268,7 @@ fn namespaces() -> Source<Namespace> {
         key: name,
         come: |object| {
             readable(Kind::Namespace, object, |ns| {
-                Update::Namespace(ns.name_any(), ns.metadata.labels.unwrap_or_default())
+                Update::Namespace(ns.name_any(), ns.metadata.labels.unwrap_or_default().into())
             })
         },
         gone: |name| Some(Update::NamespaceGone(name)),

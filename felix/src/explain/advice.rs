@@ -20,10 +20,10 @@ const OF_CONTROLLERS: [&str; 5] = [
 ];
 
 /// The labels by which a person would select the pod.
-pub(super) fn telling(pod: &Identity) -> impl Iterator<Item = (&String, &String)> {
+pub(super) fn telling(pod: &Identity) -> impl Iterator<Item = (&str, &str)> {
     pod.labels
         .iter()
-        .filter(|(key, _)| !OF_CONTROLLERS.contains(&key.as_str()))
+        .filter(|(key, _)| !OF_CONTROLLERS.contains(key))
 }
 
 /// Advice about the end whose policies deny the flow.
@@ -131,9 +131,9 @@ fn kubernetes(flow: &Flow<'_>, direction: Direction) -> String {
             let _ = writeln!(text, "  - ipBlock:\n      cidr: {address}/{length}");
         }
         Some(peer) => {
-            let own_namespace = own.pod.map(|pod| pod.namespace.as_str());
+            let own_namespace = own.pod.map(|pod| &*pod.namespace);
             let mut lead = "  - ";
-            if own_namespace != Some(peer.namespace.as_str()) {
+            if own_namespace != Some(&*peer.namespace) {
                 let _ = writeln!(
                     text,
                     "{lead}namespaceSelector:\n      matchLabels:\n        kubernetes.io/metadata.name: {}",

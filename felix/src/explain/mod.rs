@@ -3,12 +3,13 @@
 
 mod advice;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use api::v1;
 use thiserror::Error;
 
-use crate::feed::Identity;
+use crate::feed::{Identity, Labels};
 use crate::policy::describe::traffic;
 use crate::policy::explain::{Asked, Explanation, Mismatch, RuleOutcome, TierOutcome};
 use crate::policy::model::{Enforcement, PolicyKey, protocol};
@@ -87,7 +88,7 @@ impl End<'_> {
             pod: self.pod.map(name).unwrap_or_default(),
             labels: self
                 .pod
-                .map(|pod| pod.labels.clone().into_iter().collect())
+                .map(|pod| string_map(&pod.labels))
                 .unwrap_or_default(),
             here: self.here,
             kind: kind.to_owned(),
@@ -192,7 +193,7 @@ impl<'a> View<'a> {
     fn similar(self, namespace: &str, wanted: &str) -> String {
         const SAID: usize = 5;
         let alike = |pod: &&Identity| {
-            pod.name == wanted || pod.namespace == namespace && pod.name.starts_with(wanted)
+            *pod.name == *wanted || *pod.namespace == *namespace && pod.name.starts_with(wanted)
         };
         let found: Vec<String> = self.engine.pods().filter(alike).map(name).collect();
         let more = match found.len() {
@@ -461,6 +462,13 @@ fn why(part: &Mismatch, pod: &Identity, peer: (&End<'_>, IpAddr), flow: &Flow<'_
     }
 }
 
+fn string_map(labels: &Labels) -> HashMap<String, String> {
+    let labels = labels.iter();
+    labels
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
 /// Labels as a selector would name them.
 fn labels(pod: &Identity) -> String {
     const SAID: usize = 6;
@@ -478,7 +486,7 @@ fn labels(pod: &Identity) -> String {
 }
 
 fn port_named(to: &End<'_>, number: u8, wanted: &str) -> Result<u16, Unanswered> {
-    let ports = to.pod.into_iter().flat_map(|pod| &pod.named_ports);
+    let ports = to.pod.into_iter().flat_map(|pod| &*pod.named_ports);
     let mut same = ports.filter(|port| port.protocol == number);
     if let Some(found) = same.clone().find(|port| port.name == wanted) {
         return Ok(found.port);

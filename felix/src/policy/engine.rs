@@ -297,7 +297,7 @@ impl Engine {
 
     /// A pod came or changed. A pod that has finished is to be deleted, not applied: its addresses are free.
     pub fn apply_identity(&mut self, identity: Identity) {
-        let uid = Uid::from(identity.uid.as_str());
+        let uid = Arc::clone(&identity.uid);
         if let Some(claimed) = self.index.insert(identity) {
             self.note(claimed);
             self.touch_pod(uid);
@@ -360,7 +360,7 @@ impl Engine {
     /// An address that another pod had a moment ago carries flows which were judged for that one.
     fn note(&mut self, claimed: Claimed) {
         for address in claimed.gained {
-            if self.freed.contains(&address) || self.index.claimants(address) > 1 {
+            if self.freed.contains(&address) || self.index.claimants(address).nth(1).is_some() {
                 self.narrowing = true;
             }
         }

@@ -237,7 +237,7 @@ impl Engine {
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Identity> {
         let named = self.index.in_namespace(namespace).filter_map(|uid| {
             let pod = &self.index.resident(uid)?.identity;
-            (pod.name == name).then_some(pod)
+            (*pod.name == *name).then_some(pod)
         });
         named.max_by_key(|pod| pod.created)
     }
@@ -255,7 +255,7 @@ impl Engine {
             return Vec::new();
         };
         match pod.claimed().is_empty() {
-            true => pod.identity.addresses.clone(),
+            true => pod.identity.addresses.to_vec(),
             false => pod.claimed().to_vec(),
         }
     }
@@ -289,7 +289,7 @@ impl Engine {
     pub fn not_selecting(&self, pod: &Identity, direction: Direction) -> Vec<&Policy> {
         let missed = self.policies.values().filter(|installed| {
             let namespace = installed.policy.subject.namespace();
-            namespace.is_none_or(|it| it == pod.namespace)
+            namespace.is_none_or(|it| *it == *pod.namespace)
                 && installed.policy.rules(direction).is_some()
                 && !self.selects(installed, pod)
         });

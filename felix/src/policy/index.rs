@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::anchors::{Anchor, Objects};
 use super::lists::ListId;
 use super::selecting::{Inherited, NAMESPACE_LABEL};
-use crate::feed::{Identity, LocalEndpoint};
+use super::shared::Shared;
+use crate::feed::{Identity, Labels, LocalEndpoint, NamedPort};
 
 /// UID of a pod.
 pub(super) type Uid = Arc<str>;
@@ -21,7 +22,7 @@ pub(super) struct Resident {
     /// The active peer lists that select it by labels.
     pub(super) lists: BTreeSet<ListId>,
     /// The addresses it claims, in order.
-    claimed: Box<[IpAddr]>,
+    claimed: Arc<[IpAddr]>,
     /// Deleted, but still attached here.
     departed: bool,
 }
@@ -41,26 +42,58 @@ pub(super) struct Claimed {
 #[derive(Debug, Default)]
 pub(super) struct Index {
     pub(super) inherited: Inherited,
-    residents: BTreeMap<Uid, Resident>,
+    residents: BTreeMap<Uid, Box<Resident>>,
+    alike: Alike,
     /// Pods by their labels, the automatic ones among them.
     labelled: Objects<Uid>,
     endpoints: BTreeMap<Ifname, LocalEndpoint>,
     attached: BTreeMap<Uid, BTreeSet<Ifname>>,
-    /// Rarely by more than one.
-    claims: BTreeMap<IpAddr, Vec<Uid>>,
+    /// Rarely several by one address.
+    claims: BTreeSet<(IpAddr, Uid)>,
+}
+
+/// What pods have alike, each kept once: most are one of many that a template made.
+#[derive(Debug, Default)]
+struct Alike {
+    names: Shared<str>,
+    labels: Shared<[(Box<str>, Box<str>)]>,
+    ports: Shared<[NamedPort]>,
+}
+
+impl Alike {
+    fn share(&mut self, pod: &mut Identity) {
+        let Identity {
+            namespace,
+            service_account,
+            labels,
+            named_ports,
+            ..
+        } = pod;
+        *namespace = self.names.share(Arc::clone(namespace));
+        *service_account = self.names.share(Arc::clone(service_account));
+        *labels = Labels::of(self.labels.share(Arc::clone(labels.shared())));
+        *named_ports = self.ports.share(Arc::clone(named_ports));
+    }
+
+    fn forget(&mut self, pod: &Identity) {
+        self.names.forget(&pod.namespace);
+        self.names.forget(&pod.service_account);
+        self.labels.forget(pod.labels.shared());
+        self.ports.forget(&pod.named_ports);
+    }
 }
 
 impl Index {
     pub(super) fn resident(&self, uid: &str) -> Option<&Resident> {
-        self.residents.get(uid)
+        self.residents.get(uid).map(|pod| &**pod)
     }
 
     pub(super) fn resident_mut(&mut self, uid: &str) -> Option<&mut Resident> {
-        self.residents.get_mut(uid)
+        self.residents.get_mut(uid).map(|pod| &mut **pod)
     }
 
     pub(super) fn residents(&self) -> impl Iterator<Item = (&Uid, &Resident)> {
-        self.residents.iter()
+        self.residents.iter().map(|(uid, pod)| (uid, &**pod))
     }
 
     pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Uid> {
@@ -90,8 +123,8 @@ impl Index {
     /// The pod an address belongs to. Of several claims the one attached here wins, then the newest, then the greatest
     /// UID; when it goes, the next in that order has the address again.
     pub(super) fn owner(&self, address: IpAddr) -> Option<(&Uid, &Resident)> {
-        let claims = self.claims.get(&address)?.iter();
-        let residents = claims.filter_map(|uid| Some((uid, self.residents.get(uid)?)));
+        let claims = self.claimants(address);
+        let residents = claims.filter_map(|uid| Some((uid, self.resident(uid)?)));
         residents.max_by_key(|(uid, pod)| {
             (
                 self.attached.contains_key(*uid),
@@ -101,19 +134,26 @@ impl Index {
         })
     }
 
-    /// How many pods claim an address.
-    pub(super) fn claimants(&self, address: IpAddr) -> usize {
-        self.claims.get(&address).map_or(0, Vec::len)
+    /// The pods that claim an address.
+    pub(super) fn claimants(&self, address: IpAddr) -> impl Iterator<Item = &Uid> {
+        let claims = self.claims.range((address, Uid::default())..);
+        let claims = claims.take_while(move |(claimed, _)| *claimed == address);
+        claims.map(|(_, uid)| uid)
     }
 
     /// Addresses that pods claim, from first to last.
     pub(super) fn claimed(&self, first: IpAddr, last: IpAddr) -> impl Iterator<Item = IpAddr> {
-        self.claims.range(first..=last).map(|(&address, _)| address)
+        let claims = self.claims.range((first, Uid::default())..);
+        let claims = claims.take_while(move |(address, _)| *address <= last);
+        let mut before = None;
+        claims
+            .map(|&(address, _)| address)
+            .filter(move |&address| before.replace(address) != Some(address))
     }
 
     /// Stores a pod; `None` if nothing about it is new.
-    pub(super) fn insert(&mut self, identity: Identity) -> Option<Claimed> {
-        let uid = Uid::from(identity.uid.as_str());
+    pub(super) fn insert(&mut self, mut identity: Identity) -> Option<Claimed> {
+        let uid = Arc::clone(&identity.uid);
         if let Some(pod) = self.residents.get_mut(&uid) {
             pod.departed = false;
             if pod.identity == identity {
@@ -121,7 +161,9 @@ impl Index {
             }
             if pod.identity.namespace == identity.namespace {
                 self.labelled.remove(pod.identity.every_label(), &uid);
-                pod.identity = identity;
+                self.alike.share(&mut identity);
+                let before = std::mem::replace(&mut pod.identity, identity);
+                self.alike.forget(&before);
                 self.labelled.insert(pod.identity.every_label(), &uid);
                 return Some(self.reclaim(&uid));
             }
@@ -134,15 +176,16 @@ impl Index {
         Some(self.insert_new(uid, identity))
     }
 
-    fn insert_new(&mut self, uid: Uid, identity: Identity) -> Claimed {
+    fn insert_new(&mut self, uid: Uid, mut identity: Identity) -> Claimed {
+        self.alike.share(&mut identity);
         self.labelled.insert(identity.every_label(), &uid);
         let pod = Resident {
             identity,
             lists: BTreeSet::new(),
-            claimed: Box::default(),
+            claimed: Arc::default(),
             departed: false,
         };
-        self.residents.insert(Arc::clone(&uid), pod);
+        self.residents.insert(Arc::clone(&uid), Box::new(pod));
         self.reclaim(&uid)
     }
 
@@ -162,10 +205,11 @@ impl Index {
             return Claimed::default();
         };
         self.labelled
-            .remove(pod.identity.every_label(), &Uid::from(uid));
-        for &address in &pod.claimed {
-            self.unclaim(address, uid);
+            .remove(pod.identity.every_label(), &pod.identity.uid);
+        for &address in &*pod.claimed {
+            self.unclaim(address, &pod.identity.uid);
         }
+        self.alike.forget(&pod.identity);
         Claimed {
             lost: pod.claimed.to_vec(),
             touched: pod.claimed.iter().copied().collect(),
@@ -236,7 +280,11 @@ impl Index {
         };
         let before: BTreeSet<IpAddr> = pod.claimed.iter().copied().collect();
         if before != wanted {
-            pod.claimed = wanted.iter().copied().collect();
+            let as_told = wanted.iter().eq(pod.identity.addresses.iter());
+            pod.claimed = match as_told {
+                true => Arc::clone(&pod.identity.addresses),
+                false => wanted.iter().copied().collect(),
+            };
         }
         let lost: Vec<_> = before.difference(&wanted).copied().collect();
         let gained: Vec<_> = wanted.difference(&before).copied().collect();
@@ -244,9 +292,7 @@ impl Index {
             self.unclaim(address, uid);
         }
         for &address in &gained {
-            let claims = self.claims.entry(address).or_default();
-            claims.reserve_exact(1);
-            claims.push(Arc::clone(uid));
+            self.claims.insert((address, Arc::clone(uid)));
         }
         Claimed {
             touched: before.union(&wanted).copied().collect(),
@@ -255,19 +301,14 @@ impl Index {
         }
     }
 
-    fn unclaim(&mut self, address: IpAddr, uid: &str) {
-        if let Some(uids) = self.claims.get_mut(&address) {
-            uids.retain(|it| **it != *uid);
-            if uids.is_empty() {
-                self.claims.remove(&address);
-            }
-        }
+    fn unclaim(&mut self, address: IpAddr, uid: &Uid) {
+        self.claims.remove(&(address, Arc::clone(uid)));
     }
 }
 
 impl Resident {
     /// The addresses it claims, in order.
-    pub(super) const fn claimed(&self) -> &[IpAddr] {
+    pub(super) fn claimed(&self) -> &[IpAddr] {
         &self.claimed
     }
 }

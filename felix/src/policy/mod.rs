@@ -44,6 +44,7 @@ mod narrowing;
 mod nets;
 mod rows;
 mod selecting;
+mod shared;
 mod sorting;
 mod status;
 pub mod tables;

@@ -52,7 +52,7 @@ impl<'a> Labelled<'a> {
         };
         match self.namespace() {
             Some(namespace) if key == NAMESPACE_LABEL => Some(namespace),
-            _ => labels.get(key).map(String::as_str),
+            _ => labels.get(key),
         }
     }
 }
@@ -60,11 +60,9 @@ impl<'a> Labelled<'a> {
 impl Identity {
     /// Its own labels and the automatic ones.
     pub(super) fn every_label(&self) -> impl Iterator<Item = (&str, &str)> {
-        let own = self.labels.iter();
-        let own = own.map(|(key, value)| (key.as_str(), value.as_str()));
-        own.chain([
-            (NAMESPACE_LABEL, self.namespace.as_str()),
-            (SERVICE_ACCOUNT_LABEL, self.service_account.as_str()),
+        self.labels.iter().chain([
+            (NAMESPACE_LABEL, &*self.namespace),
+            (SERVICE_ACCOUNT_LABEL, &*self.service_account),
         ])
     }
 }
@@ -75,7 +73,7 @@ fn named_matches(selector: &Selector, name: &str, labels: Option<&Labels>) -> bo
         if key == NAME_LABEL {
             return Some(name);
         }
-        labels?.get(key).map(String::as_str)
+        labels?.get(key)
     })
 }
 
@@ -83,11 +81,13 @@ impl PodSelector {
     /// Whether it selects this pod. A namespace that is not known matches by name only, or when every namespace does.
     fn selects(&self, pod: &Identity, inherited: &Inherited) -> bool {
         let namespace = match &self.namespaces {
-            NamespaceSelector::Named(name) => *name == pod.namespace,
-            NamespaceSelector::Labels(selector) => match inherited.namespaces.get(&pod.namespace) {
-                Some(labels) => selector.matches(labels),
-                None => selector.is_empty(),
-            },
+            NamespaceSelector::Named(name) => **name == *pod.namespace,
+            NamespaceSelector::Labels(selector) => {
+                match inherited.namespaces.get(&*pod.namespace) {
+                    Some(labels) => selector.matches(labels),
+                    None => selector.is_empty(),
+                }
+            }
         };
         namespace && !pod.host_network && self.pods.matches(&pod.labels)
     }
@@ -121,8 +121,8 @@ impl EndpointSelector {
 
 impl ServiceAccounts {
     fn select(&self, pod: &Identity, inherited: &Inherited) -> bool {
-        let name = &pod.service_account;
-        let account = (pod.namespace.clone(), name.clone());
+        let name = &*pod.service_account;
+        let account = (pod.namespace.to_string(), name.to_owned());
         (self.names.is_empty() || self.names.contains(name))
             && named_matches(&self.labels, name, inherited.service_accounts.get(&account))
     }

@@ -382,7 +382,7 @@ fn offers(owner: Option<&Resident>, others: &[&Other], address: IpAddr) -> BTree
     offers.extend(
         owner
             .iter()
-            .flat_map(|pod| &pod.identity.named_ports)
+            .flat_map(|pod| &*pod.identity.named_ports)
             .map(offer),
     );
     for other in others {

@@ -191,7 +191,7 @@ impl Engine {
     fn touch_service_account(&mut self, namespace: &str, name: &str) {
         let pods = self.index.in_namespace(namespace).filter(|uid| {
             let pod = self.index.resident(uid);
-            pod.is_some_and(|pod| pod.identity.service_account == name)
+            pod.is_some_and(|pod| *pod.identity.service_account == *name)
         });
         for uid in pods.cloned().collect::<Vec<_>>() {
             self.touch_pod(uid);

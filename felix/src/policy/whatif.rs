@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use super::describe::protocol_name;
 use super::engine::Engine;
@@ -38,7 +39,7 @@ pub struct Party {
     /// One of them: "namespace/name", or the address.
     pub name: String,
     /// UID of that one; empty for an address outside.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
     /// How many there are.
@@ -64,7 +65,7 @@ const PAIRS: usize = 40_000;
 struct Trait {
     selected: BTreeSet<PolicyKey>,
     lists: BTreeSet<PeerList>,
-    ports: Vec<crate::feed::NamedPort>,
+    ports: Arc<[crate::feed::NamedPort]>,
 }
 
 /// Pods that look the same in both engines.
@@ -133,7 +134,7 @@ fn groups(before: &Engine, after: &Engine) -> Vec<Group> {
         let group = groups.entry(traits).or_insert_with_key(|(old, new)| Group {
             party: Party {
                 name: format!("{}/{}", pod.namespace, pod.name),
-                uid: pod.uid.clone(),
+                uid: Arc::clone(&pod.uid),
                 addresses: after.addresses_of(&pod.uid),
                 count: 0,
             },
@@ -198,7 +199,7 @@ fn outside(before: &Engine, after: &Engine) -> Vec<Party> {
         );
         parties.entry(traits).or_insert_with(|| Party {
             name: address.to_string(),
-            uid: String::new(),
+            uid: Arc::default(),
             addresses: vec![address],
             count: 1,
         });
@@ -273,7 +274,7 @@ impl Engine {
                 .map(|(key, _)| key.clone())
                 .collect(),
             lists: self.lists_of(lists, Some(pod), &addresses),
-            ports: pod.named_ports.clone(),
+            ports: Arc::clone(&pod.named_ports),
         }
     }
 }
@@ -369,7 +370,7 @@ fn cuts(before: &Engine, after: &Engine, to: &Party, v6: bool) -> BTreeMap<u8, B
         .collect();
     for engine in [before, after] {
         let named = engine.index.resident(&to.uid);
-        let ports = named.iter().flat_map(|pod| &pod.identity.named_ports);
+        let ports = named.iter().flat_map(|pod| &*pod.identity.named_ports);
         for port in ports {
             cut(&mut cuts, port.protocol, port.port, port.port);
         }

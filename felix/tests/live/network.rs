@@ -230,14 +230,14 @@ impl Felix {
 
 fn identity(pod: usize, life: usize, value: usize) -> Identity {
     Identity {
-        uid: uid(pod, life),
+        uid: uid(pod, life).into(),
         namespace: "t".into(),
         name: HOSTS[pod].into(),
-        service_account: String::new(),
+        service_account: "".into(),
         labels: [("x".to_owned(), value.to_string())].into(),
         created: i64::try_from(life).expect("few lives"),
-        addresses: addresses(pod).to_vec(),
-        named_ports: vec![],
+        addresses: addresses(pod).into(),
+        named_ports: [].into(),
         host_network: false,
     }
 }

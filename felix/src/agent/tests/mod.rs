@@ -6,7 +6,7 @@ use crds::ipam_block::{Block, Owner};
 
 use super::input::{Fetched, Update};
 use super::*;
-use crate::feed::Identity;
+use crate::feed::{Identity, Labels};
 use crate::policy::tables::Tables;
 
 mod faults;
@@ -59,14 +59,14 @@ fn pod(n: u32) -> Pod {
 
 fn feed_pod(n: u32) -> input::Pod {
     let identity = Identity {
-        uid: format!("uid-{n}"),
+        uid: format!("uid-{n}").into(),
         namespace: "default".into(),
-        name: format!("web-{n}"),
-        labels: BTreeMap::new(),
+        name: format!("web-{n}").into(),
+        labels: Labels::default(),
         service_account: "default".into(),
         created: 0,
-        addresses: Vec::new(),
-        named_ports: Vec::new(),
+        addresses: [].into(),
+        named_ports: [].into(),
         host_network: false,
     };
     input::Pod {
@@ -147,7 +147,7 @@ impl Rig {
             ..Node::default()
         };
         self.feed(Update::Node(node));
-        self.feed(Update::Namespace("default".into(), BTreeMap::new()));
+        self.feed(Update::Namespace("default".into(), Labels::default()));
         for cidr in ["10.244.0.0/16", "fd00:10:244::/64"] {
             self.feed(Update::Pool(cidr.into(), Ok(pool(cidr)), Some(false)));
         }

@@ -68,13 +68,13 @@ pub(super) const TRAFFIC: [(u8, u16, u16); 16] = [
 ];
 
 pub(super) fn some_labels(dice: &mut Dice) -> Labels {
-    let mut labels = Labels::new();
+    let mut labels = BTreeMap::new();
     for (key, values) in [("app", ["web", "db"]), ("stage", ["dev", "live"])] {
         if !dice.once_in(3) {
             labels.insert(key.to_owned(), dice.pick(&values).to_owned());
         }
     }
-    labels
+    labels.into()
 }
 
 pub(super) fn selector(dice: &mut Dice) -> crds::selector::Selector {
@@ -302,14 +302,14 @@ pub(super) fn identity(dice: &mut Dice, number: usize) -> Identity {
     ];
     let at = 1 + dice.below(4);
     Identity {
-        uid: uid(number),
-        namespace: dice.pick(&NAMESPACES).to_owned(),
-        name: format!("pod-{number}"),
+        uid: uid(number).into(),
+        namespace: dice.pick(&NAMESPACES).into(),
+        name: format!("pod-{number}").into(),
         labels: some_labels(dice),
-        service_account: dice.pick(&["default", "admin"]).to_owned(),
+        service_account: dice.pick(&["default", "admin"]).into(),
         created: i64::try_from(dice.below(4)).unwrap(),
-        addresses: vec![ip(&format!("10.0.0.{at}")), ip(&format!("fd00::{at}"))],
-        named_ports: dice.pick(&names),
+        addresses: [ip(&format!("10.0.0.{at}")), ip(&format!("fd00::{at}"))].into(),
+        named_ports: dice.pick(&names).into(),
         host_network: dice.once_in(12),
     }
 }

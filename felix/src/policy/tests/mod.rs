@@ -38,14 +38,14 @@ fn ip(text: &str) -> IpAddr {
 /// A pod; its UID is `namespace/name`.
 fn pod(namespace: &str, name: &str, pairs: &[(&str, &str)], addresses: &[&str]) -> Identity {
     Identity {
-        uid: format!("{namespace}/{name}"),
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
+        uid: format!("{namespace}/{name}").into(),
+        namespace: namespace.into(),
+        name: name.into(),
         labels: labels(pairs),
-        service_account: "default".to_owned(),
+        service_account: "default".into(),
         created: 0,
         addresses: addresses.iter().copied().map(ip).collect(),
-        named_ports: Vec::new(),
+        named_ports: [].into(),
         host_network: false,
     }
 }
@@ -60,10 +60,10 @@ fn named(name: &str, protocol: u8, port: u16) -> NamedPort {
 
 fn endpoint_of(pod: &Identity) -> LocalEndpoint {
     LocalEndpoint {
-        uid: pod.uid.clone(),
-        namespace: pod.namespace.clone(),
-        pod: pod.name.clone(),
-        addresses: pod.addresses.clone(),
+        uid: pod.uid.to_string(),
+        namespace: pod.namespace.to_string(),
+        pod: pod.name.to_string(),
+        addresses: pod.addresses.to_vec(),
     }
 }
 

@@ -24,13 +24,13 @@ impl World {
         let attached: Vec<_> = self
             .endpoints
             .values()
-            .filter(|it| it.uid == pod.uid)
+            .filter(|it| *it.uid == *pod.uid)
             .collect();
         if attached.is_empty() {
             if pod.host_network {
                 Vec::new()
             } else {
-                pod.addresses.clone()
+                pod.addresses.to_vec()
             }
         } else {
             attached
@@ -46,7 +46,7 @@ impl World {
             .filter(|pod| self.addresses(pod).contains(&address))
             .max_by_key(|pod| {
                 (
-                    self.endpoints.values().any(|it| it.uid == pod.uid),
+                    self.endpoints.values().any(|it| *it.uid == *pod.uid),
                     pod.created,
                     &pod.uid,
                 )
@@ -72,7 +72,8 @@ impl World {
         let mut isolated = false;
         for ((namespace, _), spec) in &self.policies {
             let selector = &spec["podSelector"];
-            if pod.host_network || *namespace != pod.namespace || !selects(selector, &pod.labels) {
+            if pod.host_network || **namespace != *pod.namespace || !selects(selector, &pod.labels)
+            {
                 continue;
             }
             let side = if egress { "egress" } else { "ingress" };
@@ -122,8 +123,8 @@ impl World {
             return false;
         };
         let namespaces = match entry.get("namespaceSelector") {
-            None => pod.namespace == namespace,
-            Some(selector) => match self.namespaces.get(&pod.namespace) {
+            None => *pod.namespace == *namespace,
+            Some(selector) => match self.namespaces.get(&*pod.namespace) {
                 Some(labels) => selects(selector, labels),
                 None => selector.as_object().is_some_and(serde_json::Map::is_empty),
             },
@@ -135,7 +136,7 @@ impl World {
 fn selects(selector: &Value, labels: &Labels) -> bool {
     let value_of = |key: &Value| labels.get(key.as_str().unwrap());
     let equal = selector["matchLabels"].as_object().into_iter().flatten();
-    let mut equal = equal.map(|(key, value)| labels.get(key).map(String::as_str) == value.as_str());
+    let mut equal = equal.map(|(key, value)| labels.get(key) == value.as_str());
     let mut expressions = selector["matchExpressions"]
         .as_array()
         .into_iter()
@@ -147,7 +148,7 @@ fn selects(selector: &Value, labels: &Labels) -> bool {
                 expression["values"]
                     .as_array()
                     .unwrap_or(&Vec::new())
-                    .contains(&Value::from(value.as_str()))
+                    .contains(&Value::from(value))
             });
             match expression["operator"].as_str().unwrap() {
                 "In" => among,

@@ -193,17 +193,17 @@ fn identity(number: usize) -> impl Strategy<Value = Identity> {
     )
         .prop_map(
             move |(namespace, labels, address, named_ports, created, host_network)| Identity {
-                uid: uid(number),
-                namespace: namespace.to_owned(),
-                name: format!("pod-{number}"),
+                uid: uid(number).into(),
+                namespace: namespace.into(),
+                name: format!("pod-{number}").into(),
                 labels,
-                service_account: "default".to_owned(),
+                service_account: "default".into(),
                 created,
                 addresses: address
                     .into_iter()
                     .flat_map(|n| [ip(&format!("10.0.0.{n}")), ip(&format!("fd00::{n}"))])
                     .collect(),
-                named_ports,
+                named_ports: named_ports.into(),
                 host_network,
             },
         )
@@ -236,8 +236,8 @@ fn prelude() -> Vec<Edit> {
         let mut pods = [number, number + 3].map(|number| {
             let address = format!("10.0.0.{}", number.min(5));
             Identity {
-                uid: uid(number),
-                named_ports: vec![named("http", TCP, if stage == "dev" { 80 } else { 8080 })],
+                uid: uid(number).into(),
+                named_ports: [named("http", TCP, if stage == "dev" { 80 } else { 8080 })].into(),
                 ..pod(
                     "x",
                     &format!("pod-{number}"),
@@ -246,8 +246,8 @@ fn prelude() -> Vec<Edit> {
                 )
             }
         });
-        pods[0].namespace = NAMESPACES[usize::from(number == 2)].to_owned();
-        pods[1].namespace = NAMESPACES[number].to_owned();
+        pods[0].namespace = NAMESPACES[usize::from(number == 2)].into();
+        pods[1].namespace = NAMESPACES[number].into();
         edits.extend(pods.map(Edit::Pod));
         edits.push(Edit::Attach(number));
     }
@@ -270,7 +270,7 @@ fn tell(engine: &mut Engine, world: &mut World, edit: &Edit) {
         }
         Edit::Pod(pod) => {
             engine.apply_identity(pod.clone());
-            world.pods.insert(pod.uid.clone(), (pod.clone(), false));
+            world.pods.insert(pod.uid.to_string(), (pod.clone(), false));
         }
         Edit::NoPod(n) => {
             engine.delete_identity(&uid(*n));

@@ -16,6 +16,13 @@ use crate::feed::{
     HostEndpoint, Identity, Labels, LocalEndpoint, NetworkSet, NodeAddresses, ServiceBackends,
 };
 
+/// Labels, and more of them.
+fn with(labels: &Labels, more: &[(&str, &str)]) -> Labels {
+    let all = labels.iter().chain(more.iter().copied());
+    all.map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .collect()
+}
+
 /// Everything that was told.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Cluster {
@@ -67,14 +74,14 @@ impl Cluster {
     fn addresses(&self, pod: &Identity) -> Vec<IpAddr> {
         let mut attached = Vec::new();
         let mut here = false;
-        for endpoint in self.endpoints.values().filter(|it| it.uid == pod.uid) {
+        for endpoint in self.endpoints.values().filter(|it| *it.uid == *pod.uid) {
             here = true;
             attached.extend(&endpoint.addresses);
         }
         match (here, pod.host_network) {
             (true, _) => attached,
             (false, true) => Vec::new(),
-            (false, false) => pod.addresses.clone(),
+            (false, false) => pod.addresses.to_vec(),
         }
     }
 
@@ -83,8 +90,8 @@ impl Cluster {
         let mut best: Option<(bool, i64, &str, &Identity)> = None;
         for (pod, _) in self.pods.values() {
             if self.addresses(pod).contains(&address) {
-                let here = self.endpoints.values().any(|it| it.uid == pod.uid);
-                let claim = (here, pod.created, pod.uid.as_str(), pod);
+                let here = self.endpoints.values().any(|it| *it.uid == *pod.uid);
+                let claim = (here, pod.created, &*pod.uid, pod);
                 if best.is_none_or(|it| (it.0, it.1, it.2) < (claim.0, claim.1, claim.2)) {
                     best = Some(claim);
                 }
@@ -240,8 +247,8 @@ impl Cluster {
             return false;
         };
         let namespace = match namespaces {
-            NamespaceSelector::Named(name) => *name == pod.namespace,
-            NamespaceSelector::Labels(selector) => match self.namespaces.get(&pod.namespace) {
+            NamespaceSelector::Named(name) => **name == *pod.namespace,
+            NamespaceSelector::Labels(selector) => match self.namespaces.get(&*pod.namespace) {
                 Some(labels) => required(selector, labels),
                 None => selector.is_empty(),
             },
@@ -254,18 +261,18 @@ impl Cluster {
             return false;
         }
         if let Some(accounts) = &selector.service_accounts {
-            let key = (pod.namespace.clone(), pod.service_account.clone());
-            let mut labels = self.accounts.get(&key).cloned().unwrap_or_default();
-            labels.insert("margay.io/name".to_owned(), pod.service_account.clone());
-            let named = accounts.names.is_empty() || accounts.names.contains(&pod.service_account);
+            let account = &*pod.service_account;
+            let key = (pod.namespace.to_string(), account.to_owned());
+            let labels = self.accounts.get(&key).cloned().unwrap_or_default();
+            let labels = with(&labels, &[("margay.io/name", account)]);
+            let named = accounts.names.is_empty() || accounts.names.contains(account);
             if !named || !holds(accounts.labels.expr(), &labels) {
                 return false;
             }
         }
-        let mut labels = pod.labels.clone();
-        labels.insert("margay.io/namespace".to_owned(), pod.namespace.clone());
-        let account = pod.service_account.clone();
-        labels.insert("margay.io/serviceaccount".to_owned(), account);
+        let namespace = ("margay.io/namespace", &*pod.namespace);
+        let account = ("margay.io/serviceaccount", &*pod.service_account);
+        let labels = with(&pod.labels, &[namespace, account]);
         holds(selector.labels.expr(), &labels)
     }
 
@@ -278,8 +285,7 @@ impl Cluster {
                 let Some(labels) = self.namespaces.get(namespace) else {
                     return *selector == Selector::all();
                 };
-                let mut labels = labels.clone();
-                labels.insert("margay.io/name".to_owned(), namespace.to_owned());
+                let labels = with(labels, &[("margay.io/name", namespace)]);
                 holds(selector.expr(), &labels)
             }),
         }
@@ -317,10 +323,9 @@ impl Cluster {
             return false;
         }
         for set in self.sets.values() {
-            let mut labels = set.labels.clone();
-            if let Some(namespace) = &set.namespace {
-                labels.insert("margay.io/namespace".to_owned(), namespace.clone());
-            }
+            let namespace = set.namespace.as_deref();
+            let automatic = namespace.map(|it| ("margay.io/namespace", it));
+            let labels = with(&set.labels, automatic.as_slice());
             if set.nets.iter().any(|net| inside(*net, address))
                 && self.in_scope(&selector.scope, set.namespace.as_deref())
                 && holds(selector.labels.expr(), &labels)
@@ -359,7 +364,7 @@ impl Cluster {
                 protocol: wanted,
                 name,
             } => {
-                let pod = end.pod.map(|pod| &pod.named_ports).into_iter().flatten();
+                let pod = end.pod.into_iter().flat_map(|pod| &*pod.named_ports);
                 let hosts = self.hosts.values().filter(|host| {
                     let mut address = end.address.iter();
                     !end.own && address.any(|address| host.addresses.contains(address))
@@ -412,7 +417,7 @@ fn required(selector: &LabelSelector, labels: &Labels) -> bool {
 fn holds(expr: &Expr, labels: &Labels) -> bool {
     match expr {
         Expr::All => true,
-        Expr::Has(key) => labels.contains_key(key),
+        Expr::Has(key) => labels.get(key).is_some(),
         Expr::Not(inner) => !holds(inner, labels),
         Expr::And(parts) => parts.iter().all(|part| holds(part, labels)),
         Expr::Or(parts) => parts.iter().any(|part| holds(part, labels)),

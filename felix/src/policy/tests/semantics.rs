@@ -318,9 +318,9 @@ fn sctp_is_not_tcp_and_still_isolates() {
 fn a_named_port_for_ingress_is_the_selected_pods_own() {
     let mut node = Node::new();
     let mut one = pod("x", "one", &[], &["10.0.0.1"]);
-    one.named_ports = vec![named("http", TCP, 80), named("dns", UDP, 53)];
+    one.named_ports = [named("http", TCP, 80), named("dns", UDP, 53)].into();
     let mut two = pod("x", "two", &[], &["10.0.0.2"]);
-    two.named_ports = vec![named("http", TCP, 8080), named("dns", TCP, 53)];
+    two.named_ports = [named("http", TCP, 8080), named("dns", TCP, 53)].into();
     node.local(one)
         .local(two)
         .local(pod("x", "three", &[], &["10.0.0.3"]));
@@ -342,9 +342,9 @@ fn a_named_port_for_ingress_is_the_selected_pods_own() {
 fn a_named_port_for_egress_is_each_peers_own() {
     let mut node = cluster();
     let mut far = pod("y", "far", &[("app", "web")], &[FAR]);
-    far.named_ports = vec![named("http", TCP, 8080)];
+    far.named_ports = [named("http", TCP, 8080)].into();
     let mut red = pod("z", "red", &[("app", "db")], &[RED]);
-    red.named_ports = vec![named("http", TCP, 80)];
+    red.named_ports = [named("http", TCP, 80)].into();
     node.remote(far).remote(red);
     let to_web = json!([{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "web"}}}]);
     let spec = |to: &Value| json!({"podSelector": {}, "policyTypes": ["Egress"], "egress": [{"to": to, "ports": [{"port": "http"}]}]});

@@ -268,7 +268,7 @@ proptest! {
     ) {
         let mut node = node();
         let mut db = pod("x", "db", &[("app", "db")], &[DB]);
-        db.named_ports = vec![named("http", TCP, 80), named("http", TCP, 81)];
+        db.named_ports = [named("http", TCP, 80), named("http", TCP, 81)].into();
         node.remote(db);
         node.0.apply_tier(tier("admin", 1.0, default));
         for (tier, order, name, rules, egress) in policies {

@@ -312,8 +312,10 @@ fn live(seed: u64, compiles: usize) -> usize {
         .tiers
         .insert(DEFAULT_TIER.to_owned(), default_tier());
     for name in NAMESPACES {
-        engine.apply_namespace(name, Labels::new());
-        cluster.namespaces.insert(name.to_owned(), Labels::new());
+        engine.apply_namespace(name, Labels::default());
+        cluster
+            .namespaces
+            .insert(name.to_owned(), Labels::default());
     }
     for _ in 0..60 {
         change(&mut dice, &mut engine, &mut cluster);

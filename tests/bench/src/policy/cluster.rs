@@ -1,6 +1,5 @@
 //! A cluster from a seed: as many pods and policies as asked for, with peers that a few labels tell apart.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context, Result};
@@ -50,14 +49,14 @@ pub(crate) fn pod(number: u32, kind: u32) -> Identity {
         ("shard", format!("s{}", number % 7)),
     ];
     Identity {
-        uid: format!("uid-{number}"),
-        namespace: namespace(kind),
-        name: format!("pod-{number}"),
+        uid: format!("uid-{number}").into(),
+        namespace: namespace(kind).into(),
+        name: format!("pod-{number}").into(),
         labels: labels.map(|(key, value)| (key.to_owned(), value)).into(),
-        service_account: "default".to_owned(),
+        service_account: "default".into(),
         created: 1_700_000_000,
-        addresses: addresses(number),
-        named_ports: Vec::new(),
+        addresses: addresses(number).into(),
+        named_ports: [].into(),
         host_network: false,
     }
 }
@@ -163,8 +162,7 @@ pub(crate) fn tell(engine: &mut Engine, object: &NetworkPolicy) -> Result<()> {
 pub(crate) fn fill(engine: &mut Engine, size: Size) -> Result<()> {
     for number in 0..NAMESPACES {
         let name = format!("ns{number}");
-        let labels: Labels =
-            BTreeMap::from([("kubernetes.io/metadata.name".to_owned(), name.clone())]);
+        let labels: Labels = [("kubernetes.io/metadata.name".to_owned(), name.clone())].into();
         engine.apply_namespace(&name, labels);
     }
     for number in 0..size.policies {

@@ -336,7 +336,7 @@ fn enforcing(policies: Vec<Value>) -> Result<Node> {
             let mut identity = cluster::pod(number, 0);
             identity.labels = [("app".to_owned(), name.to_owned())].into();
             engine.apply_namespace(&identity.namespace, Labels::default());
-            endpoint.namespace.clone_from(&identity.namespace);
+            endpoint.namespace = identity.namespace.to_string();
             engine.set_local(&veth, endpoint);
             engine.apply_identity(identity);
         }

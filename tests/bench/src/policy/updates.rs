@@ -90,7 +90,7 @@ fn local(node: &mut Node, runs: u32) -> Result<Figures> {
         let kinds = [run % cluster::HERE, (run + 1) % cluster::HERE];
         for (first, kind) in [true, false].into_iter().zip(kinds) {
             let identity = cluster::pod(NEWCOMER, kind);
-            endpoint.namespace.clone_from(&identity.namespace);
+            endpoint.namespace = identity.namespace.to_string();
             let attached = first.then(|| endpoint.clone());
             figures.add(node.change(|engine| {
                 if let Some(attached) = attached {
