@@ -5,6 +5,7 @@ fn main() -> anyhow::Result<()> {
         "margay/v1/bgp.proto",
         "margay/v1/dataplane.proto",
         "margay/v1/node.proto",
+        "margay/v1/report.proto",
     ];
     let descriptors = protox::compile(protos, ["proto"])?;
     tonic_prost_build::configure()

@@ -28,15 +28,18 @@
 //! `Log` record is in the file before an ADD is answered or an `Announce` acted on. Then arm the timer by [`Ipam::next_timeout`].
 //! Every Create, Delete, Mirror and Withdraw is answered exactly once by its input, be it a failure; a lost answer is a failure.
 //!
-//! Everything here is a core: no clock, no files, no network.
+//! What the controller does is here as well: [`programmed`] says where policies are enforced, [`election`] which controller
+//! leads. Everything but `controller` is a core: no clock, no files, no network.
 
 pub mod attachment;
 pub mod block;
+pub mod election;
 mod error;
 pub mod journal;
 pub mod ownership;
 pub mod plan;
 pub mod pool;
+pub mod programmed;
 
 pub use attachment::{Attachment, Key, Pod, Request};
 pub use error::AllocateError;

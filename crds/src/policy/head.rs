@@ -51,6 +51,8 @@ pub struct Head {
     pub namespace: Option<String>,
     /// Name of the object.
     pub name: String,
+    /// `metadata.uid`, empty when the object has none.
+    pub uid: String,
     /// `metadata.generation`, 0 when the object has none.
     pub generation: i64,
     /// Name of the tier.
@@ -208,6 +210,7 @@ fn understand(fields: Fields<'_>) -> Result<Policy, Refused> {
     let head = Head {
         namespace: subject.namespace.clone(),
         name: fields.metadata.name.clone().unwrap_or_default(),
+        uid: fields.metadata.uid.clone().unwrap_or_default(),
         generation: fields.metadata.generation.unwrap_or_default(),
         tier,
         order: fields.order.filter(|it| !it.is_nan()),

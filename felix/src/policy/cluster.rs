@@ -74,6 +74,7 @@ pub fn parse(object: &ClusterNetworkPolicy) -> Result<Understood> {
     let egress: Vec<Rule> = egress.flatten().collect();
     let policy = |ingress: Vec<Rule>, egress: Vec<Rule>| Policy {
         key: key(object.metadata.name.clone().unwrap_or_default()),
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         tier: tier.to_owned(),
         order: Order(f64::from(spec.priority)),

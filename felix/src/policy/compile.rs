@@ -121,6 +121,7 @@ impl Engine {
         for uses in &released {
             self.active.release(uses);
         }
+        self.stirred.append(&mut touched);
         moves.edited = edited;
     }
 

@@ -78,6 +78,8 @@ pub struct Engine {
     pub(super) freed: BTreeSet<IpAddr>,
     /// What was told since the last compile may forbid a live flow, whatever the tables say.
     pub(super) narrowing: bool,
+    /// Policies whose [`PolicyStatus`](super::PolicyStatus) may have changed since they were last [asked for](Self::stirred).
+    pub(super) stirred: BTreeSet<PolicyKey>,
     pub(super) work: Work,
     pub(super) revision: u64,
 }
@@ -193,6 +195,7 @@ impl Engine {
             dirty: Dirty::default(),
             freed: BTreeSet::new(),
             narrowing: false,
+            stirred: BTreeSet::new(),
             work: Work::default(),
             revision: 0,
         }
@@ -397,6 +400,7 @@ impl Engine {
 
     /// A policy came or changed.
     pub fn apply_policy(&mut self, policy: Policy) {
+        self.stirred.insert(policy.key.clone());
         self.refused.remove(&policy.key);
         self.install(policy, false);
     }
@@ -414,11 +418,13 @@ impl Engine {
                 None => self.uninstall(&key),
             }
         }
+        self.stirred.insert(key.clone());
         self.refused.insert(key, Refused { generation, error });
     }
 
     /// A policy is gone.
     pub fn delete_policy(&mut self, key: &PolicyKey) {
+        self.stirred.insert(key.clone());
         self.refused.remove(key);
         self.uninstall(key);
     }

@@ -79,6 +79,7 @@ pub fn parse(object: &NetworkPolicy) -> Result<Policy> {
         enforcement: Enforcement::Enforce,
         stage: Stage::Normal,
         key,
+        uid: object.metadata.uid.clone().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or(0),
         tier: DEFAULT_TIER.to_owned(),
         order: NETWORK_POLICY_ORDER,

@@ -109,6 +109,7 @@ fn head(said: &said::Head, ingress: Option<Vec<Rule>>, egress: Option<Vec<Rule>>
                 PolicyKind::GlobalNetworkPolicy
             },
         },
+        uid: said.uid.clone(),
         generation: said.generation,
         tier: said.tier.clone(),
         order: order(said.order),

@@ -161,6 +161,8 @@ pub enum Selection {
 pub struct Policy {
     /// The object.
     pub key: PolicyKey,
+    /// `metadata.uid`, empty when the object has none.
+    pub uid: String,
     /// `metadata.generation`, 0 when the object has none.
     pub generation: i64,
     /// Name of its tier. Policies of a tier nobody declared come after all others, with default action Deny.

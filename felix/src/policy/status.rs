@@ -21,6 +21,8 @@ use super::tables::{Direction, Subject, Verdict};
 pub struct PolicyStatus {
     /// The object.
     pub key: PolicyKey,
+    /// `metadata.uid` of the version that [`in_force`](Self::in_force) is about, or of the one that closes what it selects.
+    pub uid: String,
     /// Newest generation that was seen.
     pub generation: i64,
     /// Generation in force as of the last compile; `None` while no version of the object was ever understood, in which
@@ -52,17 +54,9 @@ impl Engine {
     pub fn policies(&self) -> impl Iterator<Item = PolicyStatus> {
         let unread = self
             .refused
-            .iter()
-            .filter(|(key, _)| !self.policies.contains_key(*key));
-        let unread = unread.map(|(key, refused)| PolicyStatus {
-            key: key.clone(),
-            generation: refused.generation,
-            in_force: None,
-            tier: String::new(),
-            directions: Vec::new(),
-            endpoints: 0,
-            error: Some(refused.error.clone()),
-        });
+            .keys()
+            .filter(|key| !self.policies.contains_key(*key))
+            .filter_map(|key| self.unread(key));
         let mut all: Vec<_> = self
             .policies
             .iter()
@@ -73,12 +67,39 @@ impl Engine {
         all.into_iter()
     }
 
+    /// The policies whose status may be another since this was last asked, with what they are now; `None`: gone. Ask after
+    /// a compile.
+    pub fn stirred(&mut self) -> Vec<(PolicyKey, Option<PolicyStatus>)> {
+        let stirred = std::mem::take(&mut self.stirred).into_iter();
+        let now = |key: PolicyKey| {
+            let status = self.policies.get(&key).map(|it| self.status(&key, it));
+            let status = status.or_else(|| self.unread(&key));
+            (key, status)
+        };
+        stirred.map(now).collect()
+    }
+
+    /// A policy of which nothing could be read.
+    fn unread(&self, key: &PolicyKey) -> Option<PolicyStatus> {
+        self.refused.get(key).map(|refused| PolicyStatus {
+            key: key.clone(),
+            uid: String::new(),
+            generation: refused.generation,
+            in_force: None,
+            tier: String::new(),
+            directions: Vec::new(),
+            endpoints: 0,
+            error: Some(refused.error.clone()),
+        })
+    }
+
     fn status(&self, key: &PolicyKey, installed: &Installed) -> PolicyStatus {
         let refused = self.refused.get(key);
         let own = installed.policy.generation;
         let governed = |direction: &Direction| installed.rules(*direction).is_some();
         PolicyStatus {
             key: key.clone(),
+            uid: installed.policy.uid.clone(),
             generation: refused.map_or(own, |refused| refused.generation),
             in_force: (!installed.closed).then_some(own),
             tier: installed.policy.tier.clone(),

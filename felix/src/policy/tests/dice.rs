@@ -265,6 +265,7 @@ pub(super) fn policy(dice: &mut Dice, number: usize) -> Policy {
     let stages = [Stage::Normal, Stage::Normal, Stage::ApplyOnForward];
     Policy {
         key: key(number),
+        uid: String::new(),
         generation: 1,
         tier: dice
             .pick(&["default", "default", "admin", "late"])

@@ -37,6 +37,7 @@ fn policy(tier: &str, order: f64, name: &str, ingress: Vec<Rule>) -> Policy {
             name: name.to_owned(),
             kind: PolicyKind::GlobalNetworkPolicy,
         },
+        uid: String::new(),
         generation: 1,
         tier: tier.to_owned(),
         order: Order(order),
