@@ -1,5 +1,6 @@
 //! Policy in the kernel: the steps of a change, in their order, and new judgements of live connections, not too often.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -24,6 +25,8 @@ pub struct Enforcer {
     pace: Pace,
     bumps: u64,
     clock: Instant,
+    /// Interfaces whose settings are made: looking at them takes longer than the rest of a change.
+    set_up: BTreeSet<String>,
 }
 
 impl Enforcer {
@@ -36,6 +39,7 @@ impl Enforcer {
             pace: Pace::default(),
             bumps: 0,
             clock: Instant::now(),
+            set_up: BTreeSet::new(),
         };
         Ok((enforcer, ensured))
     }
@@ -75,13 +79,7 @@ impl Enforcer {
     /// The others: links get their groups, then everything else together with a new judgement of live connections,
     /// which waits a little when there was one just now.
     pub fn commit(&mut self, phases: &Phases, netlink: &mut Netlink) -> anyhow::Result<()> {
-        for (name, subject) in &phases.links {
-            if *subject != UNPROGRAMMED
-                && let Err(error) = sysctl::workload(name)
-            {
-                tracing::warn!(%error, name, "setting up a pod's host interface");
-            }
-        }
+        self.set_up(phases);
         set_groups(netlink, &phases.links)?;
         let now = self.now();
         if phases.commit.bump && !self.pace.grants(now, phases.urgent) {
@@ -98,6 +96,25 @@ impl Enforcer {
         }
         set_groups(netlink, &phases.relinks)?;
         self.nft.apply(&phases.sweep).context("sweeping policy")
+    }
+
+    /// Settings of interfaces that this felix has not seen to yet.
+    fn set_up(&mut self, phases: &Phases) {
+        for (name, subject) in &phases.links {
+            if *subject == UNPROGRAMMED {
+                self.set_up.remove(name);
+                continue;
+            }
+            if self.set_up.contains(name) && !phases.appeared.contains(name) {
+                continue;
+            }
+            match sysctl::workload(name) {
+                Ok(()) => {
+                    self.set_up.insert(name.clone());
+                }
+                Err(error) => tracing::warn!(%error, name, "setting up a pod's host interface"),
+            }
+        }
     }
 
     /// When [`Enforcer::bump`] has something to do.

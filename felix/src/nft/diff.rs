@@ -56,6 +56,8 @@ pub struct Phases {
     pub add: Batch,
     /// Device groups to set; [`UNPROGRAMMED`] takes a link out of policy, and it is denied.
     pub links: Vec<(String, Subject)>,
+    /// Those of them that were in none of our groups before: the interface may be new.
+    pub appeared: BTreeSet<String>,
     /// The rest.
     pub commit: Batch,
     /// Device groups to set then: of links that came there over a bridge.
@@ -112,6 +114,9 @@ pub fn plan(changes: &[Change], after: &Tables, narrowing: bool) -> Phases {
         };
         let subject = edit.new.unwrap_or(UNPROGRAMMED);
         phases.commit.bump |= edit.new.is_none();
+        if edit.old.is_none() {
+            phases.appeared.insert(edit.key.clone());
+        }
         match bridges.via(edit) {
             Some(bridge) => {
                 phases.links.push((edit.key.clone(), bridge));
@@ -368,6 +373,7 @@ mod tests {
             phases.links,
             [("mgy0000000000a1".to_owned(), Subject::new(4, false, true))]
         );
+        assert_eq!(phases.appeared, ["mgy0000000000a1".to_owned()].into());
         let added = names(&phases.add.add);
         for row in [
             "workload4 { \"mgy0000000000a1\" . 10.1.0.1 comment \"a/web1\" }",
@@ -493,6 +499,7 @@ mod tests {
             *class = Class(0x19);
         }
         let phases = plan(&have.diff(&want), &want, true);
+        assert!(phases.appeared.is_empty(), "{phases:#?}");
         let bridge = format!("pair_in {{ {} . 0:12 : 0:11 }}", new.0);
         assert!(names(&phases.add.add).contains(&bridge), "{phases:#?}");
         assert!(
