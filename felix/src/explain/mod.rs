@@ -210,6 +210,13 @@ impl<'a> View<'a> {
         let ingress = self.judgement(flow, Direction::Ingress);
         let [(from, source), (to, destination)] = &flow.ends;
         let mut advice = Vec::new();
+        if source == destination && from.pod.is_some() {
+            advice.push(
+                "Under its own address a pod reaches itself without being asked: such packets never leave it. This is \
+                 about a Service that leads the pod back to itself."
+                    .to_owned(),
+            );
+        }
         for (judged, direction) in [(&egress, Direction::Egress), (&ingress, Direction::Ingress)] {
             if let Some(explanation) = &judged.1
                 && explanation.verdict == Verdict::Deny

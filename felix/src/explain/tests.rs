@@ -167,3 +167,12 @@ fn an_address_outside_is_judged_by_the_pod_alone() {
         flow.advice
     );
 }
+
+#[test]
+fn a_pod_that_asks_for_itself_learns_that_only_a_service_leads_there() {
+    let shop = shop();
+    let answer = shop.explain(&ask("db/pg", "db/pg", 6, 9090)).unwrap();
+    let flow = &answer.flows[0];
+    assert!(!flow.allowed, "{flow:?}");
+    assert!(flow.advice[0].contains("Service"), "{flow:?}");
+}
