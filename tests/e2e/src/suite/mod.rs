@@ -11,6 +11,7 @@
 mod flow;
 mod matrix;
 mod objects;
+mod sctp;
 
 use std::fs;
 use std::ops::Deref;

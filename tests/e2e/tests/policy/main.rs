@@ -9,6 +9,7 @@
 //! ```
 
 mod cluster;
+mod docs;
 mod flows;
 mod peers;
 mod ports;
