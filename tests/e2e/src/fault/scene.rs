@@ -35,27 +35,44 @@ impl Watch {
 
     /// The same without the traffic of one pod.
     pub fn without(rig: &Rig, pod: &str) -> Result<Self> {
-        let mut watch = Self {
-            allowed: Traffic::none(),
-            denied: Traffic::none(),
-        };
-        for (from, to) in [("a", "b"), ("b", "a"), ("c", "a")] {
-            if [from, to].contains(&pod) {
-                continue;
-            }
-            let target = rig.sandbox(to)?;
-            let netns = rig.netns(&format!("default/{from}"))?;
-            watch
-                .allowed
-                .add(&format!("{from}→{to}"), &netns, &target.addresses);
-        }
-        let netns = rig.netns("default/c")?;
+        let all = [("a", "b"), ("b", "a"), ("c", "a")];
+        let pairs: Vec<_> = all
+            .into_iter()
+            .filter(|(from, to)| ![*from, *to].contains(&pod))
+            .collect();
+        let mut watch = Self::allowed(rig, &pairs)?;
         if pod != "b" {
-            for address in rig.sandbox("b")?.addresses {
-                watch.denied.add_one("c→b", &netns, address, Kind::NewFlows);
-            }
+            watch.deny(rig)?;
         }
         Ok(watch)
+    }
+
+    /// The same with the allowed traffic of these pairs.
+    pub fn between(rig: &Rig, pairs: &[(&str, &str)]) -> Result<Self> {
+        let mut watch = Self::allowed(rig, pairs)?;
+        watch.deny(rig)?;
+        Ok(watch)
+    }
+
+    fn allowed(rig: &Rig, pairs: &[(&str, &str)]) -> Result<Self> {
+        let mut allowed = Traffic::none();
+        for (from, to) in pairs {
+            let target = rig.sandbox(to)?;
+            let netns = rig.netns(&format!("default/{from}"))?;
+            allowed.add(&format!("{from}→{to}"), &netns, &target.addresses);
+        }
+        Ok(Self {
+            allowed,
+            denied: Traffic::none(),
+        })
+    }
+
+    fn deny(&mut self, rig: &Rig) -> Result<()> {
+        let netns = rig.netns("default/c")?;
+        for address in rig.sandbox("b")?.addresses {
+            self.denied.add_one("c→b", &netns, address, Kind::NewFlows);
+        }
+        Ok(())
     }
 
     /// Ends it at once: whether everything allowed gets through.
