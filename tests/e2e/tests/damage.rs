@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use e2e::fault::{Kind, Pod, Rig, Traffic, Watch, pictures, same_as, scene, wait};
+use e2e::fault::{Kind, Pod, Rig, Traffic, Watch, pictures, policy, same_as, scene, wait};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -22,8 +22,16 @@ fn tamper(rig: &Rig, what: &str, act: &[&str], before: &[e2e::fault::Picture]) {
             Kind::NewFlows,
         );
     }
-    let start = Instant::now();
+    let rules = policy(rig, "n1").unwrap();
     rig.ask("n1", act).unwrap();
+    let start = Instant::now();
+    wait("policy to be as before", SOON, || {
+        let now = policy(rig, "n1");
+        Ok((!now.is_ok_and(|now| now == rules)).then(|| "not yet".to_owned()))
+    })
+    .unwrap();
+    let enforced = start.elapsed();
+    assert!(enforced < Duration::from_secs(1), "{what}: {enforced:?}");
     same_as(rig, before).unwrap();
     let repaired = start.elapsed();
     let through: usize = denied
@@ -33,7 +41,8 @@ fn tamper(rig: &Rig, what: &str, act: &[&str], before: &[e2e::fault::Picture]) {
         .map(|loss| loss.sent - loss.lost)
         .sum();
     println!(
-        "{what}: as before after {} ms, {through} forbidden packets got through",
+        "{what}: policy as before after {} ms, all after {} ms, {through} forbidden packets got through",
+        enforced.as_millis(),
         repaired.as_millis()
     );
     assert!(repaired < Duration::from_secs(30), "{what}: {repaired:?}");
@@ -113,6 +122,29 @@ spec:
         (
             "flush a chain",
             vec!["nft", "flush", "chain", "inet", "margay", "forward"],
+        ),
+        (
+            "a rule with another meaning",
+            vec![
+                "sh",
+                "-c",
+                "nft replace rule inet margay act handle $(nft -a list chain inet margay act | sed -n 's/.*goto deny # handle //p') accept",
+            ],
+        ),
+        (
+            "a chain more",
+            vec![
+                "nft",
+                "add chain inet margay more { type filter hook forward priority -5; policy drop; }",
+            ],
+        ),
+        (
+            "another policy of a chain",
+            vec!["nft", "chain inet margay input { policy drop; }"],
+        ),
+        (
+            "a table asleep",
+            vec!["nft", "add table inet margay { flags dormant; }"],
         ),
         (
             "flush a set",

@@ -8,7 +8,7 @@ mod rig;
 mod scene;
 mod traffic;
 
-pub use picture::{Claims, Picture, claims, leftovers, picture};
+pub use picture::{Claims, Picture, claims, leftovers, picture, policy};
 pub use plugin::{Answer, Call, call};
 pub use rig::{Pod, Rig, wait};
 pub use scene::{Watch, pictures, same_as, scene, scene_of};

@@ -50,6 +50,21 @@ pub fn picture(rig: &Rig, node: &str) -> Result<Picture> {
     })
 }
 
+/// All of policy in a node's kernel as it prints it, but for the epoch: quickly taken, to be compared within one life of
+/// felix.
+pub fn policy(rig: &Rig, node: &str) -> Result<Vec<String>> {
+    let table = rig.ask(node, &["nft", "-s", "list", "table", "inet", "margay"])?;
+    let rules = table.lines().map(|line| match line.split_once("ct mark") {
+        Some((before, _)) => format!("{before}ct mark"),
+        None => line.to_owned(),
+    });
+    let links = own_links(rig, node)?;
+    let groups = links
+        .iter()
+        .map(|link| format!("{} in {}", text(&link["ifname"]), text(&link["group"])));
+    Ok(rules.chain(groups).collect())
+}
+
 /// What a node must not hold when it has no pod: one line for each.
 pub fn leftovers(rig: &Rig, node: &str) -> Result<Vec<String>> {
     let seen = picture(rig, node)?;
