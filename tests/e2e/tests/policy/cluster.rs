@@ -1,5 +1,11 @@
 //! ClusterNetworkPolicy: each rule of its API, seen by packets.
 
+mod order;
+mod peers;
+mod protocols;
+mod refused;
+mod subjects;
+
 use e2e::suite;
 
 use crate::world::{CLIENTS, Object, Policies, SERVERS};

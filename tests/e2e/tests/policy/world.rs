@@ -103,6 +103,29 @@ impl<'a> Policies<'a> {
         Self { suite, world }
     }
 
+    /// With three pods only: `red/srv` on n1, `blue/cli` on n2 and `red/cli` on n3.
+    pub(crate) fn few(suite: &'a Suite, prefix: &'a str) -> Self {
+        let world = World { prefix };
+        let (red, blue) = (world.ns("red"), world.ns("blue"));
+        suite.create(&[
+            namespace(&red, &[("team", "red"), ("world", prefix)]),
+            namespace(&blue, &[("team", "blue"), ("world", prefix)]),
+        ]);
+        let pod = |namespace, name, node, labels, ports| Pod {
+            namespace,
+            name,
+            node,
+            labels,
+            ports,
+        };
+        suite.run_pods(&[
+            pod(&red, "srv", "n1", &[("app", "srv")], SRV1),
+            pod(&blue, "cli", "n2", &[("app", "cli"), ("role", "b")], PORTS),
+            pod(&red, "cli", "n3", &[("app", "cli"), ("role", "a")], PORTS),
+        ]);
+        Self { suite, world }
+    }
+
     /// Applies a NetworkPolicy; `{red}` in it is that namespace's name.
     #[track_caller]
     pub(crate) fn apply(&self, short: &str, name: &str, spec: &str) {
