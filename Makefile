@@ -3,7 +3,7 @@
 CARGO ?= cargo
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 TOOLS := target/tools
-BINARIES := lab margayctl margay-felix margay-fib margay-bgpd margay apiserver
+BINARIES := lab margayctl margay-felix margay-fib margay-bgpd margay-controller margay apiserver
 APT := bird2 conntrack frr gobgpd iproute2 iputils-ping nftables openbgpd procps python3-venv
 KUBECTL_VERSION := 1.37.1
 DENY_VERSION := 0.20.2

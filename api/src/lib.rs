@@ -1,13 +1,15 @@
-//! The gRPC status API of a node, and the contract between felix and bgpd.
+//! The gRPC status API of a node, and the contracts of felix with bgpd and the controller.
 //!
 //! ```text
 //! margayctl ── NodeStatus ──► felix ── Dataplane.Sync ──► bgpd ◄── BgpStatus ── margayctl
+//!                               └── PolicyReports ──► margay-controller, on another node
 //! ```
 //!
 //! The protos under `proto/margay/v1` are the source; their comments say what each field means.
 
 pub mod client;
 pub mod local;
+pub mod pinned;
 
 /// Version 1 of the API: messages, clients and servers.
 pub mod v1 {

@@ -10,6 +10,8 @@ use kube::{CustomResource, CustomResourceExt, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::condition::Condition;
+
 /// A policy of the cluster's administrators, before or after the NetworkPolicies of namespaces.
 #[derive(CustomResource, Debug, Clone, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
@@ -18,6 +20,7 @@ use serde::{Deserialize, Serialize};
     kind = "ClusterNetworkPolicy",
     plural = "clusternetworkpolicies",
     shortname = "cnp",
+    status = "ClusterNetworkPolicyStatus",
     derive = "PartialEq",
     doc = "A policy of the cluster's administrators, before or after the NetworkPolicies of namespaces.",
     annotation(
@@ -50,6 +53,17 @@ pub struct ClusterNetworkPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 25))]
     pub egress: Vec<ClusterEgressRule>,
+}
+
+/// What implementations say of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct ClusterNetworkPolicyStatus {
+    /// Accepted is False when a part of the spec is not understood: that part is closed. Programmed is True when every node
+    /// that holds pods which the policy selects enforces its newest generation.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    #[schemars(length(max = 16))]
+    pub conditions: Vec<Condition>,
 }
 
 /// Pods: exactly one field is set.

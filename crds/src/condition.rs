@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 /// Type of the condition that says whether the object is understood and in force.
 pub const ACCEPTED: &str = "Accepted";
+/// Type of the condition of policies that says whether every node where they select something enforces them.
+pub const PROGRAMMED: &str = "Programmed";
 
 /// One aspect of an object's state, as observed by the component that owns it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]

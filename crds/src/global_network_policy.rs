@@ -31,6 +31,11 @@ use crate::policy::{PolicyRule, PolicyStatus};
         json_path = ".status.conditions[?(@.type==\"Accepted\")].status"
     ),
     printcolumn(
+        name = "Programmed",
+        type_ = "string",
+        json_path = ".status.enforcedOn"
+    ),
+    printcolumn(
         name = "Age",
         type_ = "date",
         json_path = ".metadata.creationTimestamp"
@@ -39,6 +44,12 @@ use crate::policy::{PolicyRule, PolicyStatus};
         name = "Selector",
         type_ = "string",
         json_path = ".spec.selector",
+        priority = 1
+    ),
+    printcolumn(
+        name = "Status",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Programmed\")].message",
         priority = 1
     )
 )]

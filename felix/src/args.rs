@@ -47,6 +47,16 @@ pub struct Args {
     #[arg(long, env = "MARGAY_CNI_CONF_DIR", default_value = "/etc/cni/net.d")]
     pub cni_conf_dir: PathBuf,
 
+    /// Token for the controller, made for the audience margay-controller and read anew when it is needed. Without it the
+    /// condition Programmed of policies does not know of this node.
+    #[arg(
+        long,
+        env = "MARGAY_CONTROLLER_TOKEN",
+        value_name = "FILE",
+        default_value = "/var/run/secrets/margay/controller/token"
+    )]
+    pub controller_token: PathBuf,
+
     /// What to log, in tracing's notation.
     #[arg(long, env = "MARGAY_LOG", default_value = "info")]
     pub log: String,

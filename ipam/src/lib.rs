@@ -31,8 +31,10 @@
 //! What the controller does is here as well: [`programmed`] says where policies are enforced, [`election`] which controller
 //! leads. Everything but `controller` is a core: no clock, no files, no network.
 
+pub mod args;
 pub mod attachment;
 pub mod block;
+pub mod controller;
 pub mod election;
 mod error;
 pub mod journal;

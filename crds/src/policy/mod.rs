@@ -164,16 +164,21 @@ pub struct RuleMetadata {
     pub annotations: BTreeMap<String, String>,
 }
 
-/// Whether a policy is understood.
+/// Whether a policy is understood, and where it is enforced.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PolicyStatus {
     /// Accepted is False when the spec is not understood: its last good version stays in force, and if there is none, what it
-    /// selects is closed.
+    /// selects is closed. Programmed is True when every node that holds endpoints which the policy selects enforces its
+    /// newest generation.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(length(max = 16))]
     pub conditions: Vec<Condition>,
+    /// Nodes that enforce the newest generation, of those that hold endpoints which the policy selects: 2/3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub enforced_on: Option<String>,
 }
 
 #[cfg(test)]

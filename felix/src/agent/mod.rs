@@ -10,6 +10,7 @@
 //! The driver feeds inputs, then calls [`Agent::poll`] until it has no more output. An [`Output::Log`] or
 //! [`Output::Apply`] is carried out before the next one is asked for, and its outcome fed back.
 
+pub mod acks;
 mod addresses;
 mod attach;
 pub mod bgp;
@@ -46,6 +47,7 @@ use self::input::{CallId, Input, Kind, Node, try_again};
 use self::view::{Samples, millis};
 use crate::Millis;
 use crate::nft::epoch::Options;
+use crate::policy::model::PolicyKey;
 use crate::policy::tables::Tables;
 use crate::policy::{Compiled, Engine};
 use crate::routes::diff::Sweep;
@@ -204,6 +206,7 @@ pub struct Agent {
     events_problem: Option<String>,
     /// When the oldest change of the feed came that is not in the kernel yet.
     policy_since: Option<Millis>,
+    acks: acks::Acks,
 }
 
 /// Longest pause between two tries to bring the kernel in step.
@@ -338,6 +341,7 @@ impl Agent {
                     self.routes_tried(routed, now);
                 }
                 if let Some(revision) = revision {
+                    self.acks.applied();
                     self.engine.applied(revision);
                     self.tables_known = true;
                     if let Some(since) = self.policy_since.take() {
@@ -355,6 +359,7 @@ impl Agent {
             Err(problem) => {
                 let (at, failures) = again(self.retry, now);
                 tracing::warn!(problem, failures, "the kernel is not in step; trying again");
+                self.acks.failed(&problem);
                 self.retry = Some((at, failures));
                 self.kernel_problem = Some(problem);
                 self.tables_known = false;
@@ -362,6 +367,17 @@ impl Agent {
                 self.reread_routes = true;
             }
         }
+    }
+
+    /// Live connections have been judged by all that the kernel was given.
+    pub fn judged(&mut self) {
+        self.acks.judged();
+    }
+
+    /// What of which policies is in force, as far as it changed since this was last asked; `None` for those that select
+    /// nothing here. Nothing before everything has been in force once.
+    pub fn policies_in_force(&mut self) -> Option<Vec<(PolicyKey, Option<acks::InForce>)>> {
+        self.acks.changes()
     }
 
     fn routes_tried(&mut self, routed: Routed, now: Millis) {
@@ -422,6 +438,7 @@ impl Agent {
         };
         if policy_due {
             self.engine_dirty = false;
+            self.acks.compiled(self.engine.stirred());
         }
         self.applying = true;
         Some(Plan {

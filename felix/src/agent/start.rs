@@ -8,6 +8,7 @@ use crds::ipam_block::Owner;
 use ipam::Ipam;
 use ipam::journal::{self, Replay};
 
+use super::acks::Acks;
 use super::addresses::{Blocks, attachment_key};
 use super::bgp::Bgp;
 use super::endpoint::{Endpoint, State};
@@ -109,6 +110,7 @@ impl Agent {
             events: Default::default(),
             events_problem: None,
             policy_since: None,
+            acks: Acks::default(),
         };
         agent.readdress();
         agent.take_up(now);

@@ -175,10 +175,11 @@ impl Agent {
             ingress: policy.directions.contains(&Direction::Ingress),
             egress: policy.directions.contains(&Direction::Egress),
             endpoints: count(policy.endpoints),
-            generation: policy.in_force.unwrap_or_default(),
+            generation: self.acks.generation(&policy.key).unwrap_or_default(),
             error: policy
                 .error
                 .map(|error| error.to_string())
+                .or_else(|| self.acks.problem(&policy.key).map(str::to_owned))
                 .unwrap_or_default(),
         });
         v1::ListPoliciesResponse {

@@ -14,6 +14,7 @@ pub mod netlink;
 pub mod nflog;
 pub mod nft;
 pub mod radv;
+mod report;
 mod run;
 pub mod settings;
 pub mod socket;
@@ -27,6 +28,7 @@ pub mod writer;
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -41,6 +43,7 @@ use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use self::kernel::Kernel;
+use self::report::{Board, Reporter};
 use self::run::{Loop, Sources};
 use self::settings::Settings;
 use self::state::StateDir;
@@ -176,6 +179,15 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         Err(error) => agent.no_events(&error.to_string()),
     }
 
+    let board = Arc::new(Board::default());
+    let reporter = Reporter {
+        client: client.clone(),
+        node: args.node_name.clone(),
+        token: args.controller_token.clone(),
+        board: Arc::clone(&board),
+    };
+    tokio::spawn(reporter.run());
+
     tracing::info!(
         node = args.node_name,
         version = env!("CARGO_PKG_VERSION"),
@@ -189,7 +201,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         queries,
         packets,
     };
-    Loop::new(args, client, agent, kernel, state, clock)
+    Loop::new(args, client, agent, kernel, state, board, clock)
         .run(sources, stop)
         .await
 }

@@ -1,6 +1,7 @@
 //! The main loop: feeds the agent, carries out what it wants.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
@@ -15,6 +16,7 @@ use super::cni::Event as CniEvent;
 use super::grpc::Query;
 use super::kernel::Kernel;
 use super::radv::{self, Advertiser};
+use super::report::Board;
 use super::state::StateDir;
 use super::{SPOOL_DIR, conflist, write};
 use crate::Millis;
@@ -48,6 +50,8 @@ pub(super) struct Loop {
     bgpd: Option<mpsc::Sender<FelixMessage>>,
     advertiser: Advertiser,
     events: broadcast::Sender<PolicyEvent>,
+    /// What the controller is told of.
+    board: Arc<Board>,
 }
 
 /// How often the spool is looked into, and drift in the kernel looked for.
@@ -64,6 +68,7 @@ impl Loop {
         agent: Agent,
         kernel: Kernel,
         state: StateDir,
+        board: Arc<Board>,
         clock: Instant,
     ) -> Self {
         Self {
@@ -78,6 +83,7 @@ impl Loop {
             bgpd: None,
             advertiser: Advertiser::default(),
             events: broadcast::Sender::new(EVENTS),
+            board,
         }
     }
 
@@ -103,6 +109,7 @@ impl Loop {
                 self.input(Input::TablesChanged);
                 self.settle()?;
             }
+            self.tell();
             let timeout = self
                 .agent
                 .next_timeout()
@@ -164,6 +171,16 @@ impl Loop {
                 break;
             };
             self.query(query);
+        }
+    }
+
+    /// What is in force is told when live connections have been judged by it.
+    fn tell(&mut self) {
+        if self.kernel.bump_due().is_none() {
+            self.agent.judged();
+        }
+        if let Some(changes) = self.agent.policies_in_force() {
+            self.board.put(changes);
         }
     }
 

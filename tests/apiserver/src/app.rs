@@ -17,6 +17,7 @@ use crate::registry::{Catalog, Registry};
 use crate::request::{Form, Options, Target};
 use crate::status::ApiError;
 use crate::store::{Key, Store};
+use crate::tokens::Tokens;
 use crate::view::View;
 use crate::{discovery, openapi, read, watch};
 
@@ -31,6 +32,7 @@ pub struct App {
     pub stopping: CancellationToken,
     pub(crate) token: String,
     calls: Calls,
+    pub(crate) tokens: Tokens,
     /// Held while an object is read, judged and written, so that checks across objects (the namespace exists,
     /// the name is free) still hold when the write happens.
     gate: Mutex<()>,
@@ -59,13 +61,19 @@ pub(crate) struct Call<'a> {
 
 impl App {
     /// An app over a store whose clients show `token`; serves the custom kinds defined in the store.
-    pub(crate) fn new(store: Store, token: String, calls: Calls) -> Result<Self, ApiError> {
+    pub(crate) fn new(
+        store: Store,
+        token: String,
+        calls: Calls,
+        tokens: Tokens,
+    ) -> Result<Self, ApiError> {
         let app = Self {
             store,
             registry: Registry::default(),
             stopping: CancellationToken::new(),
             token,
             calls,
+            tokens,
             gate: Mutex::new(()),
             unfinished: Mutex::default(),
         };
@@ -119,6 +127,10 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response<Body>, ApiEr
         Form::of(request.headers()),
         options.include,
     );
+    let reviews = target.resource.kind == "TokenReview" && target.resource.custom.is_none();
+    if reviews && request.method() != Method::POST {
+        return Err(ApiError::method_not_allowed());
+    }
     if request.method() == Method::GET {
         return match &target.name {
             None if options.watch => Ok(watch::respond(app, target, options, view)),
@@ -141,6 +153,7 @@ async fn answer(app: Arc<App>, request: Request) -> Result<Response<Body>, ApiEr
         sent: &sent,
     };
     let written = match (method, &target.name) {
+        (Method::POST, None) if reviews => app.review_token(&call)?,
         (Method::POST, None) => app.create(&call)?,
         (Method::POST, Some(name)) => app.create_subresource(&call, name)?,
         (Method::PUT, Some(name)) => app.update(&call, name, None)?,

@@ -108,10 +108,17 @@ fn resources(group: &str, version: &str, catalog: &Catalog) -> Option<Value> {
     }))
 }
 
+fn verbs(resource: &ResourceInfo) -> &'static [&'static str] {
+    match (resource.group.as_str(), resource.kind.as_str()) {
+        ("authentication.k8s.io", _) => &["create"],
+        _ => &VERBS,
+    }
+}
+
 fn entry(resource: &ResourceInfo) -> Value {
     let mut entry = json!({
         "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
-        "kind": resource.kind, "verbs": VERBS,
+        "kind": resource.kind, "verbs": verbs(resource),
     });
     if !resource.short_names.is_empty() {
         entry["shortNames"] = json!(resource.short_names);
@@ -133,6 +140,7 @@ fn subresources(resource: &ResourceInfo) -> Vec<(&'static str, &str, &'static [&
             found.push(("binding", "Binding", &["create"]));
             found.push(("eviction", "Eviction", &["create"]));
         }
+        ("", "ServiceAccount") => found.push(("token", "TokenRequest", &["create"])),
         ("", "Namespace") => found.push(("finalize", "Namespace", &["update"])),
         _ => {}
     }

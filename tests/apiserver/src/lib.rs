@@ -43,6 +43,7 @@ pub mod status;
 pub mod store;
 pub mod table;
 pub mod tls;
+mod tokens;
 pub mod view;
 pub mod watch;
 mod write;

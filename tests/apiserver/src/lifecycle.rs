@@ -230,6 +230,7 @@ mod tests {
     use super::*;
     use crate::calls::Calls;
     use crate::store::Store;
+    use crate::tokens::Tokens;
 
     #[test]
     fn old_events_go() {
@@ -237,6 +238,7 @@ mod tests {
             Store::open(None, 100).unwrap(),
             "token".to_owned(),
             Calls::default(),
+            Tokens::default(),
         )
         .unwrap();
         for (name, last) in [("old", 0), ("new", 5000)] {

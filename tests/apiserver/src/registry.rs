@@ -203,6 +203,16 @@ fn builtin() -> Vec<ResourceInfo> {
             NAMESPACED,
             PLAIN,
         ),
+        // Nothing is stored of these: they are answered at once.
+        (
+            "authentication.k8s.io",
+            "TokenReview",
+            "tokenreviews",
+            &[],
+            &[],
+            CLUSTER,
+            PLAIN,
+        ),
         (
             "coordination.k8s.io",
             "Lease",

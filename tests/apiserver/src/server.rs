@@ -22,6 +22,7 @@ use crate::listen::Listen;
 use crate::status::ApiError;
 use crate::store::Store;
 use crate::tls::{self, TlsError};
+use crate::tokens::Tokens;
 use crate::{base64, clock, random};
 
 /// How a server is started.
@@ -119,7 +120,9 @@ impl Server {
             None => Calls::default(),
             Some(path) => Calls::open(path).map_err(at(path))?,
         };
-        let app = Arc::new(App::new(store, token.clone(), calls)?);
+        let path = config.dir.join("service-account-tokens");
+        let tokens = Tokens::open(&path).map_err(at(&path))?;
+        let app = Arc::new(App::new(store, token.clone(), calls, tokens)?);
         let mut listeners = Vec::new();
         for listen in &config.listen {
             let bound = listen.bind().and_then(TcpListener::from_std);

@@ -200,10 +200,14 @@ impl App {
         name: &str,
     ) -> Result<Written, ApiError> {
         let resource = &call.target.resource;
+        let subresource = call.target.subresource.as_deref();
+        if resource.collection() == "serviceaccounts" && subresource == Some("token") {
+            return self.make_token(call, name);
+        }
         if resource.collection() != "pods" {
             return Err(ApiError::no_resource());
         }
-        match call.target.subresource.as_deref() {
+        match subresource {
             Some("binding") => self.bind(call, name),
             Some("eviction") => {
                 let eviction = call.sent.object()?;

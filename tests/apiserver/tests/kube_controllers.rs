@@ -5,8 +5,11 @@
 mod common;
 
 use futures::{StreamExt as _, stream};
+use k8s_openapi::api::authentication::v1::{TokenRequest, TokenReview, TokenReviewStatus};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Event, Namespace, ObjectReference};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Event, Namespace, Node, ObjectReference, ServiceAccount,
+};
 use kube::Resource as _;
 use kube::api::{
     Api, ApiResource, DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchParams,
@@ -247,4 +250,96 @@ async fn openapi_v2_is_an_empty_message_to_those_who_want_protobuf() {
             .unwrap()
             .is_empty()
     );
+}
+
+#[tokio::test]
+async fn a_token_says_whose_it_is_for_whom_and_on_which_node() {
+    let api = common::Api::start().await;
+    let client = api.client().await;
+    let params = PostParams::default();
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let felix = object(json!({"metadata": {"name": "felix"}}));
+    accounts.create(&params, &felix).await.unwrap();
+    let nodes: Api<Node> = Api::all(client.clone());
+    let n1 = object(json!({"metadata": {"name": "n1"}}));
+    nodes.create(&params, &n1).await.unwrap();
+    let reviews: Api<TokenReview> = Api::all(client.clone());
+    let review = async |token: &str, audiences: &[&str]| -> TokenReviewStatus {
+        let review = json!({"spec": {"token": token, "audiences": audiences}});
+        let review = object(review);
+        let answer = reviews.create(&PostParams::default(), &review).await;
+        answer.unwrap().status.unwrap()
+    };
+    let request: TokenRequest = object(json!({"spec": {
+        "audiences": ["controller"], "expirationSeconds": 3600,
+        "boundObjectRef": {"kind": "Node", "apiVersion": "v1", "name": "n1"},
+    }}));
+    let made = accounts
+        .create_token_request("felix", &params, &request)
+        .await
+        .unwrap();
+    let token = made.status.unwrap().token.unwrap();
+    let good = review(&token, &["controller", "other"]).await;
+    assert_eq!(good.authenticated, Some(true));
+    assert_eq!(good.audiences, Some(vec!["controller".to_owned()]));
+    let user = good.user.unwrap();
+    assert_eq!(
+        user.username.as_deref(),
+        Some("system:serviceaccount:default:felix")
+    );
+    assert_eq!(
+        user.extra.unwrap()["authentication.kubernetes.io/node-name"],
+        ["n1"]
+    );
+    // For nobody else, and no other text.
+    for (token, audiences) in [
+        (token.as_str(), &["other"][..]),
+        (token.as_str(), &[]),
+        ("made-up", &["controller"]),
+    ] {
+        let status = review(token, audiences).await;
+        assert_ne!(status.authenticated, Some(true));
+        assert!(!status.error.unwrap_or_default().is_empty());
+    }
+    let odd = async |spec: serde_json::Value| {
+        let request: TokenRequest = object(json!({"spec": spec}));
+        let params = PostParams::default();
+        code(
+            accounts
+                .create_token_request("felix", &params, &request)
+                .await,
+        )
+        .0
+    };
+    assert_eq!(
+        odd(json!({"audiences": [], "expirationSeconds": 5})).await,
+        422
+    );
+    let nowhere = json!({"kind": "Node", "name": "nowhere"});
+    assert_eq!(
+        odd(json!({"audiences": [], "boundObjectRef": nowhere})).await,
+        404
+    );
+    // It is good as long as the node is there.
+    nodes.delete("n1", &Default::default()).await.unwrap();
+    assert_ne!(
+        review(&token, &["controller"]).await.authenticated,
+        Some(true)
+    );
+    let none = reviews.create(&params, &object(json!({"spec": {}}))).await;
+    assert_eq!(code(none).0, 400);
+    assert_eq!(code(reviews.list(&ListParams::default()).await).0, 405);
+}
+
+#[tokio::test]
+async fn tokens_outlive_the_server() {
+    let api = common::Api::start().await;
+    let client = api.client().await;
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client);
+    let request: TokenRequest = object(json!({"spec": {"audiences": ["x"]}}));
+    let params = PostParams::default();
+    let made = accounts.create_token_request("default", &params, &request);
+    let token = made.await.unwrap().status.unwrap().token.unwrap();
+    let file = api.dir.path().join("service-account-tokens");
+    assert!(std::fs::read_to_string(file).unwrap().contains(&token));
 }

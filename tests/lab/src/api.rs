@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, ServiceAccount};
 use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
@@ -52,6 +52,26 @@ pub(crate) async fn populate(client: &Client, plan: &Plan) -> Result<()> {
     }
     for object in objects::margay(plan) {
         create_when_served(client, object).await?;
+    }
+    tokens(client, plan).await
+}
+
+/// Gives felix on each node a token for the controller, as its pod would have one.
+async fn tokens(client: &Client, plan: &Plan) -> Result<()> {
+    let accounts: Api<ServiceAccount> = Api::default_namespaced(client.clone());
+    let params = PostParams::default();
+    let account = serde_json::from_value(objects::felix_account())?;
+    ignore_exists(accounts.create(&params, &account).await).context("create felix' account")?;
+    for node in &plan.nodes {
+        let request = serde_json::from_value(objects::token_request(&node.name))?;
+        let made = accounts
+            .create_token_request(objects::FELIX_ACCOUNT, &params, &request)
+            .await
+            .with_context(|| format!("make the token of {}", node.name))?;
+        let token = made.status.and_then(|it| it.token);
+        let token = token.context("the token is missing")?;
+        let path = plan.controller_token(&node.name);
+        std::fs::write(&path, token).with_context(|| format!("write {}", path.display()))?;
     }
     Ok(())
 }

@@ -112,7 +112,7 @@ enum Verb {
         #[arg(long, default_value_t = 1000)]
         tail: u32,
     },
-    /// Kill (SIGKILL) felix, bgpd or runner of a node, bird of a router, apiserver or scheduler
+    /// Kill (SIGKILL) felix, bgpd, runner or controller of a node, bird of a router, apiserver or scheduler
     Kill {
         process: String,
         place: Option<String>,

@@ -20,7 +20,13 @@ const KUBECTL: (&str, &str) = ("kubectl", "kubernetes-client");
 /// Ours, from `make build`: of the control plane, and of the nodes.
 const BINARIES: [&[&str]; 2] = [
     &["lab", "apiserver"],
-    &["margay-felix", "margay-bgpd", "margay", "margayctl"],
+    &[
+        "margay-felix",
+        "margay-bgpd",
+        "margay-controller",
+        "margay",
+        "margayctl",
+    ],
 ];
 
 /// Fails with one line per missing thing.

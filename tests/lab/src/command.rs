@@ -191,7 +191,7 @@ impl Lab {
                 "the API server listens in the node's namespace: only a node of --fabric dual-tor can be rebooted"
             );
         }
-        for what in programs::ON_NODE {
+        for what in programs::on_node(&node.name) {
             self.processes.kill(&programs::name(&node.name, what))?;
         }
         for sandbox in pods::load(&self.plan.pods_dir(&node.name)) {
@@ -216,7 +216,7 @@ impl Lab {
         bootstrap::boot(&self.plan, node)?;
         fabric::create_node(&self.plan, node)?;
         fabric::connect_node(&self.plan, node)?;
-        for what in programs::ON_NODE {
+        for what in programs::on_node(&node.name) {
             self.start(what, Some(&node.name))?;
         }
         Ok(())

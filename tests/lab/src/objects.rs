@@ -10,6 +10,23 @@ pub const RACK_LABEL: &str = "margay.io/rack";
 /// The annotation with a node's own AS.
 pub const AS_ANNOTATION: &str = "margay.io/as-number";
 
+/// The service account of felix, which the controller knows.
+pub const FELIX_ACCOUNT: &str = "margay-felix";
+
+/// Felix' service account, in the namespace of the lab's kubeconfig.
+pub fn felix_account() -> Value {
+    json!({ "metadata": { "name": FELIX_ACCOUNT } })
+}
+
+/// What a node's kubelet asks for when it mounts felix' token for the controller; longer than a lab lives.
+pub fn token_request(node: &str) -> Value {
+    json!({ "spec": {
+        "audiences": ["margay-controller"],
+        "expirationSeconds": 365 * 24 * 3600,
+        "boundObjectRef": { "kind": "Node", "apiVersion": "v1", "name": node },
+    } })
+}
+
 /// The custom resources, as in deploy/crds, and those of others that felix reads.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     [crds::all_crds(), crds::foreign_crds()].concat()

@@ -15,8 +15,17 @@ pub const APISERVER: &str = "apiserver";
 /// The scheduler's process.
 pub const SCHEDULER: &str = "scheduler";
 
-/// The processes on a node, in the order they are started.
+/// The processes on every node, in the order they are started.
 pub const ON_NODE: [&str; 3] = ["bgpd", "felix", "runner"];
+/// What runs on some nodes only, and on which: two, as its Deployment has it.
+pub const CONTROLLER: (&str, [&str; 2]) = ("controller", ["n1", "n2"]);
+
+/// The processes on a node, in the order they are started.
+pub fn on_node(node: &str) -> impl Iterator<Item = &'static str> {
+    let (controller, places) = CONTROLLER;
+    let controller = places.contains(&node).then_some(controller);
+    ON_NODE.into_iter().chain(controller)
+}
 
 /// The name of a process of a place: `n1` and `felix` make `n1.felix`.
 pub fn name(place: &str, what: &str) -> String {
@@ -32,7 +41,7 @@ pub(crate) fn expected(plan: &Plan, parts: Parts) -> Vec<String> {
     }
     if parts == Parts::Everything {
         for node in &plan.nodes {
-            names.extend(ON_NODE.iter().map(|what| name(&node.name, what)));
+            names.extend(on_node(&node.name).map(|what| name(&node.name, what)));
         }
     }
     names
@@ -44,16 +53,18 @@ pub(crate) fn find(plan: &Plan, what: &str, place: Option<&str>) -> Result<Strin
         (APISERVER | SCHEDULER, None) => Ok(what.to_owned()),
         (APISERVER | SCHEDULER, Some(_)) => bail!("{what} runs once, not on a node"),
         ("bird", Some(router)) if plan.routers().any(|it| it == router) => Ok(name(router, what)),
-        (what, Some(node)) if ON_NODE.contains(&what) && plan.node(node).is_some() => {
+        (what, Some(node)) if plan.node(node).is_some() && on_node(node).any(|it| it == what) => {
             Ok(name(node, what))
         }
-        (what, _) if what == "bird" || ON_NODE.contains(&what) => {
+        (what, _) if what == "bird" || what == CONTROLLER.0 || ON_NODE.contains(&what) => {
             bail!(
                 "{what} of which {}?",
                 if what == "bird" { "router" } else { "node" }
             )
         }
-        _ => bail!("no process {what:?}: felix, bgpd, runner, bird, apiserver, scheduler"),
+        _ => bail!(
+            "no process {what:?}: felix, bgpd, runner, controller, bird, apiserver, scheduler"
+        ),
     }
 }
 
@@ -137,9 +148,21 @@ pub(crate) fn program(plan: &Plan, state: &State, process: &str) -> Result<Progr
                     ("MARGAY_CNI_CONF_DIR", plan.cni_conf_dir(place)),
                     ("MARGAY_BOOTSTRAP", plan.bootstrap_file(place)),
                     ("MARGAY_BOOT_ID_FILE", plan.boot_id_file(place)),
+                    ("MARGAY_CONTROLLER_TOKEN", plan.controller_token(place)),
                 ]
                 .map(|(key, path)| (key.to_owned(), text(&path))),
             );
+        }
+        "controller" => {
+            let address = plan.node(place).map(|node| node.address);
+            let addresses = address.iter().flat_map(|it| it.both());
+            let addresses: Vec<String> = addresses.map(|it| it.to_string()).collect();
+            program.path = bin("margay-controller");
+            program.args = ["--advertise", &addresses.join(","), "--lease-seconds", "5"]
+                .map(str::to_owned)
+                .to_vec();
+            let kubeconfig = text(&plan.node_kubeconfig());
+            program.env.push(("KUBECONFIG".to_owned(), kubeconfig));
         }
         _ => bail!("no process {process:?}"),
     }
@@ -167,7 +190,7 @@ mod tests {
     fn every_expected_process_can_be_started() {
         let (plan, state) = lab();
         let names = expected(&plan, Parts::Everything);
-        assert_eq!(names.len(), 2 + 2 + 9);
+        assert_eq!(names.len(), 2 + 2 + 9 + 2);
         for name in names {
             assert_eq!(program(&plan, &state, &name).unwrap().name, name);
         }
@@ -204,6 +227,8 @@ mod tests {
         assert_eq!(find("apiserver", None), Ok("apiserver".into()));
         assert_eq!(find("felix", None), Err("felix of which node?".into()));
         assert!(find("felix", Some("tor-a")).is_err());
+        assert_eq!(find("controller", Some("n2")), Ok("n2.controller".into()));
+        assert!(find("controller", Some("n3")).is_err());
         assert!(find("apiserver", Some("n1")).is_err());
         assert!(find("etcd", None).unwrap_err().contains("scheduler"));
     }

@@ -171,13 +171,13 @@ impl Steps<'_> {
         let plan = &lab.plan;
         let mut started = Vec::new();
         for node in &plan.nodes {
-            for what in programs::ON_NODE {
+            for what in programs::on_node(&node.name) {
                 let name = programs::name(&node.name, what);
                 self.start(&name)?;
                 started.push(name);
             }
         }
-        self.done("felix, bgpd and the node runner started on every node");
+        self.done("felix, bgpd and the node runner started on every node, the controller on two");
         let on = |what: &str| -> Vec<&str> {
             let suffix = format!(".{what}");
             started

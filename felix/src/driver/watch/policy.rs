@@ -36,7 +36,11 @@ pub(super) fn start(client: &Client, node: &str, updates: &mpsc::Sender<Update>)
         updates,
         judged(client, node, global_network_policies()),
     );
-    spawn(client, updates, cluster_network_policies());
+    spawn(
+        client,
+        updates,
+        judged(client, node, cluster_network_policies()),
+    );
     spawn(client, updates, judged(client, node, network_sets()));
     spawn(client, updates, judged(client, node, global_network_sets()));
     spawn(client, updates, judged(client, node, host_endpoints()));
@@ -79,6 +83,17 @@ judged!(
     HostEndpoint => host_endpoint::Endpoint,
     FelixConfiguration => Configuration,
 );
+
+impl Judged for ClusterNetworkPolicy {
+    fn told(&self) -> Told {
+        let conditions = self.status.as_ref().map(|it| it.conditions.as_slice());
+        let problem = match cluster::parse(self) {
+            Ok((_, flaw)) => flaw,
+            Err(error) => Some(error),
+        };
+        Told::new(&self.metadata, conditions, problem.map(|it| it.to_string()))
+    }
+}
 
 fn judged<K: Judged>(client: &Client, node: &str, source: Source<K>) -> Source<K> {
     Source {

@@ -13,6 +13,7 @@ mod docs;
 mod flows;
 mod peers;
 mod ports;
+mod status;
 mod tiers;
 mod world;
 

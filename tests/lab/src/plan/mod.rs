@@ -339,6 +339,11 @@ impl Plan {
         self.dir.join("nodes").join(node)
     }
 
+    /// The token by which a node's felix is known to the controller.
+    pub fn controller_token(&self, node: &str) -> PathBuf {
+        self.node_dir(node).join("controller-token")
+    }
+
     /// The run directory of a node's daemons.
     pub fn run_dir(&self, node: &str) -> PathBuf {
         self.node_dir(node).join("run")
