@@ -106,11 +106,11 @@ pub struct GlobalNetworkPolicySpec {
     #[serde(default)]
     pub apply_on_forward: bool,
     /// For host endpoints: look at incoming flows before their destination is translated, as they are on the wire (node ports).
-    /// What such a policy allows no other host endpoint policy is asked about.
+    /// What such a policy does not deny goes on to the others.
     #[serde(default, rename = "preDNAT")]
     pub pre_dnat: bool,
-    /// For host endpoints: look at every packet before connections are tracked, and leave what is allowed untracked. Replies
-    /// need rules of their own.
+    /// For host endpoints: look at every packet of the host before connections are tracked, and leave what is allowed untracked:
+    /// it passes, and no other policy is asked. Replies need rules of their own. What is not mentioned goes on to the others.
     #[serde(default)]
     pub do_not_track: bool,
 }

@@ -1,5 +1,6 @@
 //! What felix is told about the cluster, as plain data.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -111,6 +112,8 @@ pub struct HostEndpoint {
     pub labels: Labels,
     /// It belongs to this node; those of other nodes are peers only.
     pub local: bool,
+    /// Nobody made an object for it: one that somebody did comes before it.
+    pub automatic: bool,
     /// Which interfaces.
     pub interface: HostInterface,
     /// `spec.expectedIPs`: the addresses by which it is a peer.
@@ -124,6 +127,17 @@ pub struct HostEndpoint {
 pub enum HostInterface {
     /// Every one but those of pods. An interface with a host endpoint of its own belongs to that one.
     All,
-    /// The one with this name.
-    Named(String),
+    /// Those with these names.
+    Named(BTreeSet<String>),
+}
+
+/// A port that no policy of host endpoints closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failsafe {
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port number: of the node for what comes in, elsewhere for what goes out.
+    pub port: u16,
+    /// Only from, or to, here.
+    pub net: Option<IpNetwork>,
 }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use api::v1;
+use crds::felix_configuration::Configuration;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -98,6 +99,7 @@ impl Cluster {
     #[must_use]
     pub fn load(documents: Vec<Document>) -> Self {
         let mut cluster = Self::of(Engine::new(), "");
+        cluster.configure(&Configuration::default());
         cluster.tell(documents);
         cluster
     }

@@ -1,9 +1,11 @@
 //! Objects of the Kubernetes API → plain data, once, at the border.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crds::felix_configuration::Configuration;
+use crds::felix_configuration::{self, Configuration};
+use crds::host_endpoint::{self, Interface};
 use crds::network_set::Set;
 use ipnetwork::IpNetwork;
 use k8s_openapi::api::core::v1 as core;
@@ -11,8 +13,11 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::agent::input::{Node, Pod};
 use crate::agent::services::Slice;
-use crate::feed::{Identity, NamedPort, NetworkSet, NodeAddresses, ServiceAccount};
-use crate::nft::epoch::{MarkByte, Options, Revoked};
+use crate::feed::{
+    Failsafe, HostEndpoint, HostInterface, Identity, NamedPort, NetworkSet, NodeAddresses,
+    ServiceAccount,
+};
+use crate::nft::epoch::{MarkByte, Options, Revoked, ToHost};
 use crate::policy::model::protocol;
 
 /// A pod. Addresses that do not parse are left out: the API server does not let them in.
@@ -160,7 +165,7 @@ pub fn slice(slice: &EndpointSlice) -> Slice {
 
 /// What an operator chooses of the rules.
 #[must_use]
-pub fn ruleset(said: Configuration) -> Options {
+pub fn ruleset(said: &Configuration) -> Options {
     Options {
         mark: MarkByte::new(said.mark_mask).unwrap_or_default(),
         revoked: if said.reset {
@@ -168,7 +173,49 @@ pub fn ruleset(said: Configuration) -> Options {
         } else {
             Revoked::Drop
         },
+        to_host: match said.to_host {
+            felix_configuration::ToHost::Accept => ToHost::Accept,
+            felix_configuration::ToHost::Return => ToHost::Return,
+            felix_configuration::ToHost::Drop => ToHost::Drop,
+        },
         quiet: false,
+    }
+}
+
+/// A host endpoint: of this node or not, and the interfaces that hold its addresses.
+#[must_use]
+pub fn host_endpoint(
+    said: &host_endpoint::Endpoint,
+    local: bool,
+    holding: BTreeSet<String>,
+) -> HostEndpoint {
+    let ports = said.ports.iter().map(|port| NamedPort {
+        name: port.name.clone(),
+        protocol: port.protocol,
+        port: port.port,
+    });
+    HostEndpoint {
+        name: said.name.clone(),
+        labels: said.labels.clone().into(),
+        local,
+        automatic: false,
+        interface: match &said.interface {
+            Interface::All => HostInterface::All,
+            Interface::Named(name) => HostInterface::Named([name.clone()].into()),
+            Interface::Addressed => HostInterface::Named(holding),
+        },
+        addresses: said.addresses.clone(),
+        named_ports: ports.collect(),
+    }
+}
+
+/// A port that stays open.
+#[must_use]
+pub fn failsafe(said: &felix_configuration::Failsafe) -> Failsafe {
+    Failsafe {
+        protocol: said.protocol,
+        port: said.port,
+        net: said.net.map(IpNetwork::from),
     }
 }
 

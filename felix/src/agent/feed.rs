@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use crds::host_endpoint::{self, Interface};
-
 use super::input::{Kind, Pod, Update};
 use super::services::Changed;
 use super::{Agent, Output};
 use crate::Millis;
-use crate::feed::{HostEndpoint, HostInterface, NamedPort};
-use crate::nft::epoch::Options;
 
 impl Agent {
     pub(super) fn feed(&mut self, update: Update, now: Millis) {
@@ -41,7 +37,7 @@ impl Agent {
                 self.engine.delete_network_set(namespace.as_deref(), &name);
             }
             Update::HostEndpoint(endpoint) => self.host_endpoint(endpoint),
-            Update::HostEndpointGone(name) => self.engine.delete_host_endpoint(&name),
+            Update::HostEndpointGone(name) => self.host_endpoint_gone(&name),
             Update::ServiceAccount(account) => self.engine.apply_service_account(account),
             Update::ServiceAccountGone(namespace, name) => {
                 self.engine.delete_service_account(&namespace, &name);
@@ -56,8 +52,14 @@ impl Agent {
                     self.service(changed);
                 }
             }
-            Update::NodeAddresses(node) => self.engine.apply_node(node),
-            Update::NodeGone(name) => self.engine.delete_node(&name),
+            Update::NodeAddresses(node) => {
+                self.host_node(&node.name.clone(), Some(node.clone()));
+                self.engine.apply_node(node);
+            }
+            Update::NodeGone(name) => {
+                self.host_node(&name, None);
+                self.engine.delete_node(&name);
+            }
             Update::Node(node) => return self.node(node, now),
             Update::Pool(name, pool, refused) => return self.pool(name, pool, refused, now),
             Update::PoolGone(name) => return self.pool_gone(&name, now),
@@ -65,7 +67,7 @@ impl Agent {
             Update::BlockGone(name) => return self.block_gone(&name, now),
             Update::BlockUnlisted(name) => return self.block_unlisted(&name),
             Update::Configuration(configuration) => return self.configuration(configuration, now),
-            Update::Ruleset(options) => self.ruleset(options),
+            Update::FelixConfiguration(name, said) => self.felix_configuration(name, said),
             Update::InSync(kind) => return self.kind_in_sync(kind, now),
             Update::Lost(kind, error) => {
                 tracing::debug!(?kind, error, "a watch failed; what it told stays in force");
@@ -87,48 +89,10 @@ impl Agent {
         }
     }
 
-    fn host_endpoint(&mut self, said: host_endpoint::Endpoint) {
-        let mut local = said.node == self.node_name;
-        let interface = match said.interface {
-            Interface::All => HostInterface::All,
-            Interface::Named(name) => HostInterface::Named(name),
-            Interface::Addressed => {
-                if local {
-                    tracing::warn!(
-                        endpoint = said.name,
-                        "a host endpoint without interfaceName is a peer only: name its interface"
-                    );
-                }
-                local = false;
-                HostInterface::All
-            }
-        };
-        let ports = said.ports.into_iter().map(|port| NamedPort {
-            name: port.name,
-            protocol: port.protocol,
-            port: port.port,
-        });
-        self.engine.apply_host_endpoint(HostEndpoint {
-            name: said.name,
-            labels: said.labels.into(),
-            local,
-            interface,
-            addresses: said.addresses,
-            named_ports: ports.collect(),
-        });
-    }
-
     fn policy_changed(&mut self, now: Millis) {
         self.engine_dirty = true;
         if self.synced() {
             self.policy_since.get_or_insert(now);
-        }
-    }
-
-    fn ruleset(&mut self, options: Options) {
-        if self.options != options {
-            self.options = options;
-            self.tables_known = false;
         }
     }
 

@@ -7,11 +7,11 @@ use api::v1::BgpdMessage;
 use cni::error::CniError;
 use cni::frame::Request;
 use cni::key::AttachmentKey;
+use crds::felix_configuration::FelixConfigurationSpec;
 use crds::host_endpoint;
 
 use super::services::Slice;
 use crate::feed::{Identity, Labels, NetworkSet, NodeAddresses, ServiceAccount};
-use crate::nft::epoch::Options;
 use crate::policy::k8s::PolicyError;
 use crate::policy::model::{Policy, PolicyKey, Tier};
 
@@ -41,6 +41,8 @@ pub enum Input {
     Mtu(u32),
     /// Own addresses on a loopback interface that are valid everywhere: nobody is told of them but by routing.
     Loopbacks(BTreeSet<IpAddr>),
+    /// Own addresses by interface, without those of pods and loopbacks.
+    Interfaces(BTreeMap<String, BTreeSet<IpAddr>>),
     /// Kernel settings that are not as they must be, one sentence each.
     SettingsRefused(BTreeSet<String>),
     /// Routes of ours, as prefix and metric, that are not made because another program has one there.
@@ -107,7 +109,7 @@ pub enum Kind {
     GlobalNetworkSet,
     /// HostEndpoints of all nodes.
     HostEndpoint,
-    /// The FelixConfiguration.
+    /// FelixConfigurations.
     FelixConfiguration,
 }
 
@@ -198,8 +200,8 @@ pub enum Update {
     BlockUnlisted(String),
     /// Limits of address management; the defaults when there is no configuration.
     Configuration(crds::ipam_configuration::Configuration),
-    /// What the FelixConfiguration chooses of the fixed rules; the defaults when it is gone.
-    Ruleset(Options),
+    /// The FelixConfiguration of this name came or changed, and was understood; `None` when it is gone.
+    FelixConfiguration(String, Option<FelixConfigurationSpec>),
     /// Every object of the kind has been told, and those that vanished unseen have been told gone.
     InSync(Kind),
     /// The watch of a kind failed; what was told stays in force.

@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod events;
 mod explain;
 mod feed;
+mod hosts;
 pub mod input;
 mod kernel;
 pub mod services;
@@ -146,6 +147,7 @@ pub struct Agent {
     engine: Engine,
     /// What of the fixed rules an operator chose.
     options: Options,
+    hosts: hosts::Hosts,
     ipam: Ipam,
     bgp: Bgp,
     /// By name of the host interface.
@@ -252,6 +254,7 @@ impl Agent {
             Input::Link(name, ifindex) => self.link(&name, ifindex),
             Input::Mtu(mtu) => self.mtu = mtu,
             Input::Loopbacks(addresses) => self.loopbacks(addresses),
+            Input::Interfaces(interfaces) => self.interfaces(interfaces),
             Input::SettingsRefused(problems) => self.settings_refused = problems,
             Input::RoutesRefused(routes) => self.routes_refused = routes,
             Input::RoutesChanged => self.reread_routes = true,

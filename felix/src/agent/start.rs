@@ -12,6 +12,7 @@ use super::acks::Acks;
 use super::addresses::{Blocks, attachment_key};
 use super::bgp::Bgp;
 use super::endpoint::{Endpoint, State};
+use super::hosts::Hosts;
 use super::input::Node;
 use super::services::Services;
 use super::view::Samples;
@@ -48,6 +49,8 @@ pub struct Start {
     pub addresses: Vec<IpAddr>,
     /// Own addresses on loopback interfaces.
     pub loopbacks: BTreeSet<IpAddr>,
+    /// Own addresses by interface, without those of pods and loopbacks.
+    pub interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl Agent {
@@ -71,6 +74,7 @@ impl Agent {
             mtu: start.mtu,
             engine,
             options: Options::default(),
+            hosts: Hosts::new(start.interfaces),
             ipam,
             bgp: Bgp::new(start.life, start.boot_id, start.preserved),
             endpoints: BTreeMap::new(),
@@ -113,6 +117,7 @@ impl Agent {
             acks: Acks::default(),
         };
         agent.readdress();
+        agent.configure();
         agent.take_up(now);
         agent
     }

@@ -42,6 +42,8 @@ pub struct Found {
     pub mtu: u32,
     /// Own addresses on loopback interfaces that are valid everywhere.
     pub loopbacks: BTreeSet<IpAddr>,
+    /// Own addresses by interface, without those of pods and loopbacks.
+    pub interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 /// What others, or the kernel by itself, do: links, addresses, routes, and the table.
@@ -67,6 +69,7 @@ pub struct Kernel {
     conflicts: BTreeSet<String>,
     mtu: u32,
     loopbacks: BTreeSet<IpAddr>,
+    interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
     /// Names of interfaces by index.
     names: BTreeMap<u32, String>,
     settings: Settings,
@@ -99,6 +102,7 @@ impl Kernel {
             conflicts: BTreeSet::new(),
             mtu: DEFAULT_MTU,
             loopbacks: BTreeSet::new(),
+            interfaces: BTreeMap::new(),
             names: BTreeMap::new(),
             settings,
             doomed: undertaker(),
@@ -126,6 +130,7 @@ impl Kernel {
             tables,
             mtu: kernel.mtu,
             loopbacks: kernel.loopbacks.clone(),
+            interfaces: kernel.interfaces.clone(),
         };
         Ok((kernel, found))
     }
@@ -219,6 +224,12 @@ impl Kernel {
         &self.loopbacks
     }
 
+    /// Own addresses by interface, as of the last look.
+    #[must_use]
+    pub const fn interfaces(&self) -> &BTreeMap<String, BTreeSet<IpAddr>> {
+        &self.interfaces
+    }
+
     /// Kernel settings that are not as they must be, one sentence each.
     #[must_use]
     pub fn settings_refused(&self) -> BTreeSet<String> {
@@ -247,6 +258,7 @@ impl Kernel {
         let mtu = uplink::smallest_mtu(&links, &addresses, HOST_PREFIX);
         self.mtu = mtu.unwrap_or(DEFAULT_MTU);
         self.loopbacks = uplink::on_loopback(&links, &addresses);
+        self.interfaces = uplink::by_interface(&links, &addresses, HOST_PREFIX);
         self.names = links
             .into_iter()
             .map(|(ifindex, link)| (ifindex, link.name))

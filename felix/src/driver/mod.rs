@@ -147,6 +147,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
         mtu: found.mtu,
         addresses,
         loopbacks: found.loopbacks,
+        interfaces: found.interfaces,
     };
     let mut agent = Agent::new(start, 0);
     for input in missed {

@@ -308,6 +308,7 @@ impl Loop {
                     .applied(outcome.map_err(|e| format!("{e:#}")), revision, self.now());
                 self.input(Input::Mtu(self.kernel.mtu()));
                 self.input(Input::Loopbacks(self.kernel.loopbacks().clone()));
+                self.input(Input::Interfaces(self.kernel.interfaces().clone()));
                 self.input(Input::SettingsRefused(self.kernel.settings_refused()));
                 self.input(Input::RoutesRefused(self.kernel.conflicts().clone()));
             }

@@ -2,6 +2,7 @@
 //! finds out itself from files.
 
 mod advice;
+mod host;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -172,6 +173,16 @@ impl<'a> View<'a> {
             return Err(Unanswered::NoEnd(text.to_owned()));
         };
         let Some(pod) = self.engine.pod(namespace, name) else {
+            // margayctl puts a namespace before a name that has none.
+            let host = self.engine.host_named(name);
+            if let Some(host) = host.filter(|host| !host.addresses.is_empty()) {
+                return Ok(End {
+                    name: host.name.clone(),
+                    pod: None,
+                    addresses: host.addresses.clone(),
+                    here: host.local,
+                });
+            }
             return Err(Unanswered::NoPod(
                 text.to_owned(),
                 self.similar(namespace, name),
@@ -251,6 +262,9 @@ impl<'a> View<'a> {
             ..Default::default()
         };
         let Some(pod) = own.governed() else {
+            if let Some(host) = self.host(own, own_address) {
+                return (self.at_host(flow, direction, host), None);
+            }
             judgement.summary = match own.pod {
                 Some(_) => "the pod is in its node's network: no policy for pods is asked",
                 None => "it is no pod: no policy is asked",
@@ -271,26 +285,7 @@ impl<'a> View<'a> {
         };
         judgement.allowed = explanation.verdict == Verdict::Allow;
         judgement.summary = summary(self.engine, &explanation);
-        judgement.tiers = explanation
-            .tiers
-            .iter()
-            .map(|tier| v1::ExplainedTier {
-                name: tier.tier.name.clone(),
-                default_action: tier.tier.default_action.to_string(),
-                outcome: match tier.outcome {
-                    TierOutcome::Decided => "decided",
-                    TierOutcome::Default => "default",
-                    TierOutcome::Passed => "passed",
-                    TierOutcome::NotAsked => "not asked",
-                }
-                .to_owned(),
-                policies: tier
-                    .policies
-                    .iter()
-                    .map(|policy| self.policy(&policy.key, &policy.rules, pod, flow, direction))
-                    .collect(),
-            })
-            .collect();
+        judgement.tiers = self.tiers(&explanation, &name(pod), flow, direction);
         judgement.not_selecting = self.not_selecting(pod, direction);
         if direction == Direction::Ingress
             && (self.own_node)(peer, pod)
@@ -303,11 +298,38 @@ impl<'a> View<'a> {
         (judgement, Some(explanation))
     }
 
+    /// What the tiers had to do with it. `own` is the name of the end that is judged.
+    fn tiers(
+        self,
+        explanation: &Explanation,
+        own: &str,
+        flow: &Flow<'_>,
+        direction: Direction,
+    ) -> Vec<v1::ExplainedTier> {
+        let tiers = explanation.tiers.iter().map(|tier| v1::ExplainedTier {
+            name: tier.tier.name.clone(),
+            default_action: tier.tier.default_action.to_string(),
+            outcome: match tier.outcome {
+                TierOutcome::Decided => "decided",
+                TierOutcome::Default => "default",
+                TierOutcome::Passed => "passed",
+                TierOutcome::NotAsked => "not asked",
+            }
+            .to_owned(),
+            policies: tier
+                .policies
+                .iter()
+                .map(|policy| self.policy(&policy.key, &policy.rules, own, flow, direction))
+                .collect(),
+        });
+        tiers.collect()
+    }
+
     fn policy(
         self,
         key: &PolicyKey,
         rules: &[crate::policy::explain::ExplainedRule],
-        pod: &Identity,
+        own: &str,
         flow: &Flow<'_>,
         direction: Direction,
     ) -> v1::ExplainedPolicy {
@@ -318,7 +340,7 @@ impl<'a> View<'a> {
                 RuleOutcome::Matched => ("matched", String::new()),
                 RuleOutcome::NotAsked => ("not asked", String::new()),
                 RuleOutcome::Failed(parts) => {
-                    let parts = parts.iter().map(|part| why(part, pod, peer, flow));
+                    let parts = parts.iter().map(|part| why(part, own, peer, flow));
                     ("no match", parts.collect::<Vec<_>>().join("; and "))
                 }
             };
@@ -449,7 +471,7 @@ pub(crate) fn summary(engine: &Engine, explanation: &Explanation) -> String {
 }
 
 /// Why a part of a rule does not hold.
-fn why(part: &Mismatch, pod: &Identity, peer: (&End<'_>, IpAddr), flow: &Flow<'_>) -> String {
+fn why(part: &Mismatch, own: &str, peer: (&End<'_>, IpAddr), flow: &Flow<'_>) -> String {
     let (end, address) = peer;
     let other = match end.pod {
         Some(pod) if pod.host_network => {
@@ -463,7 +485,7 @@ fn why(part: &Mismatch, pod: &Identity, peer: (&End<'_>, IpAddr), flow: &Flow<'_
             Some(excluded) => format!("{other} is {excluded}"),
             None => format!("{other} is not {term}"),
         },
-        Mismatch::Own(term) => format!("{} is not {term}", name(pod)),
+        Mismatch::Own(term) => format!("{own} is not {term}"),
         Mismatch::Traffic(term) => format!("{} is not {term}", traffic(flow.protocol, flow.port)),
         Mismatch::SourcePort(term) => format!("the source port is not {term}"),
     }

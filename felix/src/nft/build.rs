@@ -15,12 +15,13 @@
 //! used only on packets being judged and cleared afterwards.
 
 mod host;
+mod raw;
 mod verdict;
 
 pub(super) use host::maps as host_maps;
 use verdict::{ends, run, run_name};
 
-use super::epoch::{Epoch, Options};
+use super::epoch::{Epoch, Options, ToHost};
 use super::model::{
     Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Type,
     Value, Verdict,
@@ -122,14 +123,32 @@ sets! {
     HOST_PRE_DNAT = "host_pre_dnat", [IfName], map;
     /// Program of all other host interfaces by class, 0 for the rest: coming in, before the destination is translated.
     HOST_ANY_PRE_DNAT = "host_any_pre_dnat", [ClassId], map;
-    /// Every protocol while some host endpoint is under policy, otherwise none.
+    /// Program of a host interface and a class: packets that come in, before connections are tracked.
+    HOST_PAIR_RAW_IN = "host_pair_raw_in", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: packets that come in, before connections are tracked.
+    HOST_RAW_IN = "host_raw_in", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: packets that come in, before connections are tracked.
+    HOST_ANY_RAW_IN = "host_any_raw_in", [ClassId], map;
+    /// Program of a host interface and a class: packets of the node, before connections are tracked.
+    HOST_PAIR_RAW_OUT = "host_pair_raw_out", [IfName, ClassId], map;
+    /// Program of a host interface and the rest: packets of the node, before connections are tracked.
+    HOST_RAW_OUT = "host_raw_out", [IfName], map;
+    /// Program of all other host interfaces by class, 0 for the rest: packets of the node, before connections are tracked.
+    HOST_ANY_RAW_OUT = "host_any_raw_out", [ClassId], map;
+    /// Every protocol while flows of some host endpoint are under policy, otherwise none.
     HOST_GUARD = "host_guard", [Proto], interval;
+    /// Every protocol while packets of some host endpoint are, before connections are tracked.
+    RAW_GUARD = "raw_guard", [Proto], interval;
     /// Interfaces that are never host endpoints.
     LOOPBACK = "loopback", [IfName];
-    /// Ports of the node that no policy of host endpoints closes.
-    FAILSAFE_IN = "failsafe_in", [Proto, Port];
-    /// Ports elsewhere that no policy of host endpoints closes to the node.
-    FAILSAFE_OUT = "failsafe_out", [Proto, Port];
+    /// Ports of the node that no policy of host endpoints closes, and to whom they are open.
+    FAILSAFE_IN4 = "failsafe_in4", [Proto, Port, Ip4], interval;
+    /// Ports of the node that no policy of host endpoints closes, and to whom they are open.
+    FAILSAFE_IN6 = "failsafe_in6", [Proto, Port, Ip6], interval;
+    /// Ports elsewhere that no policy of host endpoints closes to the node, and where.
+    FAILSAFE_OUT4 = "failsafe_out4", [Proto, Port, Ip4], interval;
+    /// Ports elsewhere that no policy of host endpoints closes to the node, and where.
+    FAILSAFE_OUT6 = "failsafe_out6", [Proto, Port, Ip6], interval;
     /// Verdict of a program with ranges or protocols on the rest.
     PROGRAM_RANGED = "program_ranged", [ClassId], map;
 }
@@ -194,9 +213,10 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
 pub fn table(options: Options, epoch: Epoch) -> Table {
     let mut chains = vec![antispoof()];
     chains.extend(epoch_chains(options, epoch));
-    chains.extend(node_chains());
+    chains.extend(node_chains(options));
     chains.extend(forward_chains());
     chains.extend(host::chains());
+    chains.extend(raw::chains(options));
     for direction in Direction::BOTH {
         for flow in [CtDirection::Original, CtDirection::Reply] {
             chains.extend(side(direction, flow));
@@ -305,7 +325,7 @@ fn antispoof() -> Chain {
             priority: -300,
         }),
         rules: vec![
-            plain([from_workload(Is::Not), RETURN]),
+            plain([from_workload(Is::Not), goto("raw_in")]),
             plain([
                 Statement::In(vec![Field::IifName, Field::Ip4Source], &WORKLOAD4),
                 ACCEPT,
@@ -328,9 +348,17 @@ fn antispoof() -> Chain {
 }
 
 /// Between a pod and its own node. The node always reaches its pods; what a pod opens to its node is judged by the
-/// pod's egress, in both directions of the connection.
-fn node_chains() -> [Chain; 2] {
-    let to_node = vec![
+/// pod's egress, in both directions of the connection, and then as the operator chose.
+fn node_chains(options: Options) -> [Chain; 2] {
+    let allowed = |host| match options.to_host {
+        ToHost::Accept => vec![plain([goto("ok")])],
+        ToHost::Drop => vec![plain([goto("deny")])],
+        ToHost::Return => vec![
+            plain([host::guarded(), Statement::ClearPriority, goto(host)]),
+            plain([goto("ok")]),
+        ],
+    };
+    let mut to_node = vec![
         plain([discovery(), ACCEPT]),
         plain([Statement::CtState(&[CtState::Invalid]), goto("deny")]),
         rule(
@@ -343,9 +371,9 @@ fn node_chains() -> [Chain; 2] {
             "not programmed",
         ),
         plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
-        plain([goto("ok")]),
     ];
-    let from_node = vec![
+    to_node.extend(allowed("to_host"));
+    let mut from_node = vec![
         rule(
             [
                 Statement::CtState(&[CtState::Invalid, CtState::Related, CtState::Untracked]),
@@ -358,8 +386,8 @@ fn node_chains() -> [Chain; 2] {
             "the node to its own pods",
         ),
         plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
-        plain([goto("ok")]),
     ];
+    from_node.extend(allowed("from_host"));
     [
         Chain {
             name: "to_node",
@@ -490,30 +518,6 @@ fn side(direction: Direction, flow: CtDirection) -> [Chain; 2] {
     ]
 }
 
-/// Secure shell, DHCP, BGP, BFD, etcd, the API server, kubelet.
-const FAILSAFES_IN: [(u8, u16); 8] = [
-    (6, 22),
-    (17, 68),
-    (6, 179),
-    (17, 3784),
-    (6, 2379),
-    (6, 2380),
-    (6, 6443),
-    (6, 10250),
-];
-
-/// DNS, DHCP, BGP, BFD, etcd, the API server.
-const FAILSAFES_OUT: [(u8, u16); 8] = [
-    (17, 53),
-    (6, 53),
-    (17, 67),
-    (6, 179),
-    (17, 3784),
-    (6, 2379),
-    (6, 2380),
-    (6, 6443),
-];
-
 fn constants() -> Vec<Element> {
     let address = |text: [u16; 8]| vec![Value::Address(std::net::IpAddr::from(text))];
     let single = |set, key| Element {
@@ -538,17 +542,6 @@ fn constants() -> Vec<Element> {
     ];
     // Listener report and done, router and neighbour solicitation, neighbour advertisement, version 2 listener report.
     elements.push(single(&LOOPBACK, vec![Value::Name("lo".to_owned())]));
-    let failsafe = |set, port: &(u8, u16)| {
-        let (protocol, port) = *port;
-        let key = vec![Value::Number(protocol.into()), Value::Number(port.into())];
-        single(set, key)
-    };
-    elements.extend(FAILSAFES_IN.iter().map(|port| failsafe(&FAILSAFE_IN, port)));
-    elements.extend(
-        FAILSAFES_OUT
-            .iter()
-            .map(|port| failsafe(&FAILSAFE_OUT, port)),
-    );
     for icmp6 in [131, 132, 133, 135, 136, 143] {
         elements.push(single(&NEIGHBOUR, vec![Value::Number(icmp6)]));
     }
@@ -558,7 +551,7 @@ fn constants() -> Vec<Element> {
 /// The elements of this set belong to the ruleset and not to policy.
 #[must_use]
 pub fn is_constant(set: &Set) -> bool {
-    [&LOCAL6, &NEIGHBOUR, &LOOPBACK, &FAILSAFE_IN, &FAILSAFE_OUT]
+    [&LOCAL6, &NEIGHBOUR, &LOOPBACK]
         .iter()
         .any(|constant| std::ptr::eq(set, *constant))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::build;
 use super::encode;
-use super::epoch::{Epoch, MarkByte, Options, Revoked};
+use super::epoch::{Epoch, MarkByte, Options, Revoked, ToHost};
 use super::model::{Chain, Element, Hook, Set, Table, Type, Value};
 use crate::nla;
 
@@ -156,11 +156,18 @@ impl Inspection {
         } else {
             Revoked::Drop
         };
-        Some(Options {
+        let with = |to_host| Options {
             mark,
             revoked,
+            to_host,
             quiet: !self.logs,
-        })
+        };
+        // The comment tells one choice of ours from another; a table of another felix tells only what shows in its rules.
+        let made = ToHost::ALL.map(with).into_iter().find(|options| {
+            let comment = build::table(*options, Epoch::FIRST).comment;
+            self.comment.as_ref() == Some(&comment)
+        });
+        Some(made.unwrap_or_else(|| with(ToHost::default())))
     }
 
     /// The ruleset is the one this felix makes, complete and nothing else, at this epoch; `None` when it is not.
@@ -423,17 +430,7 @@ mod tests {
         let mut transaction = Transaction::begin(1, None);
         let options = Options::default();
         transaction.replace_table(&build::table(options, epoch));
-        let (bytes, ..) = transaction.end();
-        let mut seen = Inspection::default();
-        for message in nla::messages(&bytes) {
-            match message.kind.to_be_bytes() {
-                [encode::SUBSYSTEM, encode::kind::NEW_TABLE] => seen.table(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_SET] => seen.set(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_CHAIN] => seen.chain(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_RULE] => seen.rule(message.payload),
-                _ => {}
-            }
-        }
+        let seen = inspected(&transaction.end().0);
         assert_eq!(seen.current(options), Some(epoch));
         assert_eq!(seen.options(), Some(options));
         let changes: [fn(&mut Inspection); 8] = [
@@ -460,5 +457,37 @@ mod tests {
             ..options
         };
         assert_eq!(seen.current(other), None);
+    }
+
+    #[test]
+    fn what_an_operator_chose_is_read_back() {
+        for to_host in ToHost::ALL {
+            for quiet in [false, true] {
+                let options = Options {
+                    revoked: Revoked::Drop,
+                    to_host,
+                    quiet,
+                    ..Options::default()
+                };
+                let mut transaction = Transaction::begin(1, None);
+                transaction.replace_table(&build::table(options, Epoch::FIRST));
+                let seen = inspected(&transaction.end().0);
+                assert_eq!(seen.options(), Some(options));
+            }
+        }
+    }
+
+    fn inspected(bytes: &[u8]) -> Inspection {
+        let mut seen = Inspection::default();
+        for message in nla::messages(bytes) {
+            match message.kind.to_be_bytes() {
+                [encode::SUBSYSTEM, encode::kind::NEW_TABLE] => seen.table(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_SET] => seen.set(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_CHAIN] => seen.chain(message.payload),
+                [encode::SUBSYSTEM, encode::kind::NEW_RULE] => seen.rule(message.payload),
+                _ => {}
+            }
+        }
+        seen
     }
 }

@@ -289,7 +289,7 @@ impl<'a> Fresh<'a> {
 
 #[cfg(test)]
 pub(super) fn fixture() -> Tables {
-    use crate::policy::tables::{Answer, Class, Direction};
+    use crate::policy::tables::{Answer, Class, Direction, Failsafe, Guard};
     let address = |text: &str| text.parse().expect("address");
     let web = Subject::new(4, false, true);
     let mut tables = Tables::default();
@@ -352,7 +352,27 @@ pub(super) fn fixture() -> Tables {
     tables
         .hosts
         .insert((hook, None, Some(Class(0x12))), Program(0x10));
-    tables.guard.insert((), ());
+    let raw = crate::policy::tables::HostHook::RawIn;
+    tables.hosts.insert((raw, None, None), Program(0x10));
+    for guard in [Guard::Flows, Guard::Packets] {
+        tables.guard.insert(guard, ());
+    }
+    for direction in [Direction::Ingress, Direction::Egress] {
+        for (first, last) in [
+            ("10.0.0.0", "10.0.255.255"),
+            ("10.9.0.1", "10.9.0.1"),
+            ("::", "fd00::"),
+        ] {
+            let failsafe = Failsafe {
+                direction,
+                protocol: 6,
+                port: 22,
+                first: address(first),
+                last: address(last),
+            };
+            tables.failsafes.insert(failsafe, ());
+        }
+    }
     tables.sources.insert((refined, 6, 0, 1023), Program::ALLOW);
     tables
 }

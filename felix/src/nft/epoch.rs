@@ -8,6 +8,8 @@ pub struct Options {
     pub mark: MarkByte,
     /// What becomes of a connection that was allowed and is forbidden now.
     pub revoked: Revoked,
+    /// What becomes of what a pod opens to its own node, when its own policies allow it.
+    pub to_host: ToHost,
     /// No rule logs. A kernel without `nfnetlink_log` refuses those that do, and all others with them.
     pub quiet: bool,
 }
@@ -20,6 +22,24 @@ pub enum Revoked {
     Reset,
     /// Packets are dropped, and nobody is told.
     Drop,
+}
+
+/// What becomes of what a pod opens to its own node, when its own policies allow it. Replies to what the node opens pass
+/// in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ToHost {
+    /// It passes.
+    #[default]
+    Accept,
+    /// Policies of the node's host endpoint of all interfaces are asked.
+    Return,
+    /// It does not pass.
+    Drop,
+}
+
+impl ToHost {
+    /// Every choice.
+    pub const ALL: [Self; 3] = [Self::Accept, Self::Return, Self::Drop];
 }
 
 /// The eight adjacent bits of the connection's mark that are ours. All others are kept as they are.

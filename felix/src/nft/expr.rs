@@ -128,6 +128,9 @@ impl Expressions<'_> {
             }
             Statement::Counter => self.expression("counter", |_| {}),
             Statement::ResetTcp => self.expression("reject", |data| data.be32(1, 1)),
+            Statement::Untrack => self.list.nest(1, |expression| {
+                expression.string(1, "notrack");
+            }),
             Statement::Verdict(verdict) => self.verdict(*verdict),
         }
     }

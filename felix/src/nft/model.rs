@@ -387,6 +387,8 @@ pub enum Statement {
     Counter,
     /// Answers with a TCP reset and drops.
     ResetTcp,
+    /// Keeps the packet from connection tracking.
+    Untrack,
     /// Ends the rule.
     Verdict(Verdict),
 }
@@ -460,6 +462,7 @@ impl fmt::Display for Statement {
             }
             Self::Counter => f.write_str("counter"),
             Self::ResetTcp => f.write_str("reject with tcp reset"),
+            Self::Untrack => f.write_str("notrack"),
             Self::Verdict(verdict) => write!(f, "{verdict}"),
         }
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::build;
 use super::model::{Element, Set, Value};
 use crate::policy::tables::{
-    Answer, Change, Class, Direction, Edit, HostHook, Program, Subject, Tables,
+    Answer, Change, Class, Direction, Edit, Failsafe, Guard, HostHook, Program, Subject, Tables,
 };
 
 /// What a change takes out of the kernel's sets and what it puts there.
@@ -111,9 +111,20 @@ pub fn of(change: &Change) -> Option<Move> {
                 }
             }
         }),
-        Change::Guard(edit) => moved(edit, |(), ()| Element {
+        Change::Guard(edit) => moved(edit, |guard, ()| Element {
             last: Some(numbers([u8::MAX.into()])),
-            ..element(&build::HOST_GUARD, numbers([0]))
+            ..element(guard_set(*guard), numbers([0]))
+        }),
+        Change::Failsafe(edit) => moved(edit, |it, ()| {
+            let key = |address| {
+                let mut key = numbers([it.protocol.into(), it.port.into()]);
+                key.push(Value::Address(address));
+                key
+            };
+            Element {
+                last: Some(key(it.last)),
+                ..element(failsafe_set(it.direction, it.first), key(it.first))
+            }
         }),
         Change::Link(_) => return None,
     })
@@ -144,8 +155,33 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         tables.workloads.insert((interface.clone(), *address), pod);
         return Some(());
     }
-    if is(&build::HOST_GUARD) {
-        tables.guard.insert((), ());
+    for guard in [Guard::Flows, Guard::Packets] {
+        if is(guard_set(guard)) {
+            tables.guard.insert(guard, ());
+            return Some(());
+        }
+    }
+    if let [
+        Value::Number(protocol),
+        Value::Number(port),
+        Value::Address(first),
+    ] = element.key.as_slice()
+    {
+        let direction = Direction::BOTH
+            .into_iter()
+            .find(|direction| is(failsafe_set(*direction, *first)))?;
+        let last = match element.last.as_deref() {
+            Some([_, _, Value::Address(last)]) => *last,
+            _ => *first,
+        };
+        let failsafe = Failsafe {
+            direction,
+            protocol: u8::try_from(*protocol).ok()?,
+            port: u16::try_from(*port).ok()?,
+            first: *first,
+            last,
+        };
+        tables.failsafes.insert(failsafe, ());
         return Some(());
     }
     let value = element.value?;
@@ -301,6 +337,20 @@ const fn side(direction: Direction, egress: &'static Set, ingress: &'static Set)
     match direction {
         Direction::Egress => egress,
         Direction::Ingress => ingress,
+    }
+}
+
+const fn guard_set(guard: Guard) -> &'static Set {
+    match guard {
+        Guard::Flows => &build::HOST_GUARD,
+        Guard::Packets => &build::RAW_GUARD,
+    }
+}
+
+const fn failsafe_set(direction: Direction, address: IpAddr) -> &'static Set {
+    match direction {
+        Direction::Ingress => family(address, &build::FAILSAFE_IN4, &build::FAILSAFE_IN6),
+        Direction::Egress => family(address, &build::FAILSAFE_OUT4, &build::FAILSAFE_OUT6),
     }
 }
 

@@ -1,5 +1,9 @@
 //! Policies of every kind, and what they refer to, out of files.
 
+use std::collections::BTreeSet;
+
+use crds::felix_configuration::{self, Configuration};
+use crds::host_endpoint::Endpoint;
 use crds::network_set::Set;
 use crds::tier::Stage;
 use k8s_openapi::api::core::v1::ServiceAccount;
@@ -8,6 +12,7 @@ use serde_json::Value;
 use super::{Cluster, DEFAULT_NAMESPACE, typed};
 use crate::policy::k8s::{self, PolicyError};
 use crate::policy::model::{Policy, PolicyKey, PolicyKind};
+use crate::policy::tables::Direction;
 use crate::policy::{cluster, margay};
 use crate::translate;
 
@@ -70,6 +75,24 @@ impl Cluster {
                 let object: crds::GlobalNetworkSet = typed(object)?;
                 self.set(Set::try_from(&object).map_err(|it| format!("{kind}: {it}"))?);
             }
+            ("margay.io", "HostEndpoint") => {
+                let object: crds::HostEndpoint = typed(object)?;
+                let said = Endpoint::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
+                self.engine.apply_host_endpoint(translate::host_endpoint(
+                    &said,
+                    false,
+                    BTreeSet::new(),
+                ));
+            }
+            ("margay.io", "FelixConfiguration") => {
+                let object: crds::FelixConfiguration = typed(object)?;
+                let said =
+                    Configuration::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
+                if object.metadata.name.as_deref() != Some(felix_configuration::DEFAULT) {
+                    return Err(format!("{kind} of one node: taken not to be there"));
+                }
+                self.configure(&said);
+            }
             ("", "ServiceAccount") => {
                 let account: ServiceAccount = typed(object)?;
                 let account = translate::service_account(account);
@@ -78,6 +101,17 @@ impl Cluster {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Puts in force what an operator chose for all nodes, as far as it is about verdicts.
+    pub(super) fn configure(&mut self, said: &Configuration) {
+        for (direction, ports) in [
+            (Direction::Ingress, &said.failsafe_inbound),
+            (Direction::Egress, &said.failsafe_outbound),
+        ] {
+            let ports: Vec<_> = ports.iter().map(translate::failsafe).collect();
+            self.engine.set_failsafes(direction, &ports);
+        }
     }
 
     fn set(&mut self, set: Set) {

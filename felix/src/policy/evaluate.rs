@@ -95,13 +95,20 @@ pub struct RuleRef {
     pub index: usize,
 }
 
-/// Judges a flow by the policies that select the subject in the direction.
-pub(super) fn judge(tiers: &[Tiered<'_>], sides: &impl Sides, traffic: Traffic) -> Answer {
+/// Judges a flow by the policies that select the subject in the direction; `otherwise` when none of them decides.
+pub(super) fn judge(
+    tiers: &[Tiered<'_>],
+    otherwise: Verdict,
+    sides: &impl Sides,
+    traffic: Traffic,
+) -> Answer {
     let mut log = false;
     let verdict = walk(tiers, false, sides, traffic, |_, hit| {
         log |= hit.is_some_and(|(.., action)| action == Action::Log);
     });
-    let audit = audited(tiers) && walk(tiers, true, sides, traffic, |_, _| {}) != verdict;
+    let verdict = verdict.unwrap_or(otherwise);
+    let would = || walk(tiers, true, sides, traffic, |_, _| {}).unwrap_or(otherwise);
+    let audit = audited(tiers) && would() != verdict;
     Answer {
         verdict,
         log,
@@ -113,15 +120,16 @@ pub(super) fn judge(tiers: &[Tiered<'_>], sides: &impl Sides, traffic: Traffic) 
 pub(super) fn explain(
     direction: Direction,
     tiers: &[Tiered<'_>],
+    otherwise: Verdict,
     sides: &impl Sides,
     traffic: Traffic,
 ) -> (Verdict, VerdictTrace) {
     let (verdict, mut trace) = traced(direction, tiers, false, sides, traffic);
     if audited(tiers) {
         let (verdict, would) = traced(direction, tiers, true, sides, traffic);
-        trace.audited = Some((verdict, would.decided));
+        trace.audited = Some((verdict.unwrap_or(otherwise), would.decided));
     }
-    (verdict, trace)
+    (verdict.unwrap_or(otherwise), trace)
 }
 
 /// Whether some of these policies are under audit.
@@ -136,7 +144,7 @@ fn traced(
     audit: bool,
     sides: &impl Sides,
     traffic: Traffic,
-) -> (Verdict, VerdictTrace) {
+) -> (Option<Verdict>, VerdictTrace) {
     let mut trace = VerdictTrace {
         direction,
         passed: Vec::new(),
@@ -172,14 +180,14 @@ fn traced(
     (verdict, trace)
 }
 
-/// Asks tier by tier. Visits every rule that matches, and every tier whose default decides.
+/// Asks tier by tier, `None` when nobody decides. Visits every rule that matches, and every tier whose default decides.
 fn walk<'a>(
     tiers: &[Tiered<'a>],
     audit: bool,
     sides: &impl Sides,
     traffic: Traffic,
     mut visit: impl FnMut(&Tiered<'a>, Option<(&PolicyKey, usize, Action)>),
-) -> Verdict {
+) -> Option<Verdict> {
     let traffic = Traffic {
         port: request(traffic.protocol, traffic.port),
         ..traffic
@@ -190,12 +198,12 @@ fn walk<'a>(
             continue;
         }
         match tiered.ask(audit, sides, traffic, &mut visit) {
-            Action::Allow => return Verdict::Allow,
-            Action::Deny => return Verdict::Deny,
+            Action::Allow => return Some(Verdict::Allow),
+            Action::Deny => return Some(Verdict::Deny),
             Action::Pass | Action::Log => {}
         }
     }
-    Verdict::Allow
+    None
 }
 
 impl<'a> Tiered<'a> {

@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 
 use super::engine::{Engine, Installed};
-use super::evaluate::{Decided, Sides, Traffic, VerdictTrace, request};
+use super::evaluate::{Decided, Sides, Tiered, Traffic, VerdictTrace, request};
 use super::model::{Action, PeerList, Policy, PolicyKey, Rule, Term, Tier};
 use super::selecting::Labelled;
+use super::status::Known;
 use super::tables::{Direction, Verdict};
 use crate::feed::Identity;
 
@@ -104,13 +105,26 @@ impl Engine {
             port: flow.port,
         };
         let own = Some(flow.own);
-        let (verdict, trace) = self.judge_flow(direction, subject, own, flow.peer, traffic)?;
-        let pod = &self.index.resident(subject)?.identity;
+        let judged = self.judge_flow(direction, subject, own, flow.peer, traffic)?;
+        let pod = self.index.resident(subject)?;
         let selecting = self
             .policies
             .iter()
-            .filter(|(_, installed)| self.selects(installed, pod));
+            .filter(|(_, installed)| self.selects(installed, &pod.identity));
         let stages = self.stages(selecting.map(|(key, _)| key), direction);
+        let known = self.known(direction, pod, own, flow.peer);
+        Some(self.explained(direction, stages, &known, judged, flow))
+    }
+
+    /// Every rule's part in a judgement of these policies.
+    pub(super) fn explained(
+        &self,
+        direction: Direction,
+        stages: Vec<Tiered<'_>>,
+        known: &Known<'_>,
+        (verdict, trace): (Verdict, VerdictTrace),
+        flow: &Asked,
+    ) -> Explanation {
         let mut asked = true;
         let mut tiers = Vec::new();
         for stage in stages {
@@ -139,7 +153,7 @@ impl Engine {
                 for (index, rule) in rules.iter().enumerate() {
                     let mut rule_outcome = RuleOutcome::NotAsked;
                     if open {
-                        rule_outcome = self.outcome(rule, direction, subject, flow);
+                        rule_outcome = self.outcome(rule, known, flow);
                         if decided(key, index) {
                             (open, asked, outcome) = (false, false, TierOutcome::Decided);
                         } else if passed(key, index) {
@@ -169,25 +183,15 @@ impl Engine {
                 policies,
             });
         }
-        Some(Explanation {
+        Explanation {
             verdict,
             trace,
             tiers,
-        })
+        }
     }
 
     /// What a rule makes of the flow, term by term.
-    fn outcome(
-        &self,
-        rule: &Rule,
-        direction: Direction,
-        subject: &str,
-        flow: &Asked,
-    ) -> RuleOutcome {
-        let Some(pod) = self.index.resident(subject) else {
-            return RuleOutcome::NotAsked;
-        };
-        let known = self.known(direction, pod, Some(flow.own), flow.peer);
+    fn outcome(&self, rule: &Rule, known: &Known<'_>, flow: &Asked) -> RuleOutcome {
         let id = |term: &Term<PeerList>| self.lists.id(&term.any);
         let port = request(flow.protocol, flow.port);
         let peers = rule
@@ -200,11 +204,11 @@ impl Engine {
             .filter(|term| id(term).is_some_and(|id| known.own(id)) == term.negated);
         let traffic = rule.traffic.iter().filter(|term| {
             let mut entries = term.any.iter();
-            entries.any(|it| it.is_destination(&known, flow.protocol, port)) == term.negated
+            entries.any(|it| it.is_destination(known, flow.protocol, port)) == term.negated
         });
         let sources = rule.source_ports.iter().filter(|term| {
             let mut entries = term.any.iter();
-            entries.any(|it| it.is_source(&known, flow.protocol, flow.source_port)) == term.negated
+            entries.any(|it| it.is_source(known, flow.protocol, flow.source_port)) == term.negated
         });
         let failed: Vec<Mismatch> = peers
             .map(|term| Mismatch::Peer(term.to_string()))

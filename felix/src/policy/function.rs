@@ -171,10 +171,12 @@ impl Function {
 
     /// The program every kernel table knows, if the function is constant and notes nothing.
     pub(super) fn fixed(&self) -> Option<Program> {
-        (self.protocols.is_empty() && self.rest.is_plain()).then_some(match self.rest.verdict {
-            Verdict::Allow => Program::ALLOW,
-            Verdict::Deny => Program::DENY,
-        })
+        let constant = self.protocols.is_empty() && self.rest.is_plain();
+        match self.rest.verdict {
+            Verdict::Allow if constant => Some(Program::ALLOW),
+            Verdict::Deny if constant => Some(Program::DENY),
+            _ => None,
+        }
     }
 
     fn at(&self, protocol: u8, port: u16) -> Answer {

@@ -1,36 +1,98 @@
 //! What policy makes of this node's host endpoints: rows by interface and class.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::classes::{ClassKey, Offer};
 use super::compile::Moves;
 use super::engine::Engine;
-use super::evaluate::Tiered;
-use super::function::BySource;
-use super::model::{Action, PolicyKey, Stage, Tier};
+use super::function::{BySource, Function};
+use super::hosted::{tiers_at, with_tiers};
+use super::intervals::{Span, partition, span};
+use super::model::{PolicyKey, Stage};
 use super::selecting::Labelled;
 use super::sorting::offer;
-use super::tables::{Class, Direction, HostHook, Program};
-use crate::feed::{HostEndpoint, HostInterface};
+use super::tables::{Answer, Class, Direction, Failsafe, Guard, HostHook, Program, Verdict};
+use crate::feed::{self as said, HostEndpoint, HostInterface};
+
+/// All addresses of both families.
+const ANYWHERE: [Span; 2] = [
+    (
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V4(Ipv4Addr::BROADCAST),
+    ),
+    (
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+    ),
+];
 
 /// Where a row of a host endpoint stands: `None` is every other interface, and every other class.
 pub(super) type HostKey = (HostHook, Option<String>, Option<Class>);
 
 impl HostHook {
     /// Whether policies of this stage are asked there.
-    const fn asks(self, stage: Stage) -> bool {
+    pub(super) const fn asks(self, stage: Stage) -> bool {
         match self {
             Self::LocalIn | Self::LocalOut => {
                 matches!(stage, Stage::Normal | Stage::ApplyOnForward)
             }
             Self::ForwardIn | Self::ForwardOut => matches!(stage, Stage::ApplyOnForward),
             Self::PreDnat => matches!(stage, Stage::PreDnat),
+            Self::RawIn | Self::RawOut => matches!(stage, Stage::DoNotTrack),
         }
+    }
+
+    /// What becomes of a flow, or packet, about which no policy of the stage says anything.
+    pub(super) const fn otherwise(self) -> Verdict {
+        match self {
+            Self::RawIn | Self::RawOut => Verdict::Pass,
+            _ => Verdict::Allow,
+        }
+    }
+
+    /// Whether what policies there do not mention goes on to those of later stages, whatever their tiers do by default.
+    pub(super) const fn passes(self) -> bool {
+        matches!(self, Self::PreDnat | Self::RawIn | Self::RawOut)
     }
 }
 
 impl Engine {
+    /// The ports that no policy of host endpoints closes: of the node (ingress), or elsewhere (egress).
+    pub fn set_failsafes(&mut self, direction: Direction, ports: &[said::Failsafe]) {
+        let mut open: BTreeMap<(u8, u16), Vec<Span>> = BTreeMap::new();
+        for said in ports {
+            let spans = open.entry((said.protocol, said.port)).or_default();
+            match said.net {
+                Some(net) => spans.push(span(net)),
+                None => spans.extend(ANYWHERE),
+            }
+        }
+        let mut wanted = BTreeSet::new();
+        for ((protocol, port), spans) in open {
+            let spans = partition(spans.into_iter().map(|span| (span, ())));
+            wanted.extend(spans.into_iter().map(|((first, last), _)| Failsafe {
+                direction,
+                protocol,
+                port,
+                first,
+                last,
+            }));
+        }
+        let there = self.ledger.tables().failsafes.keys();
+        let there: Vec<Failsafe> = there
+            .filter(|it| it.direction == direction)
+            .copied()
+            .collect();
+        for gone in there.into_iter().filter(|it| !wanted.contains(it)) {
+            self.ledger.put_failsafe(gone, None);
+        }
+        for failsafe in wanted {
+            self.ledger.put_failsafe(failsafe, Some(()));
+        }
+    }
+
     /// Which policies select which host endpoints of this node; returns those whose answer changed.
     pub(super) fn reselect_hosts(&mut self, edited: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
         let all = std::mem::take(&mut self.dirty.hosts);
@@ -62,7 +124,13 @@ impl Engine {
         if hosts.is_empty() && self.ledger.tables().hosts.is_empty() {
             return false;
         }
-        let unchanged = !std::mem::take(&mut self.dirty.host_rows)
+        // What rules say of the host endpoints' own addresses is in no class of theirs.
+        let own = self.policies.values().any(|installed| {
+            let mut rules = installed.ingress.iter().chain(&installed.egress);
+            !installed.hosts.is_empty() && rules.any(|rule| rule.own_lists().next().is_some())
+        });
+        let unchanged = !own
+            && !std::mem::take(&mut self.dirty.host_rows)
             && moves.edited.is_empty()
             && self.classes.fresh().is_empty()
             && self.classes.unused().is_empty();
@@ -73,23 +141,28 @@ impl Engine {
                 .iter()
                 .any(|&(before, after)| self.hosts_worse(before, after));
         }
-        let mut by_interface: BTreeMap<Option<String>, &HostEndpoint> = BTreeMap::new();
-        for host in &hosts {
-            let interface = match &host.interface {
-                HostInterface::All => None,
-                HostInterface::Named(name) => Some(name.clone()),
-            };
-            by_interface.entry(interface).or_insert(host);
-        }
+        let by_interface = by_interface(&hosts);
         let before = self.ledger.tables().hosts.clone();
         let mut wanted: BTreeMap<HostKey, Program> = BTreeMap::new();
-        for (interface, host) in &by_interface {
-            for hook in HostHook::ALL {
-                self.host_rows(hook, interface.as_ref(), host, &mut wanted);
+        for hook in HostHook::ALL {
+            let nothing = BySource::plain(Function::constant(Answer::plain(hook.otherwise())));
+            let nothing = self.acquire_program(nothing);
+            let mut rows = BTreeMap::new();
+            for (interface, host) in &by_interface {
+                self.host_rows(hook, interface.as_ref(), host, nothing, &mut rows);
+            }
+            if rows.values().any(|program| *program != nothing) {
+                wanted.append(&mut rows);
+            }
+            // Nobody is asked anything there.
+            for program in rows.into_values().chain([nothing]) {
+                self.release_program(Some(program));
             }
         }
-        self.ledger
-            .put_guard((), (!wanted.is_empty()).then_some(()));
+        for (guard, raw) in [(Guard::Flows, false), (Guard::Packets, true)] {
+            let there = wanted.keys().any(|(hook, ..)| hook.is_raw() == raw);
+            self.ledger.put_guard(guard, there.then_some(()));
+        }
         let mut narrows = false;
         for key in before.keys().filter(|key| !wanted.contains_key(*key)) {
             self.ledger.put_host(key.clone(), None);
@@ -97,13 +170,16 @@ impl Engine {
         for (key, program) in &wanted {
             self.ledger.put_host(key.clone(), Some(*program));
         }
-        let keys: BTreeSet<&HostKey> = before.keys().chain(wanted.keys()).collect();
+        // Before connections are tracked every packet is judged anyway.
+        let keys = before.keys().chain(wanted.keys());
+        let keys: BTreeSet<&HostKey> = keys.filter(|(hook, ..)| !hook.is_raw()).collect();
         for key in keys {
             let (old, new) = (at(&before, key), at(&wanted, key));
             narrows |= old != new && !self.covers(new, old);
         }
         for &(from, to) in &moves.classes {
-            for (hook, interface, _) in before.keys().filter(|(.., class)| class.is_none()) {
+            let asked = |(hook, _, class): &&HostKey| class.is_none() && !hook.is_raw();
+            for (hook, interface, _) in before.keys().filter(asked) {
                 let old = at(&before, &(*hook, interface.clone(), Some(from)));
                 let new = at(&wanted, &(*hook, interface.clone(), Some(to)));
                 narrows |= old != new && !self.covers(new, old);
@@ -118,7 +194,8 @@ impl Engine {
 
     fn hosts_worse(&self, before: Class, after: Class) -> bool {
         let rows = &self.ledger.tables().hosts;
-        let mut defaults = rows.keys().filter(|(.., class)| class.is_none());
+        let asked = |(hook, _, class): &&HostKey| class.is_none() && !hook.is_raw();
+        let mut defaults = rows.keys().filter(asked);
         defaults.any(|(hook, interface, _)| {
             let old = at(rows, &(*hook, interface.clone(), Some(before)));
             let new = at(rows, &(*hook, interface.clone(), Some(after)));
@@ -132,6 +209,7 @@ impl Engine {
         hook: HostHook,
         interface: Option<&String>,
         host: &HostEndpoint,
+        nothing: Program,
         rows: &mut BTreeMap<HostKey, Program>,
     ) {
         let direction = hook.direction();
@@ -145,7 +223,8 @@ impl Engine {
         if policies.is_empty() {
             // It keeps the host endpoint of all other interfaces away.
             if interface.is_some() {
-                rows.insert(at(None), Program::ALLOW);
+                self.reuse_program(nothing);
+                rows.insert(at(None), nothing);
             }
             return;
         }
@@ -157,26 +236,9 @@ impl Engine {
             .map(|(number, key)| (Class(number), Arc::clone(key)))
             .collect();
         let stages = self.stages(&policies, direction);
-        // What no policy before address translation mentions goes on to the others.
-        let passing: Vec<Tier> = stages
-            .iter()
-            .map(|stage| Tier {
-                default_action: match hook {
-                    HostHook::PreDnat => Action::Pass,
-                    _ => stage.tier.default_action,
-                },
-                ..stage.tier.clone()
-            })
-            .collect();
-        let stages: Vec<Tiered<'_>> = passing
-            .iter()
-            .zip(stages)
-            .map(|(tier, stage)| Tiered {
-                tier,
-                policies: stage.policies,
-            })
-            .collect();
-        let found = self.rows_of(direction, &stages, &key, &classes);
+        let tiers = tiers_at(hook, &stages);
+        let stages = with_tiers(&tiers, stages);
+        let found = self.rows_of(direction, &stages, hook.otherwise(), &key, &classes);
         self.work.functions += found.functions.len() as u64;
         let default = self.acquire_program(found.default);
         let programs: Vec<Program> = found
@@ -200,6 +262,29 @@ impl Engine {
     }
 }
 
+/// The host endpoint of every interface, `None` for all others: one that somebody made comes before an automatic one,
+/// and then the first by name.
+pub(super) fn by_interface<'a>(
+    hosts: impl IntoIterator<Item = &'a HostEndpoint>,
+) -> BTreeMap<Option<String>, &'a HostEndpoint> {
+    let mut ordered: Vec<&HostEndpoint> = hosts.into_iter().collect();
+    ordered.sort_by_key(|host| (host.automatic, &host.name));
+    let mut found = BTreeMap::new();
+    for host in ordered {
+        match &host.interface {
+            HostInterface::All => {
+                found.entry(None).or_insert(host);
+            }
+            HostInterface::Named(names) => {
+                for name in names {
+                    found.entry(Some(name.clone())).or_insert(host);
+                }
+            }
+        }
+    }
+    found
+}
+
 /// The program that the rows give an interface and a class; no rows at all allow everything.
 fn at(rows: &BTreeMap<HostKey, Program>, key: &HostKey) -> Program {
     let (hook, interface, _) = key;
@@ -215,8 +300,8 @@ impl HostHook {
     #[must_use]
     pub const fn direction(self) -> Direction {
         match self {
-            Self::LocalIn | Self::ForwardIn | Self::PreDnat => Direction::Ingress,
-            Self::LocalOut | Self::ForwardOut => Direction::Egress,
+            Self::LocalIn | Self::ForwardIn | Self::PreDnat | Self::RawIn => Direction::Ingress,
+            Self::LocalOut | Self::ForwardOut | Self::RawOut => Direction::Egress,
         }
     }
 }

@@ -32,16 +32,30 @@ pub fn global_network_policy(object: &GlobalNetworkPolicy) -> Result<Policy, Pol
     let policy = said::Policy::try_from(object)
         .map(|it| policy(&it))
         .map_err(refused)?;
-    if policy.stage == Stage::DoNotTrack {
-        // Said rather than passed over: whoever wrote it relies on what it denies.
-        return Err(PolicyError {
-            field: "spec.doNotTrack".to_owned(),
-            problem: "packets are not judged before connection tracking yet: leave it out"
-                .to_owned(),
-            closed: None,
-        });
+    if matches!(policy.stage, Stage::PreDnat | Stage::DoNotTrack) {
+        only_about_others(&policy)?;
     }
     Ok(policy)
+}
+
+/// Packets that are judged on their way through the node are to any address, and what rules say of our side is asked of
+/// the host endpoint's: said rather than passed over, as whoever wrote it relies on what it denies.
+fn only_about_others(policy: &Policy) -> Result<(), PolicyError> {
+    for (rules, direction, end) in [
+        (&policy.ingress, "ingress", "destination"),
+        (&policy.egress, "egress", "source"),
+    ] {
+        let own = rules.iter().flatten().position(|rule| !rule.own.is_empty());
+        if let Some(index) = own {
+            return Err(PolicyError {
+                field: format!("spec.{direction}[{index}].{end}"),
+                problem: "with preDNAT or doNotTrack a rule can say ports of this end only: leave nets and selectors out"
+                    .to_owned(),
+                closed: None,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A tier.

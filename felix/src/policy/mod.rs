@@ -31,6 +31,7 @@ mod engine;
 mod evaluate;
 pub mod explain;
 mod function;
+mod hosted;
 mod hosts;
 mod ids;
 mod index;

@@ -11,7 +11,7 @@ use super::evaluate::{Rule, Sides, Tiered, Traffic, judge, judged_alike};
 use super::function::{BySource, Cuts, Function};
 use super::lists::ListId;
 use super::model::PortMatch;
-use super::tables::{Class, Direction, Program, Subject};
+use super::tables::{Class, Direction, Program, Subject, Verdict};
 
 impl Engine {
     /// Rows of new subjects, of subjects whose policies changed, and of new classes.
@@ -62,7 +62,7 @@ impl Engine {
             functions,
             rows,
             default,
-        } = self.rows_of(direction, &stages, key, classes);
+        } = self.rows_of(direction, &stages, Verdict::Allow, key, classes);
         self.work.functions += functions.len() as u64 + u64::from(again);
         let default = again.then_some(default);
 
@@ -101,11 +101,12 @@ impl Engine {
         }
     }
 
-    /// What each of these classes may do, as far as it is not the default.
+    /// What each of these classes may do, as far as it is not the default; `otherwise` where no policy decides.
     pub(super) fn rows_of(
         &self,
         direction: Direction,
         stages: &[Tiered<'_>],
+        otherwise: Verdict,
         key: &SubjectKey,
         classes: &[(Class, Arc<ClassKey>)],
     ) -> Found {
@@ -132,6 +133,7 @@ impl Engine {
         let seen = |of: &ClassKey| {
             tabulated(
                 stages,
+                otherwise,
                 &Seen {
                     direction,
                     of,
@@ -376,7 +378,7 @@ fn offered(offers: &BTreeSet<Offer>, entry: &PortMatch, protocol: u8, port: u16)
 }
 
 /// Asks the evaluator once for every stretch of ports that no rule can tell apart.
-fn tabulated(stages: &[Tiered<'_>], sides: &Seen<'_>) -> BySource<Function> {
+fn tabulated(stages: &[Tiered<'_>], otherwise: Verdict, sides: &Seen<'_>) -> BySource<Function> {
     let mut cuts = Cuts::new();
     let mut sources = Cuts::new();
     let (destination, source) = sides.ports();
@@ -401,7 +403,7 @@ fn tabulated(stages: &[Tiered<'_>], sides: &Seen<'_>) -> BySource<Function> {
             source_port,
             port,
         };
-        judge(stages, sides, traffic)
+        judge(stages, otherwise, sides, traffic)
     })
 }
 

@@ -15,6 +15,7 @@ use super::model::{Peer, PolicyKey, PortMatch};
 use super::selecting::Labelled;
 use super::sorting::offer;
 use super::tables::{Direction, Subject, Verdict};
+use crate::feed::HostEndpoint;
 
 /// A policy object and what has become of it on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +170,7 @@ impl Engine {
         });
         let stages = self.stages(policies.map(|(key, _)| key), direction);
         let known = self.known(direction, pod, own, peer);
-        Some(explain(direction, &stages, &known, traffic))
+        Some(explain(direction, &stages, Verdict::Allow, &known, traffic))
     }
 
     /// Both sides of a flow of this pod.
@@ -188,11 +189,41 @@ impl Engine {
             peer: Side {
                 address: Some(peer),
                 pod: self.index.owner(peer).map(|(_, pod)| pod),
+                host: None,
                 own: false,
             },
             own: Side {
                 address: own.or_else(|| claimed.copied()),
                 pod: Some(pod),
+                host: None,
+                own: true,
+            },
+        }
+    }
+
+    /// Both sides of a flow of this host endpoint. Of its addresses the first of the family counts.
+    pub(super) fn known_of_host<'a>(
+        &'a self,
+        direction: Direction,
+        host: &'a HostEndpoint,
+        peer: IpAddr,
+    ) -> Known<'a> {
+        let mut addresses = host.addresses.iter().copied();
+        let own = addresses.find(|address| address.is_ipv4() == peer.is_ipv4());
+        let owner = |address| self.index.owner(address).map(|(_, pod)| pod);
+        Known {
+            engine: self,
+            direction,
+            peer: Side {
+                address: Some(peer),
+                pod: owner(peer),
+                host: None,
+                own: false,
+            },
+            own: Side {
+                address: own,
+                pod: own.and_then(owner),
+                host: Some(host),
                 own: true,
             },
         }
@@ -211,6 +242,8 @@ pub(super) struct Known<'a> {
 struct Side<'a> {
     address: Option<IpAddr>,
     pod: Option<&'a Resident>,
+    /// The host endpoint that policies select.
+    host: Option<&'a HostEndpoint>,
     /// It is the side that policies select.
     own: bool,
 }
@@ -249,7 +282,9 @@ impl Side<'_> {
 
     fn offers(&self, engine: &Engine, entry: &PortMatch, protocol: u8, port: u16) -> bool {
         let mut offers = BTreeSet::new();
-        if let Some(pod) = self.pod {
+        if let Some(host) = self.host {
+            offers.extend(host.named_ports.iter().map(offer));
+        } else if let Some(pod) = self.pod {
             offers.extend(pod.identity.named_ports.iter().map(offer));
         }
         if let Some(address) = self.address.filter(|_| !self.own) {

@@ -49,17 +49,53 @@ pub enum HostHook {
     ForwardOut,
     /// Coming in, before the destination is translated.
     PreDnat,
+    /// Coming in, before connections are tracked: every packet by itself.
+    RawIn,
+    /// Sent by the node itself, before connections are tracked: every packet by itself.
+    RawOut,
 }
 
 impl HostHook {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::LocalIn,
         Self::LocalOut,
         Self::ForwardIn,
         Self::ForwardOut,
         Self::PreDnat,
+        Self::RawIn,
+        Self::RawOut,
     ];
+
+    /// Whether packets are judged there before connections are tracked.
+    #[must_use]
+    pub const fn is_raw(self) -> bool {
+        matches!(self, Self::RawIn | Self::RawOut)
+    }
+}
+
+/// What is there while some host endpoint has rows: without it packets are not looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Guard {
+    /// Rows of the hooks that judge flows.
+    Flows,
+    /// Rows of the hooks that judge single packets, before connections are tracked.
+    Packets,
+}
+
+/// A port that no policy of host endpoints closes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Failsafe {
+    /// Ingress: of the node. Egress: elsewhere.
+    pub direction: Direction,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// Port number.
+    pub port: u16,
+    /// First address from, or to, which it is open.
+    pub first: IpAddr,
+    /// The last one. Intervals of one port are disjoint.
+    pub last: IpAddr,
 }
 
 /// Equivalence class of peer addresses: those which no rule in use on this node tells apart.
@@ -151,6 +187,9 @@ pub enum Verdict {
     Allow,
     /// The flow may not.
     Deny,
+    /// Nothing is said about the packet: it is tracked, and judged as what it belongs to. Before connections are tracked
+    /// only.
+    Pass,
 }
 
 /// The answer of a program.
@@ -178,6 +217,11 @@ impl Answer {
     /// Bit of the number of an answer with [`Self::audit`].
     pub const AUDIT_BIT: u32 = 8;
 
+    /// Nothing is said.
+    pub const PASS: Self = Self::plain(Verdict::Pass);
+    /// Bit of the number of an answer which says nothing; that it allows is said with it, as no rule denies.
+    pub const PASS_BIT: u32 = 16;
+
     /// Nothing but a verdict.
     #[must_use]
     pub const fn plain(verdict: Verdict) -> Self {
@@ -194,6 +238,7 @@ impl Answer {
         let verdict = match self.verdict {
             Verdict::Allow => Self::ALLOW_BIT,
             Verdict::Deny => Self::DENY_BIT,
+            Verdict::Pass => Self::ALLOW_BIT | Self::PASS_BIT,
         };
         let log = if self.log { Self::LOG_BIT } else { 0 };
         let audit = if self.audit { Self::AUDIT_BIT } else { 0 };
@@ -203,9 +248,11 @@ impl Answer {
     /// The answer with this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
+        const PASSED: u32 = Answer::ALLOW_BIT | Answer::PASS_BIT;
         let verdict = match number & !(Self::LOG_BIT | Self::AUDIT_BIT) {
             Self::ALLOW_BIT => Verdict::Allow,
             Self::DENY_BIT => Verdict::Deny,
+            PASSED => Verdict::Pass,
             _ => return None,
         };
         Some(Self {
@@ -377,7 +424,9 @@ maps! {
     /// which have no row of their own.
     hosts, Host, put_host: (HostHook, Option<String>, Option<Class>) => Program;
     /// There while some host endpoint has rows.
-    guard, Guard, put_guard: () => ();
+    guard, Guard, put_guard: Guard => ();
+    /// Ports that no policy of host endpoints closes.
+    failsafes, Failsafe, put_failsafe: Failsafe => ();
     /// Device group of a local pod's host veth, by interface name.
     links, Link, put_link: String => Subject;
 }

@@ -112,6 +112,16 @@ impl Others {
             .map(|(&address, _)| address)
     }
 
+    /// Every host endpoint.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &HostEndpoint> {
+        self.entries
+            .values()
+            .filter_map(|other| match &other.object {
+                Object::Host(host) => Some(host),
+                _ => None,
+            })
+    }
+
     /// The host endpoints of this node.
     pub(super) fn local_hosts(&self) -> impl Iterator<Item = &HostEndpoint> {
         self.entries

@@ -71,6 +71,25 @@ pub fn on_loopback(links: &BTreeMap<u32, Link>, addresses: &[Address]) -> BTreeS
         .collect()
 }
 
+/// Own addresses by name of the interface, but for loopbacks and interfaces of workloads.
+#[must_use]
+pub fn by_interface(
+    links: &BTreeMap<u32, Link>,
+    addresses: &[Address],
+    workload_prefix: &str,
+) -> BTreeMap<String, BTreeSet<IpAddr>> {
+    let mut found: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+    for address in addresses {
+        let link = links.get(&address.ifindex);
+        let own = |link: &&Link| !link.loopback && !link.name.starts_with(workload_prefix);
+        if let Some(link) = link.filter(own) {
+            let held = found.entry(link.name.clone()).or_default();
+            held.insert(address.address);
+        }
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -121,7 +140,15 @@ mod tests {
             address(1, "::1/128", false),
             address(1, "192.0.2.64/26", true),
         ];
-        let found = on_loopback(&links, &[&lo[..], &addresses[..]].concat());
+        let all = [&lo[..], &addresses[..]].concat();
+        let found = on_loopback(&links, &all);
         assert_eq!(found, [lo[0].address].into());
+        let found = by_interface(&links, &all, "mgy");
+        assert!(
+            found["eth0"]
+                .iter()
+                .all(|it| all.iter().any(|a| a.address == *it && a.ifindex == 2))
+        );
+        assert!(!found.contains_key("lo") && !found.contains_key("mgy0"));
     }
 }

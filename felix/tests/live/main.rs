@@ -124,6 +124,7 @@ fn so_do_edits_with_another_byte_of_the_mark_and_silent_drops() {
         mark: MarkByte::new(0x0007_f800).expect("eight bits"),
         revoked: Revoked::Drop,
         quiet: true,
+        ..Options::default()
     };
     edits(options, 0xd1ce, 120);
 }

@@ -64,7 +64,7 @@ pub(crate) struct Policed {
 }
 
 pub(crate) const FROM_R: Class = Class(0x10);
-const OF_A: Class = Class(0x11);
+pub(crate) const OF_A: Class = Class(0x11);
 const OF_B: Class = Class(0x12);
 
 impl Policed {

@@ -18,7 +18,7 @@ use felix::feed;
 /// Modules of the crate's own tests, which name their surroundings as these are there.
 #[path = "../../src/policy"]
 mod policy {
-    use felix::policy::{labels, model};
+    use felix::policy::{labels, model, tables};
 
     #[path = "tests"]
     mod tests {

@@ -112,6 +112,7 @@ impl Rig {
             mtu: 1500,
             addresses: Vec::new(),
             loopbacks: BTreeSet::new(),
+            interfaces: BTreeMap::new(),
         };
         let mut rig = Self {
             agent: Agent::new(start, 0),

@@ -18,7 +18,6 @@ use tokio::sync::mpsc;
 use super::{Judge, Source, name, namespaced_name, readable, run, undecodable, undecodable_policy};
 use crate::agent::input::{Kind, Update};
 use crate::driver::accepted::{self, Told};
-use crate::nft::epoch::Options;
 use crate::policy::k8s::PolicyError;
 use crate::policy::model::{Policy, PolicyKey, PolicyKind};
 use crate::policy::{cluster, margay};
@@ -329,11 +328,14 @@ fn configuration() -> Source<FelixConfiguration> {
         key: name,
         come: |object| match object {
             Ok(object) => match Configuration::try_from(&object) {
-                Ok(said) => Some(Update::Ruleset(translate::ruleset(said))),
+                Ok(_) => {
+                    let name = object.metadata.name.unwrap_or_default();
+                    Some(Update::FelixConfiguration(name, Some(object.spec)))
+                }
                 Err(error) => refused(Kind::FelixConfiguration, &object.metadata, &error),
             },
             Err(bad) => refused(Kind::FelixConfiguration, &bad.metadata, &undecodable(&bad)),
         },
-        gone: |_| Some(Update::Ruleset(Options::default())),
+        gone: |name| Some(Update::FelixConfiguration(name, None)),
     }
 }

@@ -4,11 +4,13 @@
 use super::super::epoch::{Epoch, Options};
 use super::super::model::{Chain, CtDirection, CtState, Field, Hook, Is, Rule, Set, Statement};
 use super::{
-    ACCEPT, FAILSAFE_IN, FAILSAFE_OUT, HOST_ANY_FORWARD_IN, HOST_ANY_FORWARD_OUT,
-    HOST_ANY_LOCAL_IN, HOST_ANY_LOCAL_OUT, HOST_ANY_PRE_DNAT, HOST_FORWARD_IN, HOST_FORWARD_OUT,
-    HOST_GUARD, HOST_LOCAL_IN, HOST_LOCAL_OUT, HOST_PAIR_FORWARD_IN, HOST_PAIR_FORWARD_OUT,
-    HOST_PAIR_LOCAL_IN, HOST_PAIR_LOCAL_OUT, HOST_PAIR_PRE_DNAT, HOST_PRE_DNAT, INTERFACE_PREFIX,
-    LOOPBACK, NET4, NET6, PEER4, PEER6, RETURN, from_workload, goto, jump, plain, rule, run_name,
+    ACCEPT, FAILSAFE_IN4, FAILSAFE_IN6, FAILSAFE_OUT4, FAILSAFE_OUT6, HOST_ANY_FORWARD_IN,
+    HOST_ANY_FORWARD_OUT, HOST_ANY_LOCAL_IN, HOST_ANY_LOCAL_OUT, HOST_ANY_PRE_DNAT,
+    HOST_ANY_RAW_IN, HOST_ANY_RAW_OUT, HOST_FORWARD_IN, HOST_FORWARD_OUT, HOST_GUARD,
+    HOST_LOCAL_IN, HOST_LOCAL_OUT, HOST_PAIR_FORWARD_IN, HOST_PAIR_FORWARD_OUT, HOST_PAIR_LOCAL_IN,
+    HOST_PAIR_LOCAL_OUT, HOST_PAIR_PRE_DNAT, HOST_PAIR_RAW_IN, HOST_PAIR_RAW_OUT, HOST_PRE_DNAT,
+    HOST_RAW_IN, HOST_RAW_OUT, INTERFACE_PREFIX, LOOPBACK, NET4, NET6, PEER4, PEER6, RETURN,
+    from_workload, goto, jump, plain, rule, run_name,
 };
 use crate::policy::tables::{Answer, Direction, HostHook};
 
@@ -28,11 +30,13 @@ pub(in crate::nft) const fn maps(hook: HostHook) -> [&'static Set; 3] {
             &HOST_ANY_FORWARD_OUT,
         ],
         HostHook::PreDnat => [&HOST_PAIR_PRE_DNAT, &HOST_PRE_DNAT, &HOST_ANY_PRE_DNAT],
+        HostHook::RawIn => [&HOST_PAIR_RAW_IN, &HOST_RAW_IN, &HOST_ANY_RAW_IN],
+        HostHook::RawOut => [&HOST_PAIR_RAW_OUT, &HOST_RAW_OUT, &HOST_ANY_RAW_OUT],
     }
 }
 
 /// Names of the two chains that judge a hook's packets of one direction.
-const fn names(hook: HostHook, flow: CtDirection) -> (&'static str, &'static str) {
+pub(super) const fn names(hook: HostHook, flow: CtDirection) -> (&'static str, &'static str) {
     use CtDirection::{Original, Reply};
     match (hook, flow) {
         (HostHook::LocalIn, Original) => ("host_in_o", "host_in_ox"),
@@ -45,10 +49,14 @@ const fn names(hook: HostHook, flow: CtDirection) -> (&'static str, &'static str
         (HostHook::ForwardOut, Reply) => ("forward_out_r", "forward_out_rx"),
         (HostHook::PreDnat, Original) => ("pre_dnat_o", "pre_dnat_ox"),
         (HostHook::PreDnat, Reply) => ("pre_dnat_r", "pre_dnat_rx"),
+        (HostHook::RawIn, Original) => ("raw_in_o", "raw_in_ox"),
+        (HostHook::RawIn, Reply) => ("raw_in_r", "raw_in_rx"),
+        (HostHook::RawOut, Original) => ("raw_out_o", "raw_out_ox"),
+        (HostHook::RawOut, Reply) => ("raw_out_r", "raw_out_rx"),
     }
 }
 
-/// Some host endpoint of this node is under policy.
+/// Flows of some host endpoint of this node are under policy.
 pub(super) fn guarded() -> Statement {
     Statement::In(vec![Field::L4Proto], &HOST_GUARD)
 }
@@ -58,7 +66,7 @@ fn allowed() -> Rule {
     plain([Statement::PriorityBits(Answer::ALLOW_BIT), goto("ok")])
 }
 
-fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
     Chain {
         name,
         hook: None,
@@ -70,7 +78,7 @@ fn chain(name: &'static str, rules: Vec<Rule>) -> Chain {
 pub(super) fn epoch_chain(options: Options, epoch: Epoch) -> Chain {
     let (mask, mark) = (options.mark.mask(), options.mark.of(epoch));
     let (judge, _) = names(HostHook::PreDnat, CtDirection::Original);
-    let rules = vec![
+    let mut rules = vec![
         rule(
             [Statement::CtMark(mask, Is::Equal, mark), ACCEPT],
             "judged in this epoch",
@@ -79,14 +87,46 @@ pub(super) fn epoch_chain(options: Options, epoch: Epoch) -> Chain {
         passing(),
         loopback(Field::IifName),
         plain([Statement::CtDirection(CtDirection::Reply), RETURN]),
-        failsafe(Field::DestinationPort, &FAILSAFE_IN),
-        plain([jump(judge)]),
-        plain([Statement::ClearPriority]),
     ];
+    rules.extend(failsafes(Direction::Ingress, Way::TO_NODE, ACCEPT));
+    rules.extend([plain([jump(judge)]), plain([Statement::ClearPriority])]);
     chain("pre_dnat", rules)
 }
 
-fn loopback(field: Field) -> Rule {
+/// Where in a packet the other side's address and the port of a failsafe are.
+#[derive(Clone, Copy)]
+pub(super) struct Way {
+    port: Field,
+    ip4: Field,
+    ip6: Field,
+}
+
+impl Way {
+    /// To a port of the node.
+    pub(super) const TO_NODE: Self = Self {
+        port: Field::DestinationPort,
+        ..Self::ANSWER
+    };
+    /// From a port elsewhere.
+    pub(super) const ANSWER: Self = Self {
+        port: Field::SourcePort,
+        ip4: Field::Ip4Source,
+        ip6: Field::Ip6Source,
+    };
+    /// To a port elsewhere.
+    pub(super) const FROM_NODE: Self = Self {
+        port: Field::DestinationPort,
+        ..Self::ANSWERED
+    };
+    /// From a port of the node.
+    pub(super) const ANSWERED: Self = Self {
+        port: Field::SourcePort,
+        ip4: Field::Ip4Destination,
+        ip6: Field::Ip6Destination,
+    };
+}
+
+pub(super) fn loopback(field: Field) -> Rule {
     plain([Statement::In(vec![field], &LOOPBACK), RETURN])
 }
 
@@ -100,11 +140,22 @@ fn passing() -> Rule {
     )
 }
 
-fn failsafe(port: Field, ports: &'static Set) -> Rule {
-    rule(
-        [Statement::In(vec![Field::L4Proto, port], ports), ACCEPT],
-        "failsafe",
-    )
+/// Ports of the node (ingress) or elsewhere (egress) that no policy closes, in packets that go this way.
+pub(super) fn failsafes(direction: Direction, way: Way, verdict: Statement) -> [Rule; 2] {
+    let sets: [&Set; 2] = match direction {
+        Direction::Ingress => [&FAILSAFE_IN4, &FAILSAFE_IN6],
+        Direction::Egress => [&FAILSAFE_OUT4, &FAILSAFE_OUT6],
+    };
+    let [four, six] = sets;
+    [(way.ip4, four), (way.ip6, six)].map(|(address, ports)| {
+        rule(
+            [
+                Statement::In(vec![Field::L4Proto, way.port, address], ports),
+                verdict.clone(),
+            ],
+            "failsafe",
+        )
+    })
 }
 
 /// Every chain about host endpoints whose rules never change.
@@ -114,30 +165,21 @@ pub(super) fn chains() -> Vec<Chain> {
     let to_workload = |is| Statement::NameBegins(Field::OifName, is, INTERFACE_PREFIX);
     let name = |hook, flow| names(hook, flow).0;
     // What comes to the node, and what it answers to what it opened.
-    let local = |first, reply, interface, hook, port, ports| {
-        chain(
-            first,
-            vec![
-                loopback(interface),
-                passing(),
-                plain([Statement::CtDirection(Reply), goto(reply)]),
-                failsafe(port, ports),
-                plain([jump(name(hook, Original))]),
-                allowed(),
-            ],
-        )
+    let local = |first, reply, interface, hook: HostHook, way| {
+        let mut rules = vec![
+            loopback(interface),
+            passing(),
+            plain([Statement::CtDirection(Reply), goto(reply)]),
+        ];
+        rules.extend(failsafes(hook.direction(), way, ACCEPT));
+        rules.extend([plain([jump(name(hook, Original))]), allowed()]);
+        chain(first, rules)
     };
-    let replies = |name_of, hook, ports| {
-        chain(
-            name_of,
-            vec![
-                failsafe(Field::SourcePort, ports),
-                plain([jump(name(hook, Reply))]),
-                allowed(),
-            ],
-        )
+    let replies = |name_of, hook: HostHook, way| {
+        let mut rules: Vec<Rule> = failsafes(hook.direction(), way, ACCEPT).into();
+        rules.extend([plain([jump(name(hook, Reply))]), allowed()]);
+        chain(name_of, rules)
     };
-    let port = Field::DestinationPort;
     let mut chains = vec![
         Chain {
             name: "pre_nat",
@@ -153,19 +195,17 @@ pub(super) fn chains() -> Vec<Chain> {
             "to_host_r",
             Field::IifName,
             LocalIn,
-            port,
-            &FAILSAFE_IN,
+            Way::TO_NODE,
         ),
-        replies("to_host_r", LocalOut, &FAILSAFE_OUT),
+        replies("to_host_r", LocalOut, Way::ANSWER),
         local(
             "from_host",
             "from_host_r",
             Field::OifName,
             LocalOut,
-            port,
-            &FAILSAFE_OUT,
+            Way::FROM_NODE,
         ),
-        replies("from_host_r", LocalIn, &FAILSAFE_IN),
+        replies("from_host_r", LocalIn, Way::ANSWERED),
         chain(
             "transit",
             vec![
@@ -193,7 +233,8 @@ pub(super) fn chains() -> Vec<Chain> {
     ];
     for hook in HostHook::ALL {
         for flow in [Original, Reply] {
-            if hook != HostHook::PreDnat || flow == Original {
+            let single = hook == HostHook::PreDnat || hook.is_raw();
+            if !single || flow == Original {
                 chains.extend(judge(hook, flow));
             }
         }

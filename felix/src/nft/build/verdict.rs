@@ -9,7 +9,7 @@ use super::{
 use crate::policy::tables::{Answer, Program};
 
 /// How many packets each rule logs in a second.
-const LOG_RATE: u64 = 100;
+pub(super) const LOG_RATE: u64 = 100;
 const TCP: u8 = 6;
 
 pub(super) const fn run_name(flow: CtDirection) -> &'static str {

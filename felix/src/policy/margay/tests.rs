@@ -274,9 +274,17 @@ fn built_in_tiers_are_those_of_the_engine() {
 }
 
 #[test]
-fn what_cannot_be_enforced_is_refused_and_not_passed_over() {
+fn a_policy_says_where_on_the_way_of_a_packet_it_is_asked() {
     let spec = |stage: &str| json!({ stage: true, "applyOnForward": true, "types": ["Ingress"], "ingress": [{ "action": "Deny" }] });
     assert_eq!(global(spec("preDNAT")).unwrap().stage, Stage::PreDnat);
-    let error = global(spec("doNotTrack")).unwrap_err();
-    assert_eq!(error.field, "spec.doNotTrack");
+    assert_eq!(global(spec("doNotTrack")).unwrap().stage, Stage::DoNotTrack);
+    // What cannot be asked is refused, and not passed over.
+    for stage in ["preDNAT", "doNotTrack"] {
+        let error = global(json!({
+            stage: true, "applyOnForward": true,
+            "ingress": [{ "action": "Allow" }, { "action": "Deny", "destination": { "nets": ["192.0.2.0/24"] } }],
+        }))
+        .unwrap_err();
+        assert_eq!(error.field, "spec.ingress[1].destination");
+    }
 }

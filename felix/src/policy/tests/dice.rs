@@ -280,7 +280,7 @@ pub(super) fn policy(dice: &mut Dice, number: usize) -> Policy {
         } else {
             Enforcement::Enforce
         },
-        stage: if dice.once_in(12) {
+        stage: if dice.once_in(4) {
             dice.pick(&[Stage::PreDnat, Stage::DoNotTrack])
         } else {
             dice.pick(&stages)

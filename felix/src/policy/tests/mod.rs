@@ -16,7 +16,9 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 
 use super::model::protocol::{ICMP, ICMP6};
-use super::tables::{Answer, Change, Class, Direction, Program, Subject, Tables, Verdict};
+use super::tables::{
+    Answer, Change, Class, Direction, Guard, HostHook, Program, Subject, Tables, Verdict,
+};
 use super::{Engine, Traffic, k8s};
 use crate::feed::{Identity, Labels, LocalEndpoint, NamedPort};
 
@@ -94,22 +96,50 @@ fn lookup(
     if !subject.isolated(direction) {
         return Answer::ALLOW;
     }
-    let interval = || {
-        let end = (peer, IpAddr::from([0xffff_u16; 8]));
-        let (&(_, last), class) = tables.nets.range(..=end).next_back()?;
-        (last >= peer).then_some(*class)
-    };
-    let class = tables
-        .peers
-        .get(&peer)
-        .copied()
-        .or_else(interval)
-        .unwrap_or(Class::NONE);
+    let class = class_of(tables, peer);
     let program = tables.pairs.get(&(direction, subject, class));
     let Some(&program) = program.or_else(|| tables.defaults.get(&(direction, subject))) else {
         return Answer::DENY;
     };
     run(tables, program, traffic)
+}
+
+fn class_of(tables: &Tables, peer: IpAddr) -> Class {
+    let interval = || {
+        let end = (peer, IpAddr::from([0xffff_u16; 8]));
+        let (&(_, last), class) = tables.nets.range(..=end).next_back()?;
+        (last >= peer).then_some(*class)
+    };
+    let single = tables.peers.get(&peer).copied();
+    single.or_else(interval).unwrap_or(Class::NONE)
+}
+
+/// The same at a hook of a host endpoint.
+fn lookup_host(
+    tables: &Tables,
+    hook: HostHook,
+    interface: &str,
+    peer: IpAddr,
+    traffic: Traffic,
+) -> Answer {
+    let (guard, nothing) = if hook.is_raw() {
+        (Guard::Packets, Answer::PASS)
+    } else {
+        (Guard::Flows, Answer::ALLOW)
+    };
+    if !tables.guard.contains_key(&guard) {
+        return nothing;
+    }
+    let own = Some(interface.to_owned());
+    let class = class_of(tables, peer);
+    let by_class = Some(class).filter(|class| *class != Class::NONE);
+    let row = |interface, class| tables.hosts.get(&(hook, interface, class));
+    let program = by_class
+        .and_then(|class| row(own.clone(), Some(class)))
+        .or_else(|| row(own.clone(), None))
+        .or_else(|| by_class.and_then(|class| row(None, Some(class))))
+        .or_else(|| row(None, None));
+    program.map_or(nothing, |program| run(tables, *program, traffic))
 }
 
 /// What a program answers.
@@ -208,6 +238,8 @@ fn shape(tables: &Tables) -> BTreeMap<&'static str, usize> {
         ("sources", tables.sources.len()),
         ("source_rest", tables.source_rest.len()),
         ("links", tables.links.len()),
+        ("hosts", tables.hosts.len()),
+        ("guard", tables.guard.len()),
     ])
 }
 

@@ -12,8 +12,10 @@ use super::super::model::{
     Action, EndpointSelector, Enforcement, NamespaceSelector, Peer, PeerList, Policy, PolicyKey,
     PortMatch, Rule, Scope, Selection, Stage, Term, Tier,
 };
+use super::super::tables::HostHook;
 use crate::feed::{
-    HostEndpoint, Identity, Labels, LocalEndpoint, NetworkSet, NodeAddresses, ServiceBackends,
+    HostEndpoint, HostInterface, Identity, Labels, LocalEndpoint, NetworkSet, NodeAddresses,
+    ServiceBackends,
 };
 
 /// Labels, and more of them.
@@ -61,10 +63,21 @@ pub(super) struct Judged {
     pub(super) audited: bool,
 }
 
+/// What policies of host endpoints say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Said {
+    /// `None` when they say nothing.
+    pub(super) allowed: Option<bool>,
+    pub(super) logged: bool,
+    pub(super) audited: bool,
+}
+
 /// One end of a flow.
 #[derive(Clone, Copy)]
 struct End<'a> {
     pod: Option<&'a Identity>,
+    /// The host endpoint that policies select.
+    host: Option<&'a HostEndpoint>,
     address: Option<IpAddr>,
     /// The end that policies select.
     own: bool,
@@ -114,11 +127,13 @@ impl Cluster {
         let own = own.find(|address| address.is_ipv4() == flow.peer.is_ipv4());
         let own = End {
             pod: Some(pod),
+            host: None,
             address: own,
             own: true,
         };
         let peer = End {
             pod: self.owner(flow.peer),
+            host: None,
             address: Some(flow.peer),
             own: false,
         };
@@ -132,6 +147,78 @@ impl Cluster {
     }
 
     fn walk(&self, flow: &Flow, own: End<'_>, peer: End<'_>, audit: bool) -> (bool, bool) {
+        let (verdict, logged) = self.through(flow, own, peer, audit, None);
+        (verdict.unwrap_or(true), logged)
+    }
+
+    /// What is said of a flow of this node at a hook of its interface `flow.ifname`, if anything is.
+    pub(super) fn judge_host(&self, hook: HostHook, flow: &Flow) -> Said {
+        let of_this_node = self.hosts.values().filter(|host| host.local);
+        let mut named = of_this_node.clone().filter(|host| match &host.interface {
+            HostInterface::Named(names) => names.contains(&flow.ifname),
+            HostInterface::All => false,
+        });
+        let mut all = of_this_node.filter(|host| host.interface == HostInterface::All);
+        // In the order of their names.
+        let Some(host) = named.next().or_else(|| all.next()) else {
+            return Said::default();
+        };
+        let mut addresses = host.addresses.iter().copied();
+        let address = addresses.find(|it| it.is_ipv4() == flow.peer.is_ipv4());
+        let own = End {
+            pod: address.and_then(|it| self.owner(it)),
+            host: Some(host),
+            address,
+            own: true,
+        };
+        let peer = End {
+            pod: self.owner(flow.peer),
+            host: None,
+            address: Some(flow.peer),
+            own: false,
+        };
+        let (allowed, logged) = self.through(flow, own, peer, false, Some(hook));
+        let (with_audit, _) = self.through(flow, own, peer, true, Some(hook));
+        let raw = matches!(hook, HostHook::RawIn | HostHook::RawOut);
+        // Elsewhere, what nobody forbids may pass.
+        let end = |said: Option<bool>| if raw { said } else { said.or(Some(true)) };
+        Said {
+            allowed,
+            logged,
+            audited: end(allowed) != end(with_audit),
+        }
+    }
+
+    fn selects_host(&self, subject: &Selection, host: &HostEndpoint) -> bool {
+        match subject {
+            Selection::Pods(_) => false,
+            Selection::Endpoints(selector) => {
+                selector.service_accounts.is_none()
+                    && self.in_scope(&selector.scope, None)
+                    && holds(selector.labels.expr(), &host.labels)
+            }
+        }
+    }
+
+    /// Whether the policies allow it, if they say anything, and whether a Log rule matched; at a hook of a host endpoint,
+    /// or of pods.
+    fn through(
+        &self,
+        flow: &Flow,
+        own: End<'_>,
+        peer: End<'_>,
+        audit: bool,
+        hook: Option<HostHook>,
+    ) -> (Option<bool>, bool) {
+        let stages: &[Stage] = match hook {
+            None | Some(HostHook::LocalIn | HostHook::LocalOut) => {
+                &[Stage::Normal, Stage::ApplyOnForward]
+            }
+            Some(HostHook::ForwardIn | HostHook::ForwardOut) => &[Stage::ApplyOnForward],
+            Some(HostHook::PreDnat) => &[Stage::PreDnat],
+            Some(HostHook::RawIn | HostHook::RawOut) => &[Stage::DoNotTrack],
+        };
+        let goes_on = stages == [Stage::PreDnat] || stages == [Stage::DoNotTrack];
         let mut selecting: Vec<(Tier, &Policy)> = Vec::new();
         for policy in self.policies.values() {
             let rules = if flow.egress {
@@ -140,8 +227,12 @@ impl Cluster {
                 &policy.ingress
             };
             let enforced = audit || policy.enforcement == Enforcement::Enforce;
-            let here = policy.stage == Stage::Normal || policy.stage == Stage::ApplyOnForward;
-            if rules.is_some() && enforced && here && self.selects(&policy.subject, own.pod) {
+            let here = stages.contains(&policy.stage);
+            let selects = || match own.host {
+                Some(host) => self.selects_host(&policy.subject, host),
+                None => self.selects(&policy.subject, own.pod),
+            };
+            if rules.is_some() && enforced && here && selects() {
                 let undeclared = Tier {
                     name: policy.tier.clone(),
                     order: super::super::model::Order(f64::INFINITY),
@@ -167,7 +258,11 @@ impl Cluster {
                 .iter()
                 .position(|(other, _)| other.name != tier.name)
                 .map_or(selecting.len(), |more| at + more);
-            let mut action = tier.default_action;
+            let mut action = if goes_on {
+                Action::Pass
+            } else {
+                tier.default_action
+            };
             'tier: for (_, policy) in &selecting[at..end] {
                 let rules = if flow.egress {
                     &policy.egress
@@ -186,12 +281,12 @@ impl Cluster {
                 }
             }
             match action {
-                Action::Allow => return (true, logged),
-                Action::Deny => return (false, logged),
+                Action::Allow => return (Some(true), logged),
+                Action::Deny => return (Some(false), logged),
                 _ => at = end,
             }
         }
-        (true, logged)
+        (None, logged)
     }
 
     fn matches(&self, rule: &Rule, flow: &Flow, own: End<'_>, peer: End<'_>) -> bool {
@@ -364,11 +459,13 @@ impl Cluster {
                 protocol: wanted,
                 name,
             } => {
-                let pod = end.pod.into_iter().flat_map(|pod| &*pod.named_ports);
+                let pod = end.pod.filter(|_| end.host.is_none());
+                let pod = pod.into_iter().flat_map(|pod| &*pod.named_ports);
                 let hosts = self.hosts.values().filter(|host| {
                     let mut address = end.address.iter();
                     !end.own && address.any(|address| host.addresses.contains(address))
                 });
+                let hosts = hosts.chain(end.host);
                 let mut ports = pod.chain(hosts.flat_map(|host| &host.named_ports));
                 *wanted == protocol
                     && ports

@@ -7,7 +7,7 @@ use super::super::model::{Action, DEFAULT_TIER, DEFAULT_TIER_ORDER, Order, Tier}
 use super::dice::{
     Dice, NAMESPACES, TRAFFIC, addresses, identity, key, net, policy, some_labels, uid,
 };
-use super::reference::{Cluster, Flow, Judged};
+use super::reference::{Cluster, Flow, Judged, Said};
 use super::*;
 use crate::feed::{
     HostEndpoint, HostInterface, NetworkSet, NodeAddresses, ServiceAccount, ServiceBackends,
@@ -133,17 +133,30 @@ fn change(dice: &mut Dice, engine: &mut Engine, cluster: &mut Cluster) {
             }
         }
         13 => {
-            let name = dice.pick(&["host-0", "host-1"]).to_owned();
-            if dice.once_in(4) {
+            let name = dice.pick(&["host-0", "host-1", "host-2"]).to_owned();
+            if dice.once_in(6) {
                 engine.delete_host_endpoint(&name);
                 cluster.hosts.remove(&name);
             } else {
+                let local = !dice.once_in(3);
+                let address = |dice: &mut Dice| match local {
+                    // Two owners of one address would be two things that a rule says of one side.
+                    true => ip(dice.pick(&["192.0.2.7", "192.0.2.130", "2001:db8::7"])),
+                    false => dice.pick(&addresses()),
+                };
+                let names: &[&[&str]] = &[&["eth0"], &["eth0", "eth1"], &[]];
                 let host = HostEndpoint {
                     name: name.clone(),
                     labels: some_labels(dice),
-                    local: false,
-                    interface: HostInterface::All,
-                    addresses: dice.some(2, some_address),
+                    local,
+                    automatic: false,
+                    interface: match dice.below(2) {
+                        0 => HostInterface::All,
+                        _ => HostInterface::Named(
+                            dice.pick(names).iter().map(|it| (*it).to_owned()).collect(),
+                        ),
+                    },
+                    addresses: dice.some(2, address),
                     named_ports: dice.some(1, |_| named("http", TCP, 443)),
                 };
                 engine.apply_host_endpoint(host.clone());
@@ -230,6 +243,82 @@ fn from_tables(tables: &Tables, flow: &Flow) -> Judged {
         logged: answer.log,
         audited: answer.audit,
     }
+}
+
+/// Flows at every hook of two interfaces of the node: a part of all, always the same.
+fn host_flows() -> Vec<(HostHook, Flow)> {
+    let mut flows = Vec::new();
+    for hook in HostHook::ALL {
+        for ifname in ["eth0", "eth1"] {
+            for peer in addresses().into_iter().step_by(2) {
+                for (protocol, source_port, port) in TRAFFIC.into_iter().step_by(3) {
+                    let flow = Flow {
+                        egress: hook.direction() == Direction::Egress,
+                        ifname: ifname.to_owned(),
+                        peer,
+                        protocol,
+                        source_port,
+                        port,
+                    };
+                    flows.push((hook, flow));
+                }
+            }
+        }
+    }
+    flows
+}
+
+/// What is said of a flow at a hook: by the tables, and by the explanation.
+fn said_of_host(engine: &Engine, hook: HostHook, flow: &Flow) -> [Said; 2] {
+    let traffic = Traffic {
+        protocol: flow.protocol,
+        source_port: flow.source_port,
+        port: flow.port,
+    };
+    let verdict = |verdict| match verdict {
+        Verdict::Allow => Some(true),
+        Verdict::Deny => Some(false),
+        Verdict::Pass => None,
+    };
+    let answer = lookup_host(engine.tables(), hook, &flow.ifname, flow.peer, traffic);
+    let by_tables = Said {
+        allowed: verdict(answer.verdict),
+        logged: answer.log,
+        audited: answer.audit,
+    };
+    let explained = engine
+        .host_of(&flow.ifname)
+        .map(|host| engine.judge_host(hook, host, flow.peer, traffic));
+    let nothing = Said {
+        allowed: verdict(hook.otherwise()),
+        ..Said::default()
+    };
+    let explained = explained.map_or(nothing, |(judged, trace)| Said {
+        allowed: verdict(judged),
+        logged: !trace.logged.is_empty(),
+        audited: trace.audited.is_some_and(|(would, _)| would != judged),
+    });
+    [by_tables, explained]
+}
+
+/// Tables and explanation say of host endpoints what the reference says; returns the flows that may pass.
+fn check_hosts(engine: &Engine, cluster: &Cluster) -> (usize, BTreeSet<(HostHook, Flow)>) {
+    let flows = host_flows();
+    let count = flows.len();
+    let mut allowed = BTreeSet::new();
+    for (hook, flow) in flows {
+        let mut expected = cluster.judge_host(hook, &flow);
+        if !hook.is_raw() {
+            expected.allowed = expected.allowed.or(Some(true));
+        }
+        for found in said_of_host(engine, hook, &flow) {
+            assert_eq!(found, expected, "{hook:?} {flow:?}\n{cluster:#?}");
+        }
+        if !hook.is_raw() && expected.allowed == Some(true) {
+            allowed.insert((hook, flow));
+        }
+    }
+    (count, allowed)
 }
 
 /// The explanation agrees, too.
@@ -324,6 +413,7 @@ fn live(seed: u64, compiles: usize) -> usize {
     let mut judged = 0;
     // Flows that may be alive: allowed at some time since live flows were last judged again.
     let mut alive: BTreeSet<Flow> = BTreeSet::new();
+    let mut alive_at_hosts = BTreeSet::new();
     let mut once_owned: BTreeSet<IpAddr> = BTreeSet::new();
     for _ in 0..compiles {
         for _ in 0..=dice.below(3) {
@@ -348,6 +438,8 @@ fn live(seed: u64, compiles: usize) -> usize {
                 allowed.insert(flow);
             }
         }
+        let (count, at_hosts) = check_hosts(&engine, &cluster);
+        judged += count;
         let owned: BTreeSet<IpAddr> = addresses()
             .into_iter()
             .filter(|address| cluster.owner(*address).is_some())
@@ -360,11 +452,20 @@ fn live(seed: u64, compiles: usize) -> usize {
             lost.is_none() || compiled.narrowing,
             "seed {seed}: {lost:?} was allowed and may live on"
         );
+        let lost = alive_at_hosts
+            .difference(&at_hosts)
+            .find(|(_, flow)| owned.contains(&flow.peer) || !once_owned.contains(&flow.peer));
+        assert!(
+            lost.is_none() || compiled.narrowing,
+            "seed {seed}: {lost:?} was allowed and may live on"
+        );
         once_owned.extend(owned);
         if compiled.narrowing {
             alive.clear();
+            alive_at_hosts.clear();
         }
         alive.extend(allowed);
+        alive_at_hosts.extend(at_hosts);
     }
     check_scratch(&cluster, engine.tables());
     judged
