@@ -89,8 +89,10 @@ pub fn leftovers(rig: &Rig, node: &str) -> Result<Vec<String>> {
         let fixed = [
             "local6",
             "neighbour",
-            "failsafe_in",
-            "failsafe_out",
+            "failsafe_in4",
+            "failsafe_in6",
+            "failsafe_out4",
+            "failsafe_out6",
             "loopback",
             "program",
         ];

@@ -11,6 +11,7 @@
 mod cluster;
 mod docs;
 mod flows;
+mod hosts;
 mod peers;
 mod ports;
 mod status;
