@@ -102,6 +102,18 @@ const VERDICTS: &[(&str, &[&str])] = &[
             "db/pg shop/web 9000 allowed",
         ],
     ),
+    (
+        "workers",
+        &[
+            "203.0.113.7 n1-eth0 443 allowed",
+            "203.0.113.7 n1-eth0 80 denied",
+            "2001:db8::7 2001:db8::10 80 denied",
+            "203.0.113.7 192.0.2.10 22 allowed",
+            "db/pg 192.0.2.10 80 denied",
+            "192.0.2.10 203.0.113.7 80 allowed",
+        ],
+    ),
+    ("default", &["db/pg shop/web 8080 allowed"]),
 ];
 
 /// What the last of them says once it is enforced.
