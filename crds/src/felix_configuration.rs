@@ -1,5 +1,7 @@
 //! `FelixConfiguration`: what an operator chooses of how felix works.
 
+mod terms;
+
 use kube::{CustomResource, KubeSchema};
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::condition::Condition;
 use crate::error::FieldError;
 use crate::net::Cidr;
+
+pub use self::terms::{ServiceLoops, Terms};
 
 /// Name of the object that holds for every node.
 pub const DEFAULT: &str = "default";
@@ -73,6 +77,55 @@ pub struct FelixConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "to_host")]
     pub default_endpoint_to_host_action: Option<String>,
+    /// Destinations that pods of pools with natOutgoing reach by their own addresses. IPPoolsOnly, which holds when unset: those of all pools.
+    /// IPPoolsAndHostIPs: those of nodes, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "terms::exclusions")]
+    pub nat_outgoing_exclusions: Option<String>,
+    /// Source of what leaves pools with natOutgoing, in this address's family. Unset: the node's own address, or that of the
+    /// interface it leaves by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 45))]
+    #[x_kube(validation = Rule::new("isIP(self)").message("natOutgoingAddress is an address: write it as 192.0.2.1 or 2001:db8::1"))]
+    pub nat_outgoing_address: Option<String>,
+    /// Source ports that TCP, UDP and SCTP get then, first and last: 32768:60999. Unset: the one the pod chose where it is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 11))]
+    #[x_kube(validation = Rule::new("self.matches('^[1-9][0-9]{0,4}:[1-9][0-9]{0,4}$') && int(self.split(':')[0]) <= int(self.split(':')[1]) && int(self.split(':')[1]) <= 65535")
+        .message("natPortRange is the first and the last port: write it as 32768:60999"))]
+    pub nat_port_range: Option<String>,
+    /// Any: pods may send from the prefixes of their annotation margay.io/allowedSourcePrefixes, too. Disabled, which
+    /// holds when unset: from their own addresses only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "terms::spoofing")]
+    pub workload_source_spoofing: Option<String>,
+    /// What becomes of packets to serviceCIDRs that no Service took: the default route would send them back to the router they
+    /// came from. Drop (when unset), Reject (the sender is told), or Disabled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "terms::service_loops")]
+    pub service_loop_prevention: Option<String>,
+    /// Addresses of Services that the fabric sends to the nodes: cluster, external and load balancer addresses.
+    #[serde(
+        default,
+        rename = "serviceCIDRs",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(length(max = 64), inner(length(max = 48)))]
+    #[x_kube(
+        merge_strategy = ListMerge::Set,
+        validation = Rule::new("self.all(it, isCIDR(it) && cidr(it) == cidr(it).masked())")
+            .message("serviceCIDRs are prefixes without host bits: write them as 10.96.0.0/12 or fd00:96::/108")
+    )]
+    pub service_cidrs: Option<Vec<String>>,
+    /// Enabled: pods are reached by the addresses of their annotation margay.io/floatingIPs, too. Disabled, which holds when unset:
+    /// they are not.
+    #[serde(
+        default,
+        rename = "floatingIPs",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(schema_with = "terms::floating")]
+    pub floating_ips: Option<String>,
 }
 
 /// A port, and from or to where it is open.
@@ -109,6 +162,19 @@ impl FelixConfigurationSpec {
             default_endpoint_to_host_action: self
                 .default_endpoint_to_host_action
                 .or(base.default_endpoint_to_host_action),
+            nat_outgoing_exclusions: self
+                .nat_outgoing_exclusions
+                .or(base.nat_outgoing_exclusions),
+            nat_outgoing_address: self.nat_outgoing_address.or(base.nat_outgoing_address),
+            nat_port_range: self.nat_port_range.or(base.nat_port_range),
+            workload_source_spoofing: self
+                .workload_source_spoofing
+                .or(base.workload_source_spoofing),
+            service_loop_prevention: self
+                .service_loop_prevention
+                .or(base.service_loop_prevention),
+            service_cidrs: self.service_cidrs.or(base.service_cidrs),
+            floating_ips: self.floating_ips.or(base.floating_ips),
         }
     }
 }
@@ -178,6 +244,8 @@ pub struct Configuration {
     pub auto_host_endpoints: bool,
     /// What becomes of what pods open to their own node.
     pub to_host: ToHost,
+    /// What is chosen beside policy.
+    pub terms: Terms,
 }
 
 const TCP: u8 = 6;
@@ -232,6 +300,7 @@ impl Default for Configuration {
             failsafe_outbound: failsafes(&FAILSAFE_OUTBOUND),
             auto_host_endpoints: false,
             to_host: ToHost::default(),
+            terms: Terms::default(),
         }
     }
 }
@@ -282,6 +351,7 @@ impl TryFrom<&FelixConfigurationSpec> for Configuration {
                 &spec.failsafe_outbound_host_ports,
                 default.failsafe_outbound,
             )?,
+            terms: Terms::try_from(spec)?,
             auto_host_endpoints: match spec.auto_host_endpoints.as_deref() {
                 None => default.auto_host_endpoints,
                 Some("Enabled") => true,
@@ -375,6 +445,7 @@ mod tests {
             }],
             auto_host_endpoints: true,
             to_host: ToHost::Return,
+            terms: Terms::default(),
         };
         assert_eq!(found, Ok(want));
         for mask in ["0x1ff", "0xf0f0", "0x0", "ff", "0x", "0x+ff", "0x1ff000000"] {

@@ -66,6 +66,10 @@ pub struct IPPoolSpec {
     /// Blocks of this pool are not announced over BGP.
     #[serde(default, rename = "disableBGPExport")]
     pub disable_bgp_export: bool,
+    /// What pods of this pool send to destinations outside all pools has the node's address as its source, so that answers come
+    /// back where the pool is not known. See natOutgoingExclusions, natOutgoingAddress and natPortRange of FelixConfiguration.
+    #[serde(default)]
+    pub nat_outgoing: bool,
     /// Nodes that may claim blocks, as a selector over their labels: rack == 'a' && !has(edge).
     #[serde(default = "crate::selector::everything")]
     #[schemars(length(max = 1024))]
@@ -112,6 +116,8 @@ pub struct Pool {
     pub disabled: bool,
     /// Whether its blocks are announced over BGP.
     pub export: bool,
+    /// Whether what leaves all pools from here gets the node's address.
+    pub nat_outgoing: bool,
     /// Nodes that may claim blocks.
     pub node_selector: Selector,
 }
@@ -125,6 +131,7 @@ impl Pool {
             block_size: default_block_size(cidr.family()).max(cidr.prefix_len()),
             disabled: false,
             export: true,
+            nat_outgoing: false,
             node_selector: Selector::all(),
         }
     }
@@ -172,6 +179,7 @@ impl TryFrom<&IPPool> for Pool {
             block_size,
             disabled: spec.disabled,
             export: !spec.disable_bgp_export,
+            nat_outgoing: spec.nat_outgoing,
             node_selector,
         })
     }

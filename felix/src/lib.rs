@@ -18,6 +18,7 @@ pub mod nla;
 pub mod offline;
 pub mod policy;
 pub mod routes;
+pub mod terms;
 pub mod translate;
 
 /// Milliseconds since an arbitrary start that stays the same while the process runs.

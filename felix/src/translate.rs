@@ -18,12 +18,16 @@ use crate::feed::{
     ServiceAccount,
 };
 use crate::nft::epoch::{MarkByte, Options, Revoked, ToHost};
+use crate::nft::terms::Rules;
 use crate::policy::model::protocol;
+use crate::terms::annotations::concerns;
 
 /// A pod. Addresses that do not parse are left out: the API server does not let them in.
 #[must_use]
 pub fn pod(pod: core::Pod) -> Pod {
-    let meta = pod.metadata;
+    let mut meta = pod.metadata;
+    let mut annotations = meta.annotations.take().unwrap_or_default();
+    annotations.retain(|name, _| concerns(name));
     let spec = pod.spec.unwrap_or_default();
     let status = pod.status.unwrap_or_default();
     let addresses = status.pod_ips.unwrap_or_default();
@@ -51,6 +55,7 @@ pub fn pod(pod: core::Pod) -> Pod {
         identity,
         node: spec.node_name.unwrap_or_default(),
         finished: matches!(phase.as_str(), "Succeeded" | "Failed"),
+        annotations,
     }
 }
 
@@ -179,6 +184,7 @@ pub fn ruleset(said: &Configuration) -> Options {
             felix_configuration::ToHost::Drop => ToHost::Drop,
         },
         quiet: false,
+        terms: Rules::default(),
     }
 }
 

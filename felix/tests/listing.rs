@@ -174,6 +174,7 @@ fn element(set: &'static Set, text: &str) -> Option<Element> {
         last: set.interval.then_some(last),
         value,
         comment,
+        more: None,
     })
 }
 

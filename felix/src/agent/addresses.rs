@@ -135,6 +135,7 @@ impl Agent {
         let problem = pool.as_ref().err().map(ToString::to_string);
         self.pool_told(&name, problem, refused);
         if let Ok(pool) = pool {
+            self.terms.pool(&name, Some(&pool));
             self.pools.insert(name, pool);
             self.pools_changed(now);
         }
@@ -143,6 +144,7 @@ impl Agent {
     pub(super) fn pool_gone(&mut self, name: &str, now: Millis) {
         self.pool_errors.remove(name);
         if self.pools.remove(name).is_some() {
+            self.terms.pool(name, None);
             self.pools_changed(now);
         }
     }

@@ -180,6 +180,13 @@ impl Agent {
             pod: endpoint.pod.name.clone(),
             addresses: endpoint.addresses.clone(),
         };
+        let pod = endpoint.pod_name();
+        let said = (
+            endpoint.pod.uid.as_str(),
+            pod,
+            endpoint.addresses.as_slice(),
+        );
+        self.terms.link(name, Some(said));
         self.engine.set_local(name, local);
         self.engine_dirty = true;
         self.want_workload(name);
@@ -224,6 +231,7 @@ impl Agent {
             self.answer(waiting, Reply::Failed { error: why });
         }
         self.engine.remove_local(&name);
+        self.terms.link(&name, None);
         self.engine_dirty = true;
         self.unwant_workload(&name);
     }

@@ -6,6 +6,8 @@ use super::input::{Kind, Pod, Update};
 use super::services::Changed;
 use super::{Agent, Output};
 use crate::Millis;
+use crate::terms::annotations::{self, FLOATING};
+use crate::terms::{Asking, Claim};
 
 impl Agent {
     pub(super) fn feed(&mut self, update: Update, now: Millis) {
@@ -16,6 +18,8 @@ impl Agent {
             Update::PodGone(uid) => {
                 self.pods.remove(uid.as_str());
                 self.local_pods.remove(uid.as_str());
+                self.terms.pod(&uid, None);
+                self.terms.claim(&uid, None);
                 self.engine.delete_identity(&uid);
             }
             Update::Policy(policy) => self.engine.apply_policy(*policy),
@@ -53,11 +57,13 @@ impl Agent {
                 }
             }
             Update::NodeAddresses(node) => {
+                self.terms.node(&node.name, Some(&node.addresses));
                 self.host_node(&node.name.clone(), Some(node.clone()));
                 self.engine.apply_node(node);
             }
             Update::NodeGone(name) => {
                 self.host_node(&name, None);
+                self.terms.node(&name, None);
                 self.engine.delete_node(&name);
             }
             Update::Node(node) => return self.node(node, now),
@@ -98,7 +104,22 @@ impl Agent {
 
     pub(super) fn pod(&mut self, pod: Pod) {
         let uid = Arc::clone(&pod.identity.uid);
-        if pod.node == self.node_name && !pod.finished && !pod.identity.host_network {
+        let here = pod.node == self.node_name && !pod.finished && !pod.identity.host_network;
+        let asks = pod.annotations.contains_key(FLOATING);
+        let runs = !pod.node.is_empty() && !pod.finished && !pod.identity.host_network;
+        let claim = (asks && runs).then(|| Claim {
+            created: pod.identity.created,
+            pod: format!("{}/{}", pod.identity.namespace, pod.identity.name),
+            addresses: annotations::parse(&pod.annotations).0.floating,
+        });
+        self.terms.claim(&uid, claim);
+        let asking = here.then(|| Asking {
+            namespace: pod.identity.namespace.to_string(),
+            name: pod.identity.name.to_string(),
+            annotations: pod.annotations,
+        });
+        self.terms.pod(&uid, asking);
+        if here {
             self.local_pods
                 .insert(Arc::clone(&uid), Arc::clone(&pod.identity.addresses));
         } else {

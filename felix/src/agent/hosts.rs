@@ -78,6 +78,7 @@ impl Agent {
     /// Puts in force what holds on this node.
     pub(super) fn configure(&mut self) {
         let said = self.hosts.configuration(&self.node_name);
+        self.terms.choose(said.terms.clone());
         self.ruleset(translate::ruleset(&said));
         for (direction, ports) in [
             (Direction::Ingress, &said.failsafe_inbound),
@@ -92,7 +93,12 @@ impl Agent {
         }
     }
 
-    fn ruleset(&mut self, options: Options) {
+    /// Which rules there are beside policy is worked out here, and not chosen.
+    pub(super) fn ruleset(&mut self, options: Options) {
+        let options = Options {
+            terms: self.terms.wanted().rules,
+            ..options
+        };
         if self.options != options {
             self.options = options;
             self.tables_known = false;

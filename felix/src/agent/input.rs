@@ -219,6 +219,8 @@ pub struct Pod {
     pub node: String,
     /// `status.phase` is Succeeded or Failed: its addresses are free.
     pub finished: bool,
+    /// What it asks for beside policy, by annotation.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// This node's object.

@@ -94,6 +94,7 @@ impl Agent {
                 .announce(Cidr::host(*address), OriginKind::Node, false);
             self.outputs.extend(message.map(Output::ToBgpd));
         }
+        self.terms.own(wanted.iter());
         self.told_addresses = wanted;
     }
 

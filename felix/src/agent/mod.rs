@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod events;
 mod explain;
 mod feed;
+mod floating;
 mod hosts;
 pub mod input;
 mod kernel;
@@ -54,6 +55,7 @@ use crate::policy::{Compiled, Engine};
 use crate::routes::diff::Sweep;
 use crate::routes::table::Changed;
 use crate::routes::want::Wants;
+use crate::terms::{Complaint, Terms, Wanted};
 
 pub use self::start::Start;
 
@@ -86,6 +88,8 @@ pub enum Output {
     FetchPod(String, String, String),
     /// Keep the node's addresses for a start without the API.
     KeepAddresses(Vec<IpAddr>),
+    /// Tell the owner of a pod.
+    PodEvent(Complaint),
     /// The node can take pods: write the conflist, clear NetworkUnavailable.
     NetworkAvailable,
     /// Stop, for this reason, to begin a new life.
@@ -103,6 +107,8 @@ pub struct Plan {
     pub reread_routes: bool,
     /// Read the links again before comparing.
     pub relink: bool,
+    /// What is wanted beside policy may have changed.
+    pub terms: bool,
 }
 
 impl Plan {
@@ -209,6 +215,9 @@ pub struct Agent {
     /// When the oldest change of the feed came that is not in the kernel yet.
     policy_since: Option<Millis>,
     acks: acks::Acks,
+    terms: Terms,
+    /// Floating addresses that are routed to pods here, and the index of the interface.
+    floating: BTreeMap<IpAddr, u32>,
 }
 
 /// Longest pause between two tries to bring the kernel in step.
@@ -356,6 +365,7 @@ impl Agent {
                 }
                 self.settle(now);
                 self.announce_blocks();
+                self.announce_floating();
                 self.outputs.extend(self.bgp.ack().map(Output::ToBgpd));
                 self.unpark(now);
             }
@@ -404,6 +414,12 @@ impl Agent {
         self.options
     }
 
+    /// What is wanted beside policy.
+    #[must_use]
+    pub const fn terms(&self) -> &Wanted {
+        self.terms.wanted()
+    }
+
     /// What routes are wanted for.
     #[must_use]
     pub const fn wants(&self) -> &Wants {
@@ -429,9 +445,15 @@ impl Agent {
             .endpoints
             .values()
             .any(|e| matches!(e.state, State::Removing { .. }));
-        let policy_due = self.engine_dirty && self.synced();
+        let terms_due = self.synced() && self.terms.settle();
+        self.ruleset(self.options);
+        self.complain();
+        if self.synced() {
+            self.float();
+        }
+        let policy_due = self.synced() && (self.engine_dirty || !self.tables_known && terms_due);
         let routes_due = self.reread_routes || self.relink || self.routes_changed.any();
-        if !policy_due && !leaving && !routes_due {
+        if !policy_due && !leaving && !routes_due && !terms_due {
             return None;
         }
         let policy = match (policy_due, self.tables_known) {
@@ -449,7 +471,14 @@ impl Agent {
             routes: std::mem::take(&mut self.routes_changed),
             reread_routes: std::mem::take(&mut self.reread_routes),
             relink: std::mem::take(&mut self.relink),
+            terms: terms_due,
         })
+    }
+
+    /// Tells the owners of pods which of their annotations are not in force.
+    fn complain(&mut self) {
+        let complaints = self.terms.complaints().into_iter();
+        self.outputs.extend(complaints.map(Output::PodEvent));
     }
 
     /// A reservation that is in no log is none: after a crash its address would be given out again.

@@ -23,6 +23,7 @@ use crate::policy::Engine;
 use crate::policy::tables::Tables;
 use crate::routes::table::Changed;
 use crate::routes::want::Wants;
+use crate::terms::Terms;
 
 /// What the agent starts with.
 #[derive(Debug)]
@@ -115,6 +116,8 @@ impl Agent {
             events_problem: None,
             policy_since: None,
             acks: Acks::default(),
+            terms: Terms::default(),
+            floating: BTreeMap::new(),
         };
         agent.readdress();
         agent.configure();

@@ -13,6 +13,7 @@ use crate::nft::decode::Counters;
 use crate::nft::diff::{Phases, UNPROGRAMMED};
 use crate::nft::epoch::Options;
 use crate::nft::pace::Pace;
+use crate::nft::terms;
 use crate::policy::tables::{Subject, Tables};
 
 /// Elements added in one transaction, when it may be several: less than 100 ms.
@@ -27,6 +28,8 @@ pub struct Enforcer {
     clock: Instant,
     /// Interfaces whose settings are made: looking at them takes longer than the rest of a change.
     set_up: BTreeSet<String>,
+    /// What the sets beside policy hold, as far as known.
+    terms: Option<terms::Elements>,
 }
 
 impl Enforcer {
@@ -40,6 +43,7 @@ impl Enforcer {
             bumps: 0,
             clock: Instant::now(),
             set_up: BTreeSet::new(),
+            terms: None,
         };
         Ok((enforcer, ensured))
     }
@@ -52,7 +56,21 @@ impl Enforcer {
     /// Puts the fixed rules in place where they are not.
     pub fn ensure_table(&mut self, options: Options) -> Result<Ensured, Error> {
         self.nft.set_options(options);
+        self.terms = None;
         self.nft.ensure_table()
+    }
+
+    /// Makes the sets beside policy hold these elements; `true`: live connections must be judged again.
+    pub fn hold(&mut self, wanted: &terms::Elements) -> Result<bool, Error> {
+        let there = match self.terms.take() {
+            Some(known) => known,
+            None => self.nft.read_terms()?,
+        };
+        let mut step = there.step(wanted);
+        let bump = std::mem::take(&mut step.bump);
+        self.nft.apply(&step)?;
+        self.terms = Some(wanted.clone());
+        Ok(bump)
     }
 
     /// The elements in force, without links.

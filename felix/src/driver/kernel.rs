@@ -11,8 +11,10 @@ use tokio::sync::mpsc;
 
 use super::enforce::Enforcer;
 use super::netlink::{Event, Monitor, Netlink};
+use super::queues::Queues;
 use super::settings::Settings;
 use super::socket::Refusal;
+use super::sysctl;
 use super::tamper;
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
@@ -25,6 +27,7 @@ use crate::routes::model::{
 use crate::routes::table::{Changed, Table};
 use crate::routes::uplink;
 use crate::routes::want::Wants;
+use crate::terms::Wanted;
 
 /// What an earlier life of felix left in the kernel.
 pub struct Found {
@@ -73,6 +76,7 @@ pub struct Kernel {
     /// Names of interfaces by index.
     names: BTreeMap<u32, String>,
     settings: Settings,
+    queues: Queues,
     doomed: std::sync::mpsc::Sender<String>,
 }
 
@@ -105,6 +109,7 @@ impl Kernel {
             interfaces: BTreeMap::new(),
             names: BTreeMap::new(),
             settings,
+            queues: Queues::open().context("opening rtnetlink")?,
             doomed: undertaker(),
         };
         kernel.reread()?;
@@ -150,7 +155,8 @@ impl Kernel {
                 self.routes.done(ops);
             }
         }
-        let phases = match &plan.policy {
+        let resync = matches!(plan.policy, Policy::Resync(_));
+        let mut phases = match &plan.policy {
             Policy::Keep => Phases::default(),
             Policy::Changes(compiled) => {
                 diff::plan(&compiled.changes, agent.tables(), compiled.narrowing)
@@ -162,6 +168,9 @@ impl Kernel {
                 diff::plan(&have.diff(agent.tables()), agent.tables(), true)
             }
         };
+        if plan.terms || resync {
+            self.terms(agent.terms(), &mut phases, resync)?;
+        }
         self.policy.prepare(&phases)?;
         let mut routed = None;
         if plan.routes.any() || plan.reread_routes || plan.relink {
@@ -169,6 +178,24 @@ impl Kernel {
         }
         self.policy.commit(&phases, &mut self.netlink)?;
         Ok(routed)
+    }
+
+    /// What is wanted beside policy comes first: it holds for a pod's first packet.
+    fn terms(&mut self, wanted: &Wanted, phases: &mut Phases, resync: bool) -> anyhow::Result<()> {
+        let held = self.policy.hold(&wanted.elements);
+        phases.commit.bump |= held.context("changing what there is beside policy")?;
+        if resync {
+            self.queues.look_again();
+        }
+        self.queues
+            .set(&wanted.queues)
+            .context("limiting what pods get")?;
+        for interface in &wanted.unfiltered {
+            if let Err(error) = sysctl::any_source(interface) {
+                tracing::warn!(%error, interface, "letting a pod have other sources");
+            }
+        }
+        Ok(())
     }
 
     /// When [`Kernel::bump`] has something to do.
@@ -192,7 +219,10 @@ impl Kernel {
     }
 
     /// Has somebody else changed the rules, taken the table away, or put host interfaces into other groups?
-    pub fn drifted(&mut self, wanted: &Tables) -> anyhow::Result<bool> {
+    pub fn drifted(&mut self, wanted: &Tables, terms: &Wanted) -> anyhow::Result<bool> {
+        if self.queues.strayed(&terms.queues)? {
+            return Ok(true);
+        }
         let links = self.netlink.links()?.into_values();
         let mut ours =
             links.filter(|link| link.name.starts_with(HOST_PREFIX) && link.group != DOOMED.0);

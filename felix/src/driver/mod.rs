@@ -13,6 +13,7 @@ pub mod kernel;
 pub mod netlink;
 pub mod nflog;
 pub mod nft;
+mod queues;
 pub mod radv;
 mod report;
 mod run;

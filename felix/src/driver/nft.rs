@@ -4,13 +4,14 @@ use std::io;
 
 use super::conntrack::Conntrack;
 use super::socket::{self, NETFILTER, Refusal, Socket};
-use crate::nft::build::{self, SETS, TABLE};
+use crate::nft::build::{self, SETS, TABLE, TERMS};
 use crate::nft::decode::{self, Counters, Elements, Inspection};
 use crate::nft::diff::Batch;
 use crate::nft::encode::{Step, Transaction, request};
 use crate::nft::epoch::{Epoch, Options};
-use crate::nft::model::Set;
+use crate::nft::model::{Element, Set};
 use crate::nft::rows;
+use crate::nft::terms;
 use crate::nla;
 use crate::policy::tables::Tables;
 
@@ -136,10 +137,11 @@ impl Nft {
                 self.generation = Some(generation);
                 return Ok(Ensured::Adopted);
             }
-            let elements = if there.comment.is_some() {
-                self.read_sets(|set| there.has(set))?
+            let (elements, terms) = if there.comment.is_some() {
+                let terms = self.look_at_terms(|set| there.has(set))?;
+                (self.read_sets(|set| there.has(set))?, terms)
             } else {
-                Tables::default()
+                (Tables::default(), terms::Elements::default())
             };
             let byte = self.options.mark;
             let epoch = match there.epoch() {
@@ -156,6 +158,7 @@ impl Nft {
             let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
             transaction.replace_table(&build::table(self.options, epoch));
             transaction.add(&rows::all(&elements).collect::<Vec<_>>());
+            transaction.add(&terms.iter().cloned().collect::<Vec<_>>());
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
@@ -201,6 +204,11 @@ impl Nft {
     /// The elements in force. Links are not among them: the group of an interface is not in the table.
     pub fn read(&mut self) -> Result<Tables, Error> {
         self.read_sets(|_| true)
+    }
+
+    /// The elements in force beside policy.
+    pub fn read_terms(&mut self) -> Result<terms::Elements, Error> {
+        self.look_at_terms(|_| true)
     }
 
     /// Makes the changes in one transaction, all or none, and only upon rules that are as they should be.
@@ -349,26 +357,38 @@ impl Nft {
         let mut tables = Tables::default();
         for set in SETS
             .iter()
-            .filter(|set| !build::is_constant(set) && wanted(set))
+            .filter(|set| build::is_policy(set) && wanted(set))
         {
-            let send = |flags, sequence| {
-                let mut message = request(GET_ELEMENT, flags, sequence);
-                message.string(1, TABLE);
-                message.string(2, set.name);
-                message.finish()
-            };
-            let dumped = self.socket.dump(
-                send,
-                || Elements::of(set),
-                |elements, message| elements.message(message.payload),
-            );
-            for element in dumped?.finish() {
+            for element in self.dump(set)? {
                 if !rows::insert(&mut tables, &element) {
                     tracing::warn!(%element, "an element that felix did not make");
                 }
             }
         }
         Ok(tables)
+    }
+
+    fn look_at_terms(&mut self, wanted: impl Fn(&Set) -> bool) -> Result<terms::Elements, Error> {
+        let mut all = Vec::new();
+        for set in TERMS.iter().filter(|set| wanted(set)) {
+            all.extend(self.dump(set)?);
+        }
+        Ok(all.into_iter().collect())
+    }
+
+    fn dump(&mut self, set: &'static Set) -> Result<Vec<Element>, Error> {
+        let send = |flags, sequence| {
+            let mut message = request(GET_ELEMENT, flags, sequence);
+            message.string(1, TABLE);
+            message.string(2, set.name);
+            message.finish()
+        };
+        let dumped = self.socket.dump(
+            send,
+            || Elements::of(set),
+            |elements, message| elements.message(message.payload),
+        );
+        Ok(dumped?.finish())
     }
 
     fn commit(&mut self, transaction: Transaction) -> Result<(), Error> {

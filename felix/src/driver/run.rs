@@ -264,7 +264,9 @@ impl Loop {
         for key in keys {
             self.input(Input::Detach(key));
         }
-        match tokio::task::block_in_place(|| self.kernel.drifted(self.agent.tables())) {
+        match tokio::task::block_in_place(|| {
+            self.kernel.drifted(self.agent.tables(), self.agent.terms())
+        }) {
             Ok(false) => {}
             Ok(true) => self.input(Input::TablesChanged),
             Err(error) => tracing::warn!(%error, "looking for drift in the kernel"),
@@ -352,6 +354,13 @@ impl Loop {
                 write::pool_condition(client, name, problem).await;
                 None
             }),
+            Output::PodEvent(complaint) => {
+                let node = self.args.node_name.clone();
+                self.spawn(None, |client| async move {
+                    write::pod_event(client, &node, complaint).await;
+                    None
+                });
+            }
             Output::FetchPod(namespace, name, uid) => {
                 let away = Fetched::Away("it does not answer".into());
                 let lost = Input::PodFetched(uid.clone(), Box::new(away));

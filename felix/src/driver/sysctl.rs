@@ -29,6 +29,14 @@ pub fn workload(interface: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets packets of a workload's interface have sources that are not routed there. The larger of the value for all interfaces
+/// and the interface's own holds: 2 lets in what is routed anywhere.
+pub fn any_source(interface: &str) -> io::Result<()> {
+    let all = number(&path("ipv4", "all", "rp_filter"))?;
+    let own = if all == 0 { "0" } else { "2" };
+    set(&path("ipv4", interface, "rp_filter"), own)
+}
+
 /// What lets the node route at all, in both families. Interfaces which learn their routes from router advertisements would
 /// stop to on a router (`accept_ra` 1), unless they are told to go on (2).
 pub fn forwarding() -> io::Result<Vec<(PathBuf, &'static str)>> {

@@ -7,14 +7,15 @@ use crds::condition::{self, Condition, ConditionStatus};
 use crds::ipam_block::{Allocation, Block};
 use crds::net::Cidr;
 use crds::{IPAMBlock, IPPool};
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Event, EventSource, Node, ObjectReference, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
 use crate::agent::input::{Fetched, Input};
+use crate::terms::Complaint;
 use crate::translate;
 
 /// Longest that one write may take. An API server that hangs answers nothing, and its connection stays open.
@@ -202,6 +203,63 @@ pub async fn network_available(client: Client, node: &str) -> kube::Result<()> {
     api.patch_status(node, &PatchParams::default(), &Patch::Strategic(patch))
         .await
         .map(drop)
+}
+
+/// Tells the owner of a pod. The name says what is told, so that another life of felix does not tell it again.
+pub async fn pod_event(client: Client, node: &str, told: Complaint) {
+    let said = format!("{} {}", told.uid, told.message);
+    let hash = said.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let Complaint {
+        namespace,
+        name,
+        uid,
+        message,
+    } = told;
+    let now = Time(k8s_openapi::jiff::Timestamp::now());
+    tracing::warn!(
+        namespace,
+        name,
+        message,
+        "a pod's annotation is not in force"
+    );
+    let event = Event {
+        metadata: ObjectMeta {
+            // A name of a pod may be as long as one of an event.
+            name: Some(format!(
+                "{}.{hash:016x}",
+                &name[..name.floor_char_boundary(200)]
+            )),
+            namespace: Some(namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        involved_object: ObjectReference {
+            api_version: Some("v1".to_owned()),
+            kind: Some("Pod".to_owned()),
+            namespace: Some(namespace.clone()),
+            name: Some(name),
+            uid: Some(uid),
+            ..ObjectReference::default()
+        },
+        reason: Some("AnnotationNotInForce".to_owned()),
+        message: Some(message),
+        type_: Some("Warning".to_owned()),
+        source: Some(EventSource {
+            component: Some("margay-felix".to_owned()),
+            host: Some(node.to_owned()),
+        }),
+        first_timestamp: Some(now.clone()),
+        last_timestamp: Some(now),
+        count: Some(1),
+        ..Event::default()
+    };
+    let api: Api<Event> = Api::namespaced(client, &namespace);
+    match api.create(&PostParams::default(), &event).await {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => {}
+        Err(error) => tracing::warn!(%error, "telling the owner of a pod"),
+    }
 }
 
 #[cfg(test)]

@@ -16,15 +16,18 @@
 
 mod host;
 mod raw;
+mod sets;
+mod terms;
 mod verdict;
 
 pub(super) use host::maps as host_maps;
+pub use sets::*;
 use verdict::{ends, run, run_name};
 
 use super::epoch::{Epoch, Options, ToHost};
 use super::model::{
-    Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Type,
-    Value, Verdict,
+    Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Value,
+    Verdict,
 };
 use crate::policy::tables::{Direction, Subject};
 
@@ -41,118 +44,6 @@ pub const LOG_PREFIX: &str = "margay log";
 /// Prefix of the first packet of a flow which policies under audit would judge otherwise.
 pub const AUDIT_PREFIX: &str = "margay audit";
 
-macro_rules! sets {
-    ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
-        $($(#[$doc])+ pub static $constant: Set = {
-            #[allow(unused_mut, reason = "not every set has flags")]
-            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false };
-            $(set.$flag = true;)*
-            set
-        };)+
-        /// Every set and map of the table.
-        pub static SETS: &[&Set] = &[$(&$constant),+];
-    };
-}
-
-sets! {
-    /// Interface and source of each local pod.
-    WORKLOAD4 = "workload4", [IfName, Ip4];
-    /// Interface and source of each local pod.
-    WORKLOAD6 = "workload6", [IfName, Ip6];
-    /// Sources which a pod's own link may use towards its neighbour, the node.
-    LOCAL6 = "local6", [Ip6], interval;
-    /// ICMPv6 types of neighbour discovery and multicast listeners.
-    NEIGHBOUR = "neighbour", [Icmp6Type];
-    /// Class of an address.
-    PEER4 = "peer4", [Ip4], map;
-    /// Class of an address.
-    PEER6 = "peer6", [Ip6], map;
-    /// Class of an interval of addresses.
-    NET4 = "net4", [Ip4], map, interval;
-    /// Class of an interval of addresses.
-    NET6 = "net6", [Ip6], map, interval;
-    /// Program of a subject towards a class, egress.
-    PAIR_EGRESS = "pair_eg", [DevGroup, ClassId], map;
-    /// Program of a subject from a class, ingress.
-    PAIR_INGRESS = "pair_in", [DevGroup, ClassId], map;
-    /// Program of a subject towards the rest, egress.
-    DEFAULT_EGRESS = "default_eg", [DevGroup], map;
-    /// Program of a subject from the rest, ingress.
-    DEFAULT_INGRESS = "default_in", [DevGroup], map;
-    /// Verdict of a program on a port.
-    PORT = "port", [ClassId, Proto, Port], map;
-    /// Verdict of a program on an ICMP type and code.
-    ICMP_CODE = "icmp_code", [ClassId, Proto, Port], map;
-    /// Verdict of a program without ranges and protocols on the rest.
-    PROGRAM = "program", [ClassId], map;
-    /// Verdict of a program on a range of ports.
-    PORT_RANGE = "port_range", [ClassId, Proto, Port], map, interval;
-    /// Verdict of a program on a protocol.
-    PROTO = "proto", [ClassId, Proto], map;
-    /// Program of a refined program for a range of source ports.
-    SOURCE = "source", [ClassId, Proto, Port], map, interval;
-    /// Program of a refined program for the rest.
-    SOURCE_REST = "source_rest", [ClassId], map;
-    /// Program of a host interface and a class: opened to the node.
-    HOST_PAIR_LOCAL_IN = "host_pair_local_in", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: opened to the node.
-    HOST_LOCAL_IN = "host_local_in", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: opened to the node.
-    HOST_ANY_LOCAL_IN = "host_any_local_in", [ClassId], map;
-    /// Program of a host interface and a class: opened by the node.
-    HOST_PAIR_LOCAL_OUT = "host_pair_local_out", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: opened by the node.
-    HOST_LOCAL_OUT = "host_local_out", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: opened by the node.
-    HOST_ANY_LOCAL_OUT = "host_any_local_out", [ClassId], map;
-    /// Program of a host interface and a class: forwarded, coming in.
-    HOST_PAIR_FORWARD_IN = "host_pair_forward_in", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: forwarded, coming in.
-    HOST_FORWARD_IN = "host_forward_in", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: forwarded, coming in.
-    HOST_ANY_FORWARD_IN = "host_any_forward_in", [ClassId], map;
-    /// Program of a host interface and a class: forwarded, going out.
-    HOST_PAIR_FORWARD_OUT = "host_pair_forward_out", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: forwarded, going out.
-    HOST_FORWARD_OUT = "host_forward_out", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: forwarded, going out.
-    HOST_ANY_FORWARD_OUT = "host_any_forward_out", [ClassId], map;
-    /// Program of a host interface and a class: coming in, before the destination is translated.
-    HOST_PAIR_PRE_DNAT = "host_pair_pre_dnat", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: coming in, before the destination is translated.
-    HOST_PRE_DNAT = "host_pre_dnat", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: coming in, before the destination is translated.
-    HOST_ANY_PRE_DNAT = "host_any_pre_dnat", [ClassId], map;
-    /// Program of a host interface and a class: packets that come in, before connections are tracked.
-    HOST_PAIR_RAW_IN = "host_pair_raw_in", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: packets that come in, before connections are tracked.
-    HOST_RAW_IN = "host_raw_in", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: packets that come in, before connections are tracked.
-    HOST_ANY_RAW_IN = "host_any_raw_in", [ClassId], map;
-    /// Program of a host interface and a class: packets of the node, before connections are tracked.
-    HOST_PAIR_RAW_OUT = "host_pair_raw_out", [IfName, ClassId], map;
-    /// Program of a host interface and the rest: packets of the node, before connections are tracked.
-    HOST_RAW_OUT = "host_raw_out", [IfName], map;
-    /// Program of all other host interfaces by class, 0 for the rest: packets of the node, before connections are tracked.
-    HOST_ANY_RAW_OUT = "host_any_raw_out", [ClassId], map;
-    /// Every protocol while flows of some host endpoint are under policy, otherwise none.
-    HOST_GUARD = "host_guard", [Proto], interval;
-    /// Every protocol while packets of some host endpoint are, before connections are tracked.
-    RAW_GUARD = "raw_guard", [Proto], interval;
-    /// Interfaces that are never host endpoints.
-    LOOPBACK = "loopback", [IfName];
-    /// Ports of the node that no policy of host endpoints closes, and to whom they are open.
-    FAILSAFE_IN4 = "failsafe_in4", [Proto, Port, Ip4], interval;
-    /// Ports of the node that no policy of host endpoints closes, and to whom they are open.
-    FAILSAFE_IN6 = "failsafe_in6", [Proto, Port, Ip6], interval;
-    /// Ports elsewhere that no policy of host endpoints closes to the node, and where.
-    FAILSAFE_OUT4 = "failsafe_out4", [Proto, Port, Ip4], interval;
-    /// Ports elsewhere that no policy of host endpoints closes to the node, and where.
-    FAILSAFE_OUT6 = "failsafe_out6", [Proto, Port, Ip6], interval;
-    /// Verdict of a program with ranges or protocols on the rest.
-    PROGRAM_RANGED = "program_ranged", [ClassId], map;
-}
-
 /// The chains whose rules name the epoch: a bump writes them anew, all in one transaction. They are kept short.
 #[must_use]
 pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
@@ -168,18 +59,23 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
             name,
             number,
             priority: 0,
+            nat: false,
         })
     };
-    vec![
+    let mut transit = terms::services(options.terms);
+    transit.push(plain([host::guarded(), goto("transit")]));
+    let mut chains = vec![
         Chain {
             name: "forward",
             hook: filter("forward", 2),
-            rules: vec![
+            rules: [
                 judged(),
                 plain([from_workload(Is::Equal), goto("judge")]),
                 plain([to_workload(), goto("judge")]),
-                plain([host::guarded(), goto("transit")]),
-            ],
+            ]
+            .into_iter()
+            .chain(transit)
+            .collect(),
         },
         Chain {
             name: "input",
@@ -205,7 +101,9 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
             hook: None,
             rules: vec![plain([Statement::SetCtMark(!mask, mark)]), plain([ACCEPT])],
         },
-    ]
+    ];
+    chains.extend(terms::epoch_chain(options, epoch));
+    chains
 }
 
 /// The whole table at this epoch, without the elements of policy.
@@ -214,7 +112,7 @@ pub fn table(options: Options, epoch: Epoch) -> Table {
     let mut chains = vec![antispoof()];
     chains.extend(epoch_chains(options, epoch));
     chains.extend(node_chains(options));
-    chains.extend(forward_chains());
+    chains.extend(forward_chains(options));
     chains.extend(host::chains());
     chains.extend(raw::chains(options));
     for direction in Direction::BOTH {
@@ -226,6 +124,7 @@ pub fn table(options: Options, epoch: Epoch) -> Table {
         chains.extend(run(flow));
     }
     chains.extend(ends(options));
+    chains.extend(terms::chains(options.terms));
     let mut table = Table {
         name: TABLE,
         comment: String::new(),
@@ -323,6 +222,7 @@ fn antispoof() -> Chain {
             name: "prerouting",
             number: 0,
             priority: -300,
+            nat: false,
         }),
         rules: vec![
             plain([from_workload(Is::Not), goto("raw_in")]),
@@ -332,6 +232,14 @@ fn antispoof() -> Chain {
             ]),
             plain([
                 Statement::In(vec![Field::IifName, Field::Ip6Source], &WORKLOAD6),
+                ACCEPT,
+            ]),
+            plain([
+                Statement::In(vec![Field::IifName, Field::Ip4Source], &SOURCE4),
+                ACCEPT,
+            ]),
+            plain([
+                Statement::In(vec![Field::IifName, Field::Ip6Source], &SOURCE6),
                 ACCEPT,
             ]),
             plain([
@@ -370,8 +278,12 @@ fn node_chains(options: Options) -> [Chain; 2] {
             [unprogrammed(Field::IifGroup), goto("deny")],
             "not programmed",
         ),
-        plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
     ];
+    to_node.extend(terms::limits(options.terms, &[Field::IifName]));
+    to_node.extend([plain([
+        isolated(Field::IifGroup, Direction::Egress),
+        jump("eg_o"),
+    ])]);
     to_node.extend(allowed("to_host"));
     let mut from_node = vec![
         rule(
@@ -404,7 +316,7 @@ fn node_chains(options: Options) -> [Chain; 2] {
 
 /// Between a pod and anything but its own node. An ICMP error carries the mark of the connection it is about, but is
 /// not judged in its place: it passes without stamping, or an allowed error would revive a forbidden connection.
-fn forward_chains() -> [Chain; 2] {
+fn forward_chains(options: Options) -> [Chain; 2] {
     let error = |proto| {
         rule(
             [
@@ -415,7 +327,7 @@ fn forward_chains() -> [Chain; 2] {
             "about a connection",
         )
     };
-    let judge = vec![
+    let mut judge = vec![
         plain([
             Statement::CtState(&[CtState::Invalid, CtState::Untracked]),
             goto("deny"),
@@ -434,12 +346,22 @@ fn forward_chains() -> [Chain; 2] {
         ),
         error(ICMP),
         error(ICMP6),
-        plain([Statement::CtDirection(CtDirection::Reply), goto("judge_r")]),
+    ];
+    judge.extend(terms::limits(
+        options.terms,
+        &[Field::IifName, Field::OifName],
+    ));
+    judge.push(plain([
+        Statement::CtDirection(CtDirection::Reply),
+        goto("judge_r"),
+    ]));
+    judge.extend(terms::services(options.terms));
+    judge.extend([
         plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
         plain([isolated(Field::OifGroup, Direction::Ingress), jump("in_o")]),
         plain([host::guarded(), jump("hosts_o")]),
         plain([goto("ok")]),
-    ];
+    ]);
     let judge_r = vec![
         plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
         plain([isolated(Field::IifGroup, Direction::Ingress), jump("in_r")]),
@@ -526,6 +448,7 @@ fn constants() -> Vec<Element> {
         last: None,
         value: None,
         comment: None,
+        more: None,
     };
     let range = |first, last| Element {
         last: Some(address(last)),
@@ -554,4 +477,11 @@ pub fn is_constant(set: &Set) -> bool {
     [&LOCAL6, &NEIGHBOUR, &LOOPBACK]
         .iter()
         .any(|constant| std::ptr::eq(set, *constant))
+}
+
+/// The elements of this set tabulate policy.
+#[must_use]
+pub fn is_policy(set: &Set) -> bool {
+    let terms = TERMS.iter().any(|other| std::ptr::eq(set, *other));
+    !is_constant(set) && !terms
 }

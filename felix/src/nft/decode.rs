@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use super::build;
 use super::encode;
 use super::epoch::{Epoch, MarkByte, Options, Revoked, ToHost};
-use super::model::{Chain, Element, Hook, Set, Table, Type, Value};
+use super::model::{Chain, Element, Hook, More, Quota, Set, Table, Type, Value};
+use super::terms::{Rules, Services};
 use crate::nla;
 
 /// What is there of the table, without its elements.
@@ -28,6 +29,10 @@ pub struct Inspection {
     pub resets: bool,
     /// Some rule logs.
     pub logs: bool,
+    /// Whoever sends to a Service that nobody translated is told.
+    pub rejects_loops: bool,
+    /// Source ports of what leaves by the node's address, first and last.
+    pub ports: Vec<u16>,
     /// What the rules have counted.
     pub counters: Counters,
 }
@@ -37,6 +42,8 @@ pub struct Inspection {
 pub struct Entered {
     /// Number and priority of the hook.
     pub hook: Option<(u32, i32)>,
+    /// It may translate addresses.
+    pub nat: bool,
     /// What becomes of packets at its end, `NF_DROP` (0) or `NF_ACCEPT` (1).
     pub policy: Option<u32>,
 }
@@ -86,7 +93,9 @@ impl Inspection {
             Some((number(1)?, number(2)?.cast_signed()))
         });
         let policy = nla::find(attributes, 5).and_then(nla::be32);
-        self.chains.insert(name, Entered { hook, policy });
+        let kind = nla::find(attributes, 7).map(nla::text);
+        let nat = kind.as_deref() == Some("nat");
+        self.chains.insert(name, Entered { hook, nat, policy });
     }
 
     /// Takes in a message about a set.
@@ -117,6 +126,14 @@ impl Inspection {
                 Some("counter") => packets = nla::find(data, 2).and_then(nla::be64),
                 Some("reject") => resets = true,
                 Some("log") => self.logs = true,
+                Some("immediate") if chain == "outgoing4" && self.ports.len() < 2 => {
+                    let value = nla::find(data, 2).and_then(|nest| nla::find(nest, 1));
+                    let port = value.filter(|value| value.len() == 2);
+                    self.ports.extend(
+                        port.and_then(|it| it.first_chunk())
+                            .map(|it| u16::from_be_bytes(*it)),
+                    );
+                }
                 Some("bitwise") if chain == "stamp" => {
                     let bits = |kind| {
                         nla::find(data, kind).and_then(|nest| nla::ne32(nla::find(nest, 1)?))
@@ -127,6 +144,7 @@ impl Inspection {
             }
         }
         self.resets |= resets && chain == "deny";
+        self.rejects_loops |= resets && chain == "looped";
         match (chain.as_str(), packets) {
             ("prerouting", Some(packets)) => self.counters.spoofed = packets,
             ("deny", Some(packets)) if resets => self.counters.reset = packets,
@@ -161,6 +179,7 @@ impl Inspection {
             revoked,
             to_host,
             quiet: !self.logs,
+            terms: self.terms(),
         };
         // The comment tells one choice of ours from another; a table of another felix tells only what shows in its rules.
         let made = ToHost::ALL.map(with).into_iter().find(|options| {
@@ -168,6 +187,24 @@ impl Inspection {
             self.comment.as_ref() == Some(&comment)
         });
         Some(made.unwrap_or_else(|| with(ToHost::default())))
+    }
+
+    fn terms(&self) -> Rules {
+        let has = |name| self.chains.contains_key(name);
+        let ports = match self.ports.as_slice() {
+            [first, last] => Some((*first, *last)),
+            _ => None,
+        };
+        let services = match self.rejects_loops {
+            true => Services::Reject,
+            false => Services::Drop,
+        };
+        Rules {
+            outgoing: has("outgoing4").then_some(ports),
+            floating: has("floating_in"),
+            services: has("looped").then_some(services),
+            limits: has("limit_out"),
+        }
     }
 
     /// The ruleset is the one this felix makes, complete and nothing else, at this epoch; `None` when it is not.
@@ -182,6 +219,7 @@ impl Inspection {
             let hook = |hook: Hook| (hook.number, hook.priority);
             let entered = Entered {
                 hook: chain.hook.map(hook),
+                nat: chain.hook.is_some_and(|hook| hook.nat),
                 policy: chain.hook.map(|_| ACCEPT),
             };
             let rules = self.rules.get(chain.name).map_or(&[][..], Vec::as_slice);
@@ -253,6 +291,8 @@ struct Raw {
     last: Option<Vec<u8>>,
     end: bool,
     value: Option<u32>,
+    address: Option<IpAddr>,
+    over: Option<Quota>,
     comment: Option<String>,
 }
 
@@ -315,12 +355,14 @@ pub fn first_element(set: &'static Set, attribute: &[u8]) -> Option<Element> {
 }
 
 fn element(set: &'static Set, raw: &Raw, last: Option<Vec<Value>>) -> Option<Element> {
+    let address = raw.address.filter(|_| set.addresses).map(More::Address);
     Some(Element {
         set,
         key: values(set, &raw.key)?,
         last,
-        value: raw.value,
+        value: raw.value.filter(|_| !set.addresses),
         comment: raw.comment.clone(),
+        more: address.or_else(|| raw.over.map(More::Over)),
     })
 }
 
@@ -333,8 +375,38 @@ fn raw(element: &[u8]) -> Option<Raw> {
             .and_then(nla::be32)
             .is_some_and(|flags| flags & 1 != 0),
         value: data(2).and_then(nla::ne32),
+        address: data(2).and_then(address),
+        over: nla::find(element, 7).and_then(over),
         comment: nla::find(element, 6).and_then(|user| user_text(user, 0)),
     })
+}
+
+fn address(bytes: &[u8]) -> Option<IpAddr> {
+    match bytes.len() {
+        4 => bytes.first_chunk::<4>().map(|it| IpAddr::from(*it)),
+        16 => bytes.first_chunk::<16>().map(|it| IpAddr::from(*it)),
+        _ => None,
+    }
+}
+
+/// The expression of an element that matches what is too much; `None` for any other.
+fn over(expression: &[u8]) -> Option<Quota> {
+    const OVER: u32 = 1;
+    let data = nla::find(expression, 2)?;
+    let number = |kind| nla::find(data, kind).and_then(nla::be32);
+    match nla::text(nla::find(expression, 1)?).as_str() {
+        "limit" => {
+            let long = |kind| nla::find(data, kind).and_then(nla::be64);
+            let (rate, burst) = (long(1)?, number(3)?);
+            let plain = long(2)? == 1 && number(5)? == OVER;
+            let quota = match number(4)? {
+                0 => Quota::Packets { rate, burst },
+                _ => Quota::Bytes { rate, burst },
+            };
+            plain.then_some(quota)
+        }
+        _ => None,
+    }
 }
 
 fn predecessor(mut key: Vec<u8>) -> Vec<u8> {
@@ -433,7 +505,7 @@ mod tests {
         let seen = inspected(&transaction.end().0);
         assert_eq!(seen.current(options), Some(epoch));
         assert_eq!(seen.options(), Some(options));
-        let changes: [fn(&mut Inspection); 8] = [
+        let changes: [fn(&mut Inspection); 9] = [
             |seen| drop(seen.rules.get_mut("judge").expect("chain").pop()),
             |seen| seen.rules.get_mut("judge").expect("chain").swap(0, 1),
             |seen| {
@@ -444,6 +516,7 @@ mod tests {
             |seen| seen.flagged = true,
             |seen| seen.chains.get_mut("forward").expect("chain").policy = Some(0),
             |seen| seen.chains.get_mut("forward").expect("chain").hook = Some((2, 10)),
+            |seen| seen.chains.get_mut("forward").expect("chain").nat = true,
             |seen| assert_eq!(seen.chains.insert("more".into(), Entered::default()), None),
             |seen| assert_eq!(seen.sets.insert("more".into(), (7, 4)), None),
         ];

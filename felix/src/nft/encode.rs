@@ -1,10 +1,12 @@
 //! Transactions of nf_tables as netlink messages (`linux/netfilter/nf_tables.h`).
 
+use std::net::IpAddr;
+
 use super::build::{self, TABLE};
 use super::diff::Batch;
 use super::epoch::{Epoch, Options};
 use super::expr::expressions;
-use super::model::{Chain, Element, Rule, Set, Table, Type, Value};
+use super::model::{Chain, Element, More, Quota, Rule, Set, Table, Type, Value};
 use crate::nla::{self, Message};
 
 /// `NFNL_SUBSYS_NFTABLES`.
@@ -104,7 +106,7 @@ impl Transaction {
     /// The changes of a batch; `epoch` is the one it bumps to, if it does.
     pub fn batch(&mut self, batch: &Batch, options: Options, epoch: Epoch) {
         if batch.flush {
-            for set in build::SETS.iter().filter(|set| !build::is_constant(set)) {
+            for set in build::SETS.iter().filter(|set| build::is_policy(set)) {
                 self.push(kind::DEL_ELEMENT, 0, set.name, |message| {
                     names(message, set.name)
                 });
@@ -268,8 +270,8 @@ fn field(bytes: &mut Vec<u8>, kind: Type, value: &Value, network_order: bool) {
             bytes.extend_from_slice(name.as_bytes());
             bytes.resize(start + kind.length(), 0);
         }
-        Value::Address(std::net::IpAddr::V4(address)) => bytes.extend_from_slice(&address.octets()),
-        Value::Address(std::net::IpAddr::V6(address)) => bytes.extend_from_slice(&address.octets()),
+        Value::Address(IpAddr::V4(address)) => bytes.extend_from_slice(&address.octets()),
+        Value::Address(IpAddr::V6(address)) => bytes.extend_from_slice(&address.octets()),
         Value::Number(number) if kind.host_order() && !network_order => {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
@@ -293,6 +295,7 @@ fn successor(mut key: Vec<u8>) -> Option<Vec<u8>> {
 fn write_element(list: &mut Message, element: &Element, new: bool) {
     const KEY: u16 = 1;
     const KEY_END: u16 = 10;
+    const EXPRESSION: u16 = 7;
     const INTERVAL_END: u32 = 1;
     let first = key(element.set, &element.key);
     let concatenation = element.set.ranges_in_concatenation();
@@ -314,6 +317,14 @@ fn write_element(list: &mut Message, element: &Element, new: bool) {
         if let Some(value) = element.value {
             message.nest(2, |nest| nest.bytes(1, &value.to_ne_bytes()));
         }
+        match &element.more {
+            Some(More::Address(address)) => message.nest(2, |nest| match address {
+                IpAddr::V4(address) => nest.bytes(1, &address.octets()),
+                IpAddr::V6(address) => nest.bytes(1, &address.octets()),
+            }),
+            Some(More::Over(quota)) => message.nest(EXPRESSION, |nest| over(nest, *quota)),
+            None => {}
+        }
         if let Some(comment) = &element.comment {
             message.bytes(
                 6,
@@ -329,6 +340,25 @@ fn write_element(list: &mut Message, element: &Element, new: bool) {
             message.be32(3, INTERVAL_END);
             message.nest(KEY, |nest| nest.bytes(1, &end));
         });
+    }
+}
+
+/// The expression of an element that matches what is too much.
+fn over(message: &mut Message, quota: Quota) {
+    const OVER: u32 = 1;
+    let limit = |message: &mut Message, rate, burst, bytes| {
+        message.string(1, "limit");
+        message.nest(2, |data| {
+            data.be64(1, rate);
+            data.be64(2, 1);
+            data.be32(3, burst);
+            data.be32(4, bytes);
+            data.be32(5, OVER);
+        });
+    };
+    match quota {
+        Quota::Packets { rate, burst } => limit(message, rate, burst, 0),
+        Quota::Bytes { rate, burst } => limit(message, rate, burst, 1),
     }
 }
 
@@ -364,11 +394,13 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
     const INTERVAL: u32 = 4;
     const MAP: u32 = 8;
     const CONCAT: u32 = 0x80;
+    const EVALUATE: u32 = 0x20;
     const HOST_ORDER: u32 = 1;
     const NETWORK_ORDER: u32 = 2;
     names(message, set.name);
     let mut flags = if set.interval { INTERVAL } else { 0 };
     flags |= if set.map { MAP } else { 0 };
+    flags |= if set.dynamic { EVALUATE } else { 0 };
     flags |= if set.ranges_in_concatenation() {
         CONCAT
     } else {
@@ -378,8 +410,8 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
     message.be32(4, key_type(set));
     message.be32(5, key_length(set));
     if set.map {
-        message.be32(6, Type::ClassId.id());
-        message.be32(7, 4);
+        message.be32(6, set.data().id());
+        message.be32(7, length(set.data()));
     }
     message.be32(10, id);
     if set.ranges_in_concatenation() {
@@ -398,7 +430,11 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
     };
     let mut user = user_number(0, order);
     if set.map {
-        user.extend(user_number(1, HOST_ORDER));
+        let order = match set.addresses {
+            true => NETWORK_ORDER,
+            false => HOST_ORDER,
+        };
+        user.extend(user_number(1, order));
     }
     message.bytes(13, &user);
 }
@@ -435,7 +471,7 @@ fn new_chain(message: &mut Message, chain: &Chain) {
             nest.bytes(2, &hook.priority.to_be_bytes());
         });
         message.be32(5, ACCEPT);
-        message.string(7, "filter");
+        message.string(7, hook.chain_type());
     }
 }
 
@@ -452,6 +488,7 @@ mod tests {
                 last: None,
                 value: Some(i),
                 comment: None,
+                more: None,
             })
             .collect();
         let mut transaction = Transaction::begin(1, None);

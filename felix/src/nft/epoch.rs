@@ -1,6 +1,8 @@
 //! The number of the current judgement of live connections, where it stands in their mark, and what happens to those
 //! that are forbidden.
 
+use super::terms::Rules;
+
 /// What of the fixed rules an operator can choose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
@@ -12,6 +14,8 @@ pub struct Options {
     pub to_host: ToHost,
     /// No rule logs. A kernel without `nfnetlink_log` refuses those that do, and all others with them.
     pub quiet: bool,
+    /// What there is beside policy.
+    pub terms: Rules,
 }
 
 /// What becomes of a connection that was allowed and is forbidden now.
@@ -124,6 +128,16 @@ impl Epoch {
     #[must_use]
     pub const fn number(self) -> u8 {
         self.0
+    }
+
+    /// The one before; 1 is preceded by 255.
+    #[must_use]
+    pub const fn before(self) -> Self {
+        if self.0 == 1 {
+            Self(u8::MAX)
+        } else {
+            Self(self.0 - 1)
+        }
     }
 
     /// The one that follows a bump; 255 is followed by 1.

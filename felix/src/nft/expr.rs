@@ -1,11 +1,13 @@
 //! The statements of a rule as the kernel's expressions: loads into registers, and what is done with those.
 
 use super::encode::length;
-use super::model::{CtState, Field, Is, Rule, Set, Statement, Type, Verdict};
+use super::model::{CtState, Field, Is, Rule, Set, Statement, Translation, Type, Verdict};
 use crate::nla::Message;
 
 /// The register in which keys begin (`NFT_REG32_00`); those of 32 bits follow each other.
 const REGISTER: u32 = 8;
+/// Registers of 32 bits in one of 128: nft begins each value of a translation at one of those.
+const WHOLE: u32 = 4;
 
 mod meta {
     pub(super) const PRIORITY: u32 = 2;
@@ -26,6 +28,8 @@ mod ct {
 const IP4: u8 = 2;
 const IP6: u8 = 10;
 const ICMP6: u8 = 58;
+/// `NF_NAT_RANGE_PROTO_SPECIFIED`.
+const PORTS_GIVEN: u32 = 2;
 
 /// Writes the expressions of a rule into the list.
 pub(super) fn expressions(list: &mut Message, rule: &Rule) {
@@ -91,6 +95,11 @@ impl Expressions<'_> {
                 self.mask(*bits, 0);
                 self.compare(Is::Equal, &bits.to_ne_bytes());
             }
+            Statement::PriorityMasked(mask, value) => {
+                self.load(Field::Priority, REGISTER);
+                self.mask(*mask, 0);
+                self.compare(Is::Equal, &value.to_ne_bytes());
+            }
             Statement::Limit(rate) => self.expression("limit", |data| {
                 data.be64(1, *rate);
                 data.be64(2, 1);
@@ -131,8 +140,94 @@ impl Expressions<'_> {
             Statement::Untrack => self.list.nest(1, |expression| {
                 expression.string(1, "notrack");
             }),
+            Statement::Reject => self.expression("reject", |data| {
+                const ICMPX: u32 = 2;
+                const ADMIN_PROHIBITED: u8 = 3;
+                data.be32(1, ICMPX);
+                data.bytes(2, &[ADMIN_PROHIBITED]);
+            }),
+            Statement::Nat(end, key, map, ports) => self.nat(*end, key, map, *ports),
+            Statement::Masquerade(ports) => {
+                let range = self.ports(*ports, REGISTER);
+                self.expression("masq", |data| {
+                    if let Some((first, last)) = range {
+                        data.be32(1, PORTS_GIVEN);
+                        data.be32(2, first);
+                        data.be32(3, last);
+                    }
+                });
+            }
+            // The first 16 bits of the header hold it, in both families.
+            Statement::Dscp4(value) => self.dscp(IP4, u16::from(*value) << 2, 0xff03),
+            Statement::Dscp6(value) => self.dscp(IP6, u16::from(*value) << 6, 0xf03f),
             Statement::Verdict(verdict) => self.verdict(*verdict),
         }
+    }
+
+    fn nat(&mut self, end: Translation, key: &[Field], map: &Set, ports: Option<(u16, u16)>) {
+        const ADDRESS_GIVEN: u32 = 1;
+        self.key(key, map);
+        self.lookup(map, true);
+        let range = self.ports(ports, REGISTER + WHOLE);
+        let family = match map.data() {
+            Type::Ip6 => IP6,
+            _ => IP4,
+        };
+        self.expression("nat", |data| {
+            data.be32(1, end as u32);
+            data.be32(2, family.into());
+            data.be32(3, REGISTER);
+            data.be32(4, REGISTER);
+            if let Some((first, last)) = range {
+                data.be32(5, first);
+                data.be32(6, last);
+            }
+            let ports = if range.is_some() { PORTS_GIVEN } else { 0 };
+            data.be32(7, ADDRESS_GIVEN | ports);
+        });
+    }
+
+    /// Loads a range of ports; the registers it is in.
+    fn ports(&mut self, ports: Option<(u16, u16)>, register: u32) -> Option<(u32, u32)> {
+        let (first, last) = ports?;
+        self.immediate(register, &first.to_be_bytes());
+        if first == last {
+            return Some((register, register));
+        }
+        self.immediate(register + WHOLE, &last.to_be_bytes());
+        Some((register, register + WHOLE))
+    }
+
+    fn immediate(&mut self, register: u32, value: &[u8]) {
+        self.expression("immediate", |data| {
+            data.be32(1, register);
+            data.nest(2, |nest| nest.bytes(1, value));
+        });
+    }
+
+    fn dscp(&mut self, network: u8, value: u16, others: u16) {
+        const NETWORK: u32 = 1;
+        const INTERNET_CHECKSUM: u32 = 1;
+        const IP4_CHECKSUM: u32 = 10;
+        self.network(network);
+        self.payload(NETWORK, 0, 2, REGISTER);
+        self.expression("bitwise", |data| {
+            data.be32(1, REGISTER);
+            data.be32(2, REGISTER);
+            data.be32(3, 2);
+            data.nest(4, |nest| nest.bytes(1, &others.to_be_bytes()));
+            data.nest(5, |nest| nest.bytes(1, &value.to_be_bytes()));
+        });
+        self.expression("payload", |data| {
+            data.be32(2, NETWORK);
+            data.be32(3, 0);
+            data.be32(4, 2);
+            data.be32(5, REGISTER);
+            if network == IP4 {
+                data.be32(6, INTERNET_CHECKSUM);
+                data.be32(7, IP4_CHECKSUM);
+            }
+        });
     }
 
     fn expression(&mut self, name: &str, fill: impl FnOnce(&mut Message)) {
@@ -151,7 +246,8 @@ impl Expressions<'_> {
         for field in fields {
             self.load(*field, register);
             let kind = field.kind();
-            if set.ranges_in_concatenation() && (kind.host_order() || kind == Type::Proto) {
+            let reversed = kind.host_order() && kind != Type::IfName || kind == Type::Proto;
+            if set.ranges_in_concatenation() && reversed {
                 // nft reverses every field it takes for one in host order; for one byte that changes nothing.
                 self.expression("byteorder", |data| {
                     data.be32(1, register);
@@ -171,15 +267,21 @@ impl Expressions<'_> {
             Field::Ip6Source | Field::Ip6Destination | Field::Icmp6Type => Some(IP6),
             _ => None,
         };
-        if let Some(network) = network.filter(|_| self.network != network) {
-            self.meta(meta::NFPROTO, REGISTER);
-            self.compare(Is::Equal, &[network]);
-            self.network = Some(network);
+        if let Some(network) = network {
+            self.network(network);
         }
         if field == Field::Icmp6Type && self.transport != Some(ICMP6) {
             self.meta(meta::L4PROTO, REGISTER);
             self.compare(Is::Equal, &[ICMP6]);
             self.transport = Some(ICMP6);
+        }
+    }
+
+    fn network(&mut self, network: u8) {
+        if self.network != Some(network) {
+            self.meta(meta::NFPROTO, REGISTER);
+            self.compare(Is::Equal, &[network]);
+            self.network = Some(network);
         }
     }
 

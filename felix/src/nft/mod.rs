@@ -20,3 +20,4 @@ pub mod log;
 pub mod model;
 pub mod pace;
 pub mod rows;
+pub mod terms;

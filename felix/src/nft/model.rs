@@ -1,8 +1,12 @@
 //! Tables, chains, rules, sets and elements as values which compare and print. The text is nft's own syntax: `nft -f`
 //! loads it, and what it makes is what the netlink encoding of the same value makes.
 
+mod statement;
+
 use std::fmt;
 use std::net::IpAddr;
+
+pub use statement::{Statement, Translation};
 
 /// A table of the family `inet`, with the elements its sets start with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,9 +34,23 @@ pub struct Set {
     pub map: bool,
     /// Keys may be ranges.
     pub interval: bool,
+    /// A map whose values are addresses of the key's family.
+    pub addresses: bool,
+    /// Elements count or limit what they match.
+    pub dynamic: bool,
 }
 
 impl Set {
+    /// Type of the values of a map.
+    #[must_use]
+    pub fn data(&self) -> Type {
+        match self.addresses {
+            true if self.key.contains(&Type::Ip6) => Type::Ip6,
+            true => Type::Ip4,
+            false => Type::ClassId,
+        }
+    }
+
     /// Several fields, of which some may be ranges. Such keys compare as strings of bytes, so that every field is in
     /// network order, also those which the kernel otherwise keeps in host order.
     #[must_use]
@@ -149,6 +167,49 @@ pub struct Element {
     pub value: Option<u32>,
     /// Shown by `nft list`, and read back.
     pub comment: Option<String>,
+    /// The address it is mapped to, or what it limits.
+    pub more: Option<More>,
+}
+
+/// What an element has beside its key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum More {
+    /// In a map of addresses.
+    Address(IpAddr),
+    /// In a dynamic set: the element matches only what is too much.
+    Over(Quota),
+}
+
+/// How much is not too much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Quota {
+    /// Packets in a second, and at once.
+    Packets {
+        /// In a second.
+        rate: u64,
+        /// At once.
+        burst: u32,
+    },
+    /// Bytes in a second, and at once beside those of one second.
+    Bytes {
+        /// In a second.
+        rate: u64,
+        /// At once.
+        burst: u32,
+    },
+}
+
+impl fmt::Display for Quota {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Packets { rate, burst } => {
+                write!(f, "limit rate over {rate}/second burst {burst} packets")
+            }
+            Self::Bytes { rate, burst } => {
+                write!(f, "limit rate over {rate} bytes/second burst {burst} bytes")
+            }
+        }
+    }
 }
 
 impl Element {
@@ -178,12 +239,18 @@ impl Element {
         impl fmt::Display for Text<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.write_key(f)?;
+                if let Some(More::Over(quota)) = &self.0.more {
+                    write!(f, " {quota}")?;
+                }
                 if let Some(comment) = &self.0.comment {
                     write!(f, " comment \"{comment}\"")?;
                 }
                 if let Some(value) = self.0.value {
                     f.write_str(" : ")?;
                     write_class(f, value)?;
+                }
+                if let Some(More::Address(address)) = &self.0.more {
+                    write!(f, " : {address}")?;
                 }
                 Ok(())
             }
@@ -219,6 +286,16 @@ pub struct Hook {
     pub number: u32,
     /// Lower runs earlier: -300 is before connection tracking, 0 is where filters sit, after DNAT and before SNAT.
     pub priority: i32,
+    /// It sees the first packet of each connection only, and may translate addresses.
+    pub nat: bool,
+}
+
+impl Hook {
+    /// The kernel's name for what its chains may do.
+    #[must_use]
+    pub const fn chain_type(self) -> &'static str {
+        if self.nat { "nat" } else { "filter" }
+    }
 }
 
 /// A rule.
@@ -352,47 +429,6 @@ pub enum Verdict {
     Goto(&'static str),
 }
 
-/// A match, which ends the rule when it fails, or an action.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Statement {
-    /// The interface's name begins with this.
-    NameBegins(Field, Is, &'static str),
-    /// The masked device group.
-    Group(Field, u32, Is, u32),
-    /// The masked mark of the connection.
-    CtMark(u32, Is, u32),
-    /// Any of these states.
-    CtState(&'static [CtState]),
-    /// Direction within the connection.
-    CtDirection(CtDirection),
-    /// Layer 4 protocol.
-    L4Proto(u8),
-    /// The scratch register.
-    Priority(u32),
-    /// These bits are set in the scratch register.
-    PriorityBits(u32),
-    /// At most so many packets in a second, with as many at once; the rest does not match.
-    Limit(u64),
-    /// Hands a copy of the packet to the readers of the netlink log group, with this prefix.
-    Log(u16, &'static str),
-    /// The key of these fields is in the set.
-    In(Vec<Field>, &'static Set),
-    /// The key of these fields is in the map; its value goes to the scratch register.
-    Map(Vec<Field>, &'static Set),
-    /// Clears the scratch register.
-    ClearPriority,
-    /// Keeps the bits of the mask of the connection's mark and sets these others.
-    SetCtMark(u32, u32),
-    /// Counts packets and bytes.
-    Counter,
-    /// Answers with a TCP reset and drops.
-    ResetTcp,
-    /// Keeps the packet from connection tracking.
-    Untrack,
-    /// Ends the rule.
-    Verdict(Verdict),
-}
-
 impl fmt::Display for Is {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -410,60 +446,6 @@ impl fmt::Display for Verdict {
             Self::Return => f.write_str("return"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
-fn joined(fields: &[Field]) -> String {
-    fields
-        .iter()
-        .map(|field| field.name())
-        .collect::<Vec<_>>()
-        .join(" . ")
-}
-
-impl fmt::Display for Statement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NameBegins(field, Is::Equal, prefix) => {
-                write!(f, "{} \"{prefix}*\"", field.name())
-            }
-            Self::NameBegins(field, Is::Not, prefix) => {
-                write!(f, "{} != \"{prefix}*\"", field.name())
-            }
-            Self::Group(field, mask, is, value) => {
-                write!(f, "{} & {mask:#010x} {is} {value:#010x}", field.name())
-            }
-            Self::CtMark(mask, is, value) => write!(f, "ct mark & {mask:#010x} {is} {value:#010x}"),
-            Self::CtState(states) => {
-                let names: Vec<_> = states.iter().map(|state| state.name()).collect();
-                write!(f, "ct state {}", names.join(","))
-            }
-            Self::CtDirection(CtDirection::Original) => f.write_str("ct direction original"),
-            Self::CtDirection(CtDirection::Reply) => f.write_str("ct direction reply"),
-            Self::L4Proto(proto) => write!(f, "meta l4proto {proto}"),
-            Self::Priority(value) => {
-                f.write_str("meta priority ")?;
-                write_class(f, *value)
-            }
-            Self::PriorityBits(bits) => {
-                f.write_str("meta priority & ")?;
-                write_class(f, *bits)?;
-                f.write_str(" == ")?;
-                write_class(f, *bits)
-            }
-            Self::Limit(rate) => write!(f, "limit rate {rate}/second burst {rate} packets"),
-            Self::Log(group, prefix) => write!(f, "log prefix \"{prefix}\" group {group}"),
-            Self::In(key, set) => write!(f, "{} @{}", joined(key), set.name),
-            Self::Map(key, set) => write!(f, "meta priority set {} map @{}", joined(key), set.name),
-            Self::ClearPriority => f.write_str("meta priority set none"),
-            Self::SetCtMark(keep, set) => {
-                write!(f, "ct mark set ct mark & {keep:#010x} | {set:#010x}")
-            }
-            Self::Counter => f.write_str("counter"),
-            Self::ResetTcp => f.write_str("reject with tcp reset"),
-            Self::Untrack => f.write_str("notrack"),
-            Self::Verdict(verdict) => write!(f, "{verdict}"),
         }
     }
 }
@@ -489,8 +471,10 @@ impl fmt::Display for Chain {
         if let Some(hook) = self.hook {
             writeln!(
                 f,
-                "    type filter hook {} priority {}; policy accept;",
-                hook.name, hook.priority
+                "    type {} hook {} priority {}; policy accept;",
+                hook.chain_type(),
+                hook.name,
+                hook.priority
             )?;
         }
         for rule in &self.rules {
@@ -506,19 +490,17 @@ impl fmt::Display for Table {
         writeln!(f, "  comment \"{}\"", self.comment)?;
         for set in &self.sets {
             let types: Vec<_> = set.key.iter().map(|kind| kind.name()).collect();
-            let (word, value) = if set.map {
-                ("map", " : classid")
-            } else {
-                ("set", "")
-            };
-            write!(
-                f,
-                "  {word} {} {{ type {}{value}; ",
-                set.name,
-                types.join(" . ")
-            )?;
+            let word = if set.map { "map" } else { "set" };
+            write!(f, "  {word} {} {{ type {}", set.name, types.join(" . "))?;
+            if set.map {
+                write!(f, " : {}", set.data().name())?;
+            }
+            f.write_str("; ")?;
             if set.interval {
                 f.write_str("flags interval; ")?;
+            }
+            if set.dynamic {
+                f.write_str("flags dynamic; ")?;
             }
             let elements: Vec<_> = self
                 .elements

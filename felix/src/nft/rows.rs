@@ -358,13 +358,14 @@ fn numbers<const N: usize>(numbers: [u32; N]) -> Vec<Value> {
     numbers.into_iter().map(Value::Number).collect()
 }
 
-const fn element(set: &'static Set, key: Vec<Value>) -> Element {
+pub(crate) const fn element(set: &'static Set, key: Vec<Value>) -> Element {
     Element {
         set,
         key,
         last: None,
         value: None,
         comment: None,
+        more: None,
     }
 }
 
@@ -375,6 +376,7 @@ const fn mapped(set: &'static Set, key: Vec<Value>, value: u32) -> Element {
         last: None,
         value: Some(value),
         comment: None,
+        more: None,
     }
 }
 

@@ -7,6 +7,7 @@ mod epochs;
 mod hosts;
 mod net;
 mod policed;
+mod terms;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,8 @@ mod objects;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target, by name.
-pub const TARGETS: [Target; 18] = [
+pub const TARGETS: [Target; 19] = [
+    ("annotations", node::annotations),
     ("bfd", bgpd::bfd::exercise::any),
     ("bgp_filter", objects::bgp_filter),
     ("bgp_message", bgpd::wire::exercise::decoders),

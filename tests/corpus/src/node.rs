@@ -22,6 +22,24 @@ pub(crate) fn cni(bytes: &[u8]) {
     }
 }
 
+/// Any JSON object of strings are annotations of a pod: what is not understood is named, and the rest leads to the same
+/// elements each time.
+pub(crate) fn annotations(bytes: &[u8]) {
+    let Ok(said) = serde_json::from_slice::<BTreeMap<String, String>>(bytes) else {
+        return;
+    };
+    let (asked, problems) = felix::terms::annotations::parse(&said);
+    for problem in &problems {
+        assert!(said.contains_key(&problem.annotation), "{problem}");
+    }
+    let only: BTreeMap<_, _> = said
+        .into_iter()
+        .filter(|(name, _)| !problems.iter().any(|it| it.annotation == *name))
+        .collect();
+    let (again, none) = felix::terms::annotations::parse(&only);
+    assert_eq!((again, none), (asked, Vec::new()), "each is read by itself");
+}
+
 /// Any bytes are a log, and what was understood of it survives being written anew.
 pub(crate) fn journal(bytes: &[u8]) {
     let first = replay(bytes, "boot");

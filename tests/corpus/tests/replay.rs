@@ -30,6 +30,7 @@ macro_rules! replays {
 }
 
 replays!(
+    annotations,
     bfd,
     bgp_filter,
     bgp_message,

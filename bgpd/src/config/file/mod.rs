@@ -340,6 +340,7 @@ fn pools(entries: Vec<document::Pool>) -> Result<Vec<Pool>, FileError> {
             block_size: pool.block_size,
             disabled: false,
             disable_bgp_export: false,
+            nat_outgoing: false,
             node_selector: "all()".to_owned(),
         };
         let pool = crds::ip_pool::Pool::try_from(&IPPool::new("file", spec))

@@ -73,6 +73,7 @@ fn feed_pod(n: u32) -> input::Pod {
         identity,
         node: "n1".into(),
         finished: false,
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -236,10 +237,8 @@ impl Rig {
                 self.agent.handle(Input::Ipam(Box::new(made)), self.now);
             }
             Output::DeleteBlock(cidr, _) => {
-                self.agent.handle(
-                    Input::Ipam(Box::new(ipam::Input::Deleted { cidr })),
-                    self.now,
-                );
+                let gone = Input::Ipam(Box::new(ipam::Input::Deleted { cidr }));
+                self.agent.handle(gone, self.now);
             }
             Output::MirrorBlock(cidr, _, allocations) => {
                 self.mirrors.insert(cidr, allocations);
@@ -257,7 +256,7 @@ impl Rig {
             }
             Output::PoolCondition(_, problem) => self.conditions.push(problem),
             Output::FetchPod(_, _, uid) => self.fetches.push(uid),
-            Output::KeepAddresses(_) => {}
+            Output::KeepAddresses(_) | Output::PodEvent(_) => {}
             Output::NetworkAvailable => self.available += 1,
             Output::Stop(reason) => panic!("stopped: {reason}"),
         }

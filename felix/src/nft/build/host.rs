@@ -187,6 +187,7 @@ pub(super) fn chains() -> Vec<Chain> {
                 name: "prerouting",
                 number: 0,
                 priority: -150,
+                nat: false,
             }),
             rules: vec![plain([guarded(), goto("pre_dnat")])],
         },

@@ -67,6 +67,7 @@ pub(super) fn chains(options: Options) -> [Chain; 5] {
                 name: "output",
                 number: 3,
                 priority: -300,
+                nat: false,
             }),
             rules: vec![
                 plain([to_workload(), RETURN]),

@@ -119,7 +119,9 @@ pub(super) fn ends(options: Options) -> [Chain; 4] {
     }
     noted.push(plain([Statement::PriorityBits(Answer::ALLOW_BIT), RETURN]));
     noted.push(plain([goto("deny")]));
-    let ok = vec![plain([Statement::ClearPriority]), plain([goto("stamp")])];
+    let mut ok = vec![plain([Statement::ClearPriority])];
+    ok.extend(super::terms::unstamped(options.terms));
+    ok.push(plain([goto("stamp")]));
     let mut deny = vec![plain([Statement::ClearPriority])];
     if !options.quiet {
         deny.push(plain([
