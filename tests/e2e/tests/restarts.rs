@@ -14,6 +14,8 @@ use e2e::fault::{Pod, Rig, Traffic, Watch, scene, wait};
 use lab::netns;
 
 const DEATHS: u32 = 50;
+/// Those whose felix dies.
+const NODES: [&str; 2] = ["n1", "n3"];
 const SOON: Duration = Duration::from_secs(30);
 
 /// Pods of other names, and policies that name them.
@@ -29,6 +31,63 @@ spec:
   egress:
   - to: [{ ipBlock: { cidr: 10.0.0.0/8, except: [10.EXCEPT.0.0/16] } }]
 ";
+
+/// What kube-proxy keeps on a node, as iptables-nft writes it and in its own nftables mode, and bits of the packet's mark
+/// that belong to it, from when a packet comes until policy has judged it.
+const BESIDE: &str = r#"
+table ip nat {
+  chain KUBE-MARK-MASQ { meta mark set meta mark | 0x4000; }
+  chain KUBE-SVC-A { ip protocol tcp counter dnat to 10.0.0.1:8080; }
+  chain KUBE-SERVICES { ip daddr 10.96.0.1 tcp dport 80 counter jump KUBE-MARK-MASQ; ip daddr 10.96.0.1 tcp dport 80 counter jump KUBE-SVC-A; }
+  chain PREROUTING { type nat hook prerouting priority dstnat; policy accept; counter jump KUBE-SERVICES; }
+  chain KUBE-POSTROUTING { meta mark & 0x4000 != 0x4000 counter return; counter meta mark set meta mark ^ 0x4000; counter masquerade fully-random; }
+  chain POSTROUTING { type nat hook postrouting priority srcnat; policy accept; counter jump KUBE-POSTROUTING; }
+}
+table ip filter {
+  chain KUBE-FIREWALL { ip daddr 192.0.2.1 meta mark & 0x8000 == 0x8000 counter drop; }
+  chain FORWARD { type filter hook forward priority filter; policy accept; counter jump KUBE-FIREWALL; }
+}
+table ip kube-proxy {
+  comment "rules for kube-proxy"
+  set cluster-ips { type ipv4_addr; elements = { 10.96.0.1, 10.96.0.10 } }
+  map service-ips { type ipv4_addr . inet_proto . inet_service : verdict; elements = { 10.96.0.1 . tcp . 443 : goto service-1 } }
+  chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
+  chain service-1 { meta l4proto tcp dnat to 10.0.0.1:8443; }
+  chain nat-prerouting { type nat hook prerouting priority dstnat; policy accept; jump services; }
+}
+table inet marks {
+  chain put { type filter hook prerouting priority -140; policy accept; meta mark set meta mark | 0xc000; }
+  chain kept {
+    type filter hook forward priority 100; policy accept
+    meta mark & 0xc000 == 0xc000 counter comment "kept"
+    meta mark & 0xc000 != 0xc000 counter comment "lost"
+  }
+  chain back { type filter hook postrouting priority 99; policy accept; meta mark set meta mark & 0xffff3fff; }
+}
+"#;
+const FOREIGN: &str = "for table in 'ip nat' 'ip filter' 'ip kube-proxy' 'inet marks'; do nft -s list table $table; done";
+
+/// The text of everybody else's tables, without their counters.
+fn foreign(rig: &Rig, node: &str) -> String {
+    rig.ask(node, &["sh", "-ec", FOREIGN]).unwrap()
+}
+
+/// Packets that had their mark still when policy had judged them, and packets that had not.
+fn marks(rig: &Rig, node: &str) -> [usize; 2] {
+    let listing = rig
+        .ask(node, &["nft", "list", "chain", "inet", "marks", "kept"])
+        .unwrap();
+    ["kept", "lost"].map(|what| {
+        let line = listing
+            .lines()
+            .find(|line| line.contains(what) && line.contains("packets"));
+        let mut words = line
+            .unwrap()
+            .split_whitespace()
+            .skip_while(|it| *it != "packets");
+        words.nth(1).and_then(|it| it.parse().ok()).unwrap()
+    })
+}
 
 /// A TCP connection over which something is said all the time, and answered in order.
 fn stream(rig: &Rig, from: &str, to: IpAddr, stop: Arc<AtomicBool>) -> thread::JoinHandle<usize> {
@@ -156,6 +215,11 @@ fn flip(rig: &Rig, stop: &AtomicBool) -> usize {
 #[test]
 fn fifty_deaths_of_felix_under_churn_break_no_verdict() {
     let rig = scene("fifty").unwrap();
+    let beside = NODES.map(|node| {
+        rig.ask(node, &["sh", "-ec", "echo \"$0\" | nft -f -", BESIDE])
+            .unwrap();
+        foreign(&rig, node)
+    });
     // c to a is not what is watched here: it is forbidden now and then.
     let watch = Watch::between(&rig, &[("a", "b"), ("b", "a")]).unwrap();
     for pod in ["a", "b"] {
@@ -174,7 +238,7 @@ fn fifty_deaths_of_felix_under_churn_break_no_verdict() {
         let rounds = scope.spawn(|| churn(&rig, &stop));
         let flips = scope.spawn(|| flip(&rig, &stop));
         for death in 0..DEATHS {
-            let node = ["n1", "n3"][usize::try_from(death % 2).unwrap()];
+            let node = NODES[usize::try_from(death % 2).unwrap()];
             rig.kill("felix", Some(node)).unwrap();
             // Away for a moment, or for long enough that others notice.
             thread::sleep(Duration::from_millis(u64::from(death * 7 % 40) * 5));
@@ -186,7 +250,7 @@ fn fifty_deaths_of_felix_under_churn_break_no_verdict() {
                 thread::sleep(Duration::from_millis(u64::from(death * 11 % 30) * 10));
             }
         }
-        for node in ["n1", "n3"] {
+        for node in NODES {
             rig.felix_ready(node).unwrap();
         }
         // Each at least once with felix there and not.
@@ -205,5 +269,13 @@ fn fifty_deaths_of_felix_under_churn_break_no_verdict() {
         start.elapsed()
     );
     assert!(rounds > 0 && flips > 0 && said > 100);
+    for (node, before) in NODES.iter().zip(&beside) {
+        assert_eq!(&foreign(&rig, node), before, "others' tables on {node}");
+        let [kept, lost] = marks(&rig, node);
+        assert!(
+            kept > 1000 && lost == 0,
+            "{node}: {kept} marks kept, {lost} lost"
+        );
+    }
     rig.finish().unwrap();
 }
