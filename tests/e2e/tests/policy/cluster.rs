@@ -229,6 +229,13 @@ fn what_is_not_supported_accepts_nothing_and_denies_everything() {
     };
     let policy = p.cluster("clusternetworkpolicy", "p", &rules("Accept"));
     p.expect(&[(RED, BLUE, "tcp/80", false), (RED, SERVERS, "tcp/80", true)]);
+    suite::until("the field to be named", || {
+        let list = suite.ctl("n1", &["policy", "list"]).to_string();
+        match list.contains("spec.egress[0].to[0].domainNames") {
+            true => Ok(()),
+            false => Err(list),
+        }
+    });
     policy.becomes(&rules("Deny"));
     p.expect(&[
         (RED, BLUE, "tcp/80", false),

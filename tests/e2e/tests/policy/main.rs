@@ -7,10 +7,38 @@
 //!  red    srv1 cli1                                  srv3 cli3
 //!  blue        cli1                  cli2            cli3
 //! ```
+//!
+//! What is promised, and the tests that show it; those of `felix/tests` send packets through a kernel without a cluster.
+//!
+//! | feature | tests |
+//! | --- | --- |
+//! | NetworkPolicy of Kubernetes | `docs`, `peers`, `ports`, here |
+//! | ClusterNetworkPolicy, Admin and Baseline | `cluster` |
+//! | its peers by node | `cluster::peers::peer_nodes_is_addresses_of_selected_nodes_and_not_their_pods` |
+//! | its peers by name of the DNS: not supported, closed | `cluster::what_is_not_supported_accepts_nothing_and_denies_everything` |
+//! | tiers with order, default action and Pass | `tiers::tiers_are_asked_in_order_and_pass_goes_on_to_the_next`, `tiers::what_no_rule_decides_the_tier_does` |
+//! | order among policies | `tiers::policies_of_a_tier_are_asked_in_order_among_kubernetes_own` |
+//! | selectors with every operator, of namespaces and service accounts, `global()` | `grammar`, `tiers::selectors_look_where_the_policy_is_unless_it_says_where`, `tiers::service_accounts_are_selected_by_their_labels` |
+//! | ports by number, range and name, SCTP, ICMP | `grammar::sctp_and_names_of_ports`, `tiers::a_policy_of_a_namespace_says_protocols_ports_and_addresses`, `ports` |
+//! | services | `tiers::a_service_is_the_pods_and_ports_behind_it` |
+//! | sets of networks | `tiers::sets_are_selected_by_their_labels` |
+//! | policies that are only tried | `tiers::an_audited_policy_decides_nothing` |
+//! | what is not understood | `tiers::what_is_not_understood_is_closed_and_says_so` |
+//! | live flows end when they are forbidden, and only then | `flows::a_change_ends_the_flows_it_forbids_and_no_others`; `felix/tests/live` |
+//! | an address that another pod gets | `felix/tests/live`, where pods follow each other among the edits |
+//! | changes in force at once | `flows::a_change_is_in_force_soon`, `flows::a_relabelled_pod_is_under_its_new_policies_soon` |
+//! | policy before the first packet; ADD waits for it and for the route | `first` |
+//! | data instead of rules, one table, all or nothing | `felix/tests/nft`, `felix/tests/listing.rs`, `dataplane.rs` |
+//! | tables of others are not read and not touched | `dataplane.rs`, `restarts.rs`, `felix/tests/listing.rs` |
+//! | what others break is repaired | `damage.rs`, `felix/tests/tamper.rs` |
+//! | closed without felix, and for interfaces that nobody knows | `dataplane.rs`, `restarts.rs` |
+//! | the whole path against the reference | `felix/tests/packets` |
 
 mod cluster;
 mod docs;
+mod first;
 mod flows;
+mod grammar;
 mod hosts;
 mod peers;
 mod ports;
