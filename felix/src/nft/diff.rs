@@ -352,6 +352,16 @@ pub(super) fn fixture() -> Tables {
     tables
         .hosts
         .insert((hook, None, Some(Class(0x12))), Program(0x10));
+    let owned = Program(Program::OWNED | 0x10);
+    tables.own_rest.insert(owned, Program::ALLOW);
+    for (first, last) in [
+        ("10.0.0.0", "10.0.0.9"),
+        ("10.0.0.11", "10.0.0.11"),
+        ("fd00::", "fd00::9"),
+    ] {
+        let key = (owned, address(first), address(last));
+        tables.owns.insert(key, Program(0x11));
+    }
     let raw = crate::policy::tables::HostHook::RawIn;
     tables.hosts.insert((raw, None, None), Program(0x10));
     for guard in [Guard::Flows, Guard::Packets] {

@@ -98,6 +98,20 @@ pub fn of(change: &Change) -> Option<Move> {
         Change::SourceRest(edit) => moved(edit, |program, to| {
             mapped(&build::SOURCE_REST, numbers([program.0]), to.0)
         }),
+        Change::Own(edit) => moved(edit, |(program, first, last), to| {
+            let key = |address| vec![Value::Number(program.0), Value::Address(address)];
+            Element {
+                last: Some(key(*last)),
+                ..mapped(
+                    family(*first, &build::OWN4, &build::OWN6),
+                    key(*first),
+                    to.0,
+                )
+            }
+        }),
+        Change::OwnRest(edit) => moved(edit, |program, to| {
+            mapped(&build::OWN_REST, numbers([program.0]), to.0)
+        }),
         Change::Host(edit) => moved(edit, |(hook, interface, class), program| {
             let [pair, own, any] = build::host_maps(*hook);
             let name = interface.clone().map(Value::Name);
@@ -226,6 +240,19 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         tables
             .defaults
             .insert((direction, Subject(*subject)), Program(value));
+    } else if is(&build::OWN_REST) {
+        let [Value::Number(program)] = element.key.as_slice() else {
+            return None;
+        };
+        tables.own_rest.insert(Program(*program), Program(value));
+    } else if is(&build::OWN4) || is(&build::OWN6) {
+        let ([Value::Number(program), Value::Address(first)], Some([_, Value::Address(last)])) =
+            (element.key.as_slice(), element.last.as_deref())
+        else {
+            return None;
+        };
+        let key = (Program(*program), *first, *last);
+        tables.owns.insert(key, Program(value));
     } else if is(&build::SOURCE_REST) {
         let [Value::Number(program)] = element.key.as_slice() else {
             return None;

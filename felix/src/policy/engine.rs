@@ -16,6 +16,7 @@ use super::k8s::PolicyError;
 use super::lists::{ListId, PeerLists};
 use super::model::{Action, Order, Policy, PolicyKey, Tier};
 use super::nets::Nets;
+use super::owned::ByOwn;
 use super::tables::{Answer, Change, Class, Direction, Ledger, Program, Subject, Tables};
 use super::told::{OtherId, Others, Set, SetKey};
 use crate::feed::{Identity, Labels, LocalEndpoint};
@@ -72,6 +73,8 @@ pub struct Engine {
     pub(super) programs: Interned<Function>,
     /// Those which ask for the source port first; each holds the programs it refers to.
     pub(super) refined: Interned<BySource<Program>>,
+    /// Those which ask for our own address first; each holds the programs it refers to.
+    pub(super) owned: Interned<ByOwn>,
     pub(super) ledger: Ledger,
     pub(super) dirty: Dirty,
     /// Addresses that lost their owner since live flows were last judged again.
@@ -189,8 +192,9 @@ impl Engine {
             addresses: BTreeMap::new(),
             classes: Interned::new(Class::FIRST, u32::MAX - 1),
             subjects: Interned::new(Subject::FIRST, Subject::BRIDGES - 1),
-            programs: Interned::new(Program::FIRST, Program::REFINED - 1),
-            refined: Interned::new(Program::FIRST, Program::REFINED - 1),
+            programs: Interned::new(Program::FIRST, Program::OWNED - 1),
+            refined: Interned::new(Program::FIRST, Program::OWNED - 1),
+            owned: Interned::new(Program::FIRST, Program::OWNED - 1),
             ledger,
             dirty: Dirty::default(),
             freed: BTreeSet::new(),
@@ -222,6 +226,9 @@ impl Engine {
             .chain(kernel.hosts.values())
             .chain(kernel.programs.keys())
             .chain(kernel.programs_ranged.keys())
+            .chain(kernel.own_rest.keys())
+            .chain(kernel.own_rest.values())
+            .chain(kernel.owns.values())
             .chain(kernel.source_rest.keys())
             .chain(kernel.source_rest.values())
             .chain(kernel.sources.values())
@@ -249,6 +256,8 @@ impl Engine {
     fn reserve_program(&mut self, program: Program) {
         if program.is_refined() {
             self.refined.reserve(program.0 & !Program::REFINED);
+        } else if program.is_owned() {
+            self.owned.reserve(program.0 & !Program::OWNED);
         } else {
             self.programs.reserve(program.0);
         }
@@ -260,6 +269,7 @@ impl Engine {
         self.subjects.applied(revision);
         self.programs.applied(revision);
         self.refined.applied(revision);
+        self.owned.applied(revision);
     }
 
     /// A namespace came or changed.

@@ -32,12 +32,14 @@ impl Engine {
         found.min_by_key(|host| (host.automatic, &host.name))
     }
 
-    /// Judges a flow, or before connections are tracked a packet, at a hook of a host endpoint.
+    /// Judges a flow, or before connections are tracked a packet, at a hook of a host endpoint. `own` is the address at the
+    /// end of the node, or of whom it forwards for.
     #[must_use]
     pub fn judge_host(
         &self,
         hook: HostHook,
         host: &HostEndpoint,
+        own: IpAddr,
         peer: IpAddr,
         traffic: Traffic,
     ) -> (Verdict, VerdictTrace) {
@@ -46,7 +48,7 @@ impl Engine {
         let stages = self.stages(&policies, direction);
         let tiers = tiers_at(hook, &stages);
         let stages = with_tiers(&tiers, stages);
-        let known = self.known_of_host(direction, host, peer);
+        let known = self.known_of_host(direction, host, own, peer);
         explain(direction, &stages, hook.otherwise(), &known, traffic)
     }
 
@@ -58,13 +60,13 @@ impl Engine {
             source_port: flow.source_port,
             port: flow.port,
         };
-        let judged = self.judge_host(hook, host, flow.peer, traffic);
+        let judged = self.judge_host(hook, host, flow.own, flow.peer, traffic);
         let direction = hook.direction();
         let policies = self.asked_of(hook, host);
         let stages = self.stages(&policies, direction);
         let tiers = tiers_at(hook, &stages);
         let stages = with_tiers(&tiers, stages);
-        let known = self.known_of_host(direction, host, flow.peer);
+        let known = self.known_of_host(direction, host, flow.own, flow.peer);
         self.explained(direction, stages, &known, judged, flow)
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::classes::{ClassKey, Offer};
 use super::compile::Moves;
 use super::engine::Engine;
+use super::evaluate::Rule;
 use super::function::{BySource, Function};
 use super::hosted::{tiers_at, with_tiers};
 use super::intervals::{Span, partition, span};
@@ -229,7 +230,7 @@ impl Engine {
             return;
         }
         let offers: BTreeSet<Offer> = host.named_ports.iter().map(offer).collect();
-        let key = self.key_of(policies.iter(), host.addresses.iter().copied(), &offers);
+        let mut key = self.key_of(policies.iter(), std::iter::empty(), &offers);
         let classes: Vec<(Class, Arc<ClassKey>)> = self
             .classes
             .used()
@@ -238,25 +239,59 @@ impl Engine {
         let stages = self.stages(&policies, direction);
         let tiers = tiers_at(hook, &stages);
         let stages = with_tiers(&tiers, stages);
-        let found = self.rows_of(direction, &stages, hook.otherwise(), &key, &classes);
-        self.work.functions += found.functions.len() as u64;
-        let default = self.acquire_program(found.default);
-        let programs: Vec<Program> = found
-            .functions
+        let asked = stages.iter().flat_map(|stage| &stage.policies);
+        let own = asked.flat_map(|policy| policy.rules.iter().flat_map(Rule::own_lists));
+        let views = self.own_views(&own.collect());
+        let mut distinct = vec![BTreeSet::new()];
+        for (_, view) in &views {
+            if !distinct.contains(view) {
+                distinct.push(view.clone());
+            }
+        }
+        // What each class may do, once for every kind of own address.
+        let mut found = Vec::new();
+        for view in &distinct {
+            key.own = [true, false]
+                .into_iter()
+                .flat_map(|family| view.iter().map(move |&list| (family, list)))
+                .collect();
+            found.push(self.rows_of(direction, &stages, hook.otherwise(), &key, &classes));
+        }
+        let spans: Vec<(Span, usize)> = views
             .into_iter()
-            .map(|function: BySource<_>| self.acquire_program(function))
+            .filter_map(|(span, view)| Some((span, distinct.iter().position(|it| *it == view)?)))
             .collect();
-        for (class, function) in found.rows {
-            let program = function
-                .and_then(|function| programs.get(function))
-                .copied();
-            if let Some(program) = program.filter(|program| *program != default) {
-                self.reuse_program(program);
-                rows.insert(at(Some(class)), program);
+        let mut held = Vec::new();
+        let mut columns = Vec::new();
+        for found in found {
+            self.work.functions += found.functions.len() as u64;
+            let default = self.acquire_program(found.default);
+            let functions = found.functions.into_iter();
+            let programs: Vec<Program> = functions.map(|it| self.acquire_program(it)).collect();
+            let of = |function: Option<usize>| {
+                let program = function.and_then(|function| programs.get(function));
+                program.copied().unwrap_or(default)
+            };
+            columns.push((
+                default,
+                found.rows.iter().map(|row| of(row.1)).collect::<Vec<_>>(),
+            ));
+            held.extend(programs.into_iter().chain([default]));
+        }
+        let combined = |engine: &mut Self, of: &dyn Fn(usize) -> Program| {
+            engine.acquire_owned(of(0), spans.iter().map(|&(span, view)| (span, of(view))))
+        };
+        let default = combined(self, &|view| columns[view].0);
+        for (index, (class, _)) in classes.iter().enumerate() {
+            let program = combined(self, &|view| columns[view].1[index]);
+            if program == default {
+                self.release_program(Some(program));
+            } else {
+                rows.insert(at(Some(*class)), program);
             }
         }
         rows.insert(at(None), default);
-        for program in programs {
+        for program in held {
             self.release_program(Some(program));
         }
     }

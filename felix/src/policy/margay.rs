@@ -29,33 +29,9 @@ pub fn network_policy(object: &NetworkPolicy) -> Result<Policy, PolicyError> {
 /// # Errors
 /// The first field that makes no sense, with what to enforce instead.
 pub fn global_network_policy(object: &GlobalNetworkPolicy) -> Result<Policy, PolicyError> {
-    let policy = said::Policy::try_from(object)
+    said::Policy::try_from(object)
         .map(|it| policy(&it))
-        .map_err(refused)?;
-    if matches!(policy.stage, Stage::PreDnat | Stage::DoNotTrack) {
-        only_about_others(&policy)?;
-    }
-    Ok(policy)
-}
-
-/// Packets that are judged on their way through the node are to any address, and what rules say of our side is asked of
-/// the host endpoint's: said rather than passed over, as whoever wrote it relies on what it denies.
-fn only_about_others(policy: &Policy) -> Result<(), PolicyError> {
-    for (rules, direction, end) in [
-        (&policy.ingress, "ingress", "destination"),
-        (&policy.egress, "egress", "source"),
-    ] {
-        let own = rules.iter().flatten().position(|rule| !rule.own.is_empty());
-        if let Some(index) = own {
-            return Err(PolicyError {
-                field: format!("spec.{direction}[{index}].{end}"),
-                problem: "with preDNAT or doNotTrack a rule can say ports of this end only: leave nets and selectors out"
-                    .to_owned(),
-                closed: None,
-            });
-        }
-    }
-    Ok(())
+        .map_err(refused)
 }
 
 /// A tier.

@@ -43,6 +43,7 @@ pub mod margay;
 pub mod model;
 mod narrowing;
 mod nets;
+mod owned;
 mod rows;
 mod selecting;
 mod shared;

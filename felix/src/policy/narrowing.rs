@@ -92,11 +92,11 @@ impl Engine {
     pub(super) fn covers(&self, new: Program, old: Program) -> bool {
         match (self.function(new), self.function(old)) {
             (Some(new), Some(old)) => new.covers(&old),
-            // Not reached: functions are kept until the compile ends.
             _ => false,
         }
     }
 
+    /// `None` of one that asks for our own address: another one may forbid more.
     fn function(&self, program: Program) -> Option<BySource<Function>> {
         if !program.is_refined() {
             return self.plain_function(program).map(BySource::plain);

@@ -217,6 +217,8 @@ impl Engine {
     pub(super) fn reuse_program(&mut self, program: Program) {
         if program.is_refined() {
             self.refined.reuse(program.0 & !Program::REFINED);
+        } else if program.is_owned() {
+            self.owned.reuse(program.0 & !Program::OWNED);
         } else {
             self.programs.reuse(program.0);
         }
@@ -225,6 +227,7 @@ impl Engine {
     pub(super) fn release_program(&mut self, program: Option<Program>) {
         match program {
             Some(it) if it.is_refined() => self.refined.release(it.0 & !Program::REFINED),
+            Some(it) if it.is_owned() => self.owned.release(it.0 & !Program::OWNED),
             Some(it) => self.programs.release(it.0),
             None => {}
         }
@@ -278,6 +281,7 @@ impl Engine {
 
     /// Elements of programs that came into use, and no more of those that went out of it.
     pub(super) fn write_programs(&mut self) {
+        self.write_owned();
         self.write_refined();
         let fresh = self.programs.fresh().iter();
         let fresh =

@@ -201,15 +201,14 @@ impl Engine {
         }
     }
 
-    /// Both sides of a flow of this host endpoint. Of its addresses the first of the family counts.
+    /// Both sides of a flow of this host endpoint, or through it.
     pub(super) fn known_of_host<'a>(
         &'a self,
         direction: Direction,
         host: &'a HostEndpoint,
+        own: IpAddr,
         peer: IpAddr,
     ) -> Known<'a> {
-        let mut addresses = host.addresses.iter().copied();
-        let own = addresses.find(|address| address.is_ipv4() == peer.is_ipv4());
         let owner = |address| self.index.owner(address).map(|(_, pod)| pod);
         Known {
             engine: self,
@@ -221,8 +220,8 @@ impl Engine {
                 own: false,
             },
             own: Side {
-                address: own,
-                pod: own.and_then(owner),
+                address: Some(own),
+                pod: owner(own),
                 host: Some(host),
                 own: true,
             },

@@ -172,6 +172,15 @@ impl Program {
     /// Bit of the number of a program that first asks for the source port: `sources`, else `source_rest`, gives the
     /// program to ask.
     pub const REFINED: u32 = 0x8000_0000;
+    /// Bit of the number of a program that first asks for the address of our own side: `owns`, else `own_rest`, gives the
+    /// program to ask. Of host endpoints only.
+    pub const OWNED: u32 = 0x4000_0000;
+
+    /// Whether our own address comes first.
+    #[must_use]
+    pub const fn is_owned(self) -> bool {
+        self.0 & Self::REFINED == 0 && self.0 & Self::OWNED != 0
+    }
 
     /// Whether the source port comes first.
     #[must_use]
@@ -420,6 +429,10 @@ maps! {
     sources, Source, put_source: (Program, u8, u16, u16) => Program;
     /// Program of a refined program for all other source ports.
     source_rest, SourceRest, put_source_rest: Program => Program;
+    /// Program for own addresses from first to last, of an owned program; intervals are disjoint.
+    owns, Own, put_own: (Program, IpAddr, IpAddr) => Program;
+    /// Program of an owned program for all other own addresses.
+    own_rest, OwnRest, put_own_rest: Program => Program;
     /// Program of a host interface and a class; without a class that of all others, without an interface that of all
     /// which have no row of their own.
     hosts, Host, put_host: (HostHook, Option<String>, Option<Class>) => Program;

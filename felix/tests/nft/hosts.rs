@@ -168,6 +168,34 @@ fn what_is_allowed_untracked_passes_and_is_not_tracked() {
     policed.expect("r", "node", &[(Tcp(8080), true)]);
 }
 
+#[test]
+fn what_is_forwarded_is_judged_by_the_address_at_the_node_s_end() {
+    let mut policed = Policed::new();
+    let owned = Program(Program::OWNED | 0x30);
+    let of = |name: &str, policed: &Policed| policed.network.addresses(name);
+    let (closed, open) = (of("b", &policed), of("node", &policed));
+    change(&mut policed, |tables| {
+        for hook in [HostHook::ForwardIn, HostHook::ForwardOut, HostHook::LocalIn] {
+            tables.hosts.insert((hook, None, None), owned);
+        }
+        tables.guard.insert(Guard::Flows, ());
+        tables.own_rest.insert(owned, Program::ALLOW);
+        for address in closed {
+            tables.owns.insert((owned, address, address), Program::DENY);
+        }
+        for address in open {
+            tables.owns.insert((owned, address, address), WEB);
+        }
+    });
+    policed.expect("r", "b", &[(Tcp(8081), false), (Ping, false)]);
+    policed.expect("r", "a", &[(Tcp(8080), true)]);
+    policed.expect("a", "r", &[(Tcp(8081), true)]);
+    policed.expect("b", "a", &[(Tcp(8080), true)]);
+    let there = policed.kernel.with(|nft| nft.read().expect("read"));
+    assert_eq!(there.owns, policed.tables.owns);
+    policed.expect("r", "node", &[(Tcp(8080), true), (Tcp(8081), false)]);
+}
+
 /// A port that stays open, to and from everywhere or (IPv4) r only.
 fn open(tables: &mut Tables, direction: Direction, protocol: u8, port: u16) {
     for (first, last) in [

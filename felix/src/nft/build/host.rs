@@ -9,10 +9,10 @@ use super::{
     HOST_ANY_RAW_IN, HOST_ANY_RAW_OUT, HOST_FORWARD_IN, HOST_FORWARD_OUT, HOST_GUARD,
     HOST_LOCAL_IN, HOST_LOCAL_OUT, HOST_PAIR_FORWARD_IN, HOST_PAIR_FORWARD_OUT, HOST_PAIR_LOCAL_IN,
     HOST_PAIR_LOCAL_OUT, HOST_PAIR_PRE_DNAT, HOST_PAIR_RAW_IN, HOST_PAIR_RAW_OUT, HOST_PRE_DNAT,
-    HOST_RAW_IN, HOST_RAW_OUT, INTERFACE_PREFIX, LOOPBACK, NET4, NET6, PEER4, PEER6, RETURN,
-    from_workload, goto, jump, plain, rule, run_name,
+    HOST_RAW_IN, HOST_RAW_OUT, INTERFACE_PREFIX, LOOPBACK, NET4, NET6, OWN_REST, OWN4, OWN6, PEER4,
+    PEER6, RETURN, from_workload, goto, jump, plain, rule, run_name,
 };
-use crate::policy::tables::{Answer, Direction, HostHook};
+use crate::policy::tables::{Answer, Direction, HostHook, Program};
 
 /// The maps of a hook: by interface and class, by interface, and by class for all other interfaces.
 pub(in crate::nft) const fn maps(hook: HostHook) -> [&'static Set; 3] {
@@ -232,6 +232,11 @@ pub(super) fn chains() -> Vec<Chain> {
             ],
         ),
     ];
+    for flow in [Original, Reply] {
+        for comes_in in [true, false] {
+            chains.extend(own(flow, comes_in));
+        }
+    }
     for hook in HostHook::ALL {
         for flow in [Original, Reply] {
             let single = hook == HostHook::PreDnat || hook.is_raw();
@@ -241,6 +246,46 @@ pub(super) fn chains() -> Vec<Chain> {
         }
     }
     chains
+}
+
+/// Names of the chains that ask for our own address where a program wants that; `comes_in`: it is the destination.
+const fn own_names(flow: CtDirection, comes_in: bool) -> [&'static str; 2] {
+    match (flow, comes_in) {
+        (CtDirection::Original, true) => ["own_o_in", "owned_o_in"],
+        (CtDirection::Original, false) => ["own_o_out", "owned_o_out"],
+        (CtDirection::Reply, true) => ["own_r_in", "owned_r_in"],
+        (CtDirection::Reply, false) => ["own_r_out", "owned_r_out"],
+    }
+}
+
+/// From a program to the one to ask: a program that looks at our own address is exchanged for another.
+fn own(flow: CtDirection, comes_in: bool) -> [Chain; 2] {
+    let [name, owned] = own_names(flow, comes_in);
+    let run = run_name(flow);
+    let (ip4, ip6) = if comes_in {
+        (Field::Ip4Destination, Field::Ip6Destination)
+    } else {
+        (Field::Ip4Source, Field::Ip6Source)
+    };
+    let exchange = |key, map| plain([Statement::Map(key, map), goto(run)]);
+    [
+        chain(
+            name,
+            vec![
+                plain([Statement::PriorityBits(Program::OWNED), goto(owned)]),
+                plain([goto(run)]),
+            ],
+        ),
+        chain(
+            owned,
+            vec![
+                exchange(vec![Field::Priority, ip4], &OWN4),
+                exchange(vec![Field::Priority, ip6], &OWN6),
+                exchange(vec![Field::Priority], &OWN_REST),
+                plain([goto("deny")]),
+            ],
+        ),
+    ]
 }
 
 /// One judgement: the class of the other side's address, then the program of interface and class.
@@ -254,7 +299,7 @@ fn judge(hook: HostHook, flow: CtDirection) -> [Chain; 2] {
         (Field::Ip4Destination, Field::Ip6Destination, Field::OifName)
     };
     let [pair, own, any] = maps(hook);
-    let run = run_name(flow);
+    let [run, _] = own_names(flow, comes_in);
     let classify = |field, map| plain([Statement::Map(vec![field], map), goto(program)]);
     let ask = |key, map| plain([Statement::Map(key, map), goto(run)]);
     [

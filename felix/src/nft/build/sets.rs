@@ -54,6 +54,12 @@ sets! {
     SOURCE = "source", [ClassId, Proto, Port], map, interval;
     /// Program of a refined program for the rest.
     SOURCE_REST = "source_rest", [ClassId], map;
+    /// Program of an owned program for a range of own addresses.
+    OWN4 = "own4", [ClassId, Ip4], map, interval;
+    /// Program of an owned program for a range of own addresses.
+    OWN6 = "own6", [ClassId, Ip6], map, interval;
+    /// Program of an owned program for the rest.
+    OWN_REST = "own_rest", [ClassId], map;
     /// Program of a host interface and a class: opened to the node.
     HOST_PAIR_LOCAL_IN = "host_pair_local_in", [IfName, ClassId], map;
     /// Program of a host interface and the rest: opened to the node.

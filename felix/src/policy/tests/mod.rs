@@ -119,7 +119,7 @@ fn lookup_host(
     tables: &Tables,
     hook: HostHook,
     interface: &str,
-    peer: IpAddr,
+    [own_address, peer]: [IpAddr; 2],
     traffic: Traffic,
 ) -> Answer {
     let (guard, nothing) = if hook.is_raw() {
@@ -139,7 +139,21 @@ fn lookup_host(
         .or_else(|| row(own.clone(), None))
         .or_else(|| by_class.and_then(|class| row(None, Some(class))))
         .or_else(|| row(None, None));
-    program.map_or(nothing, |program| run(tables, *program, traffic))
+    let Some(&program) = program else {
+        return nothing;
+    };
+    if !program.is_owned() {
+        return run(tables, program, traffic);
+    }
+    let mut spans = tables.owns.iter();
+    let found = spans.find(|((of, first, last), _)| {
+        *of == program
+            && first.is_ipv4() == own_address.is_ipv4()
+            && (*first..=*last).contains(&own_address)
+    });
+    let found = found.map(|(_, to)| to);
+    let to = found.or_else(|| tables.own_rest.get(&program));
+    to.map_or(Answer::DENY, |to| run(tables, *to, traffic))
 }
 
 /// What a program answers.
@@ -239,6 +253,8 @@ fn shape(tables: &Tables) -> BTreeMap<&'static str, usize> {
         ("source_rest", tables.source_rest.len()),
         ("links", tables.links.len()),
         ("hosts", tables.hosts.len()),
+        ("owns", tables.owns.len()),
+        ("own_rest", tables.own_rest.len()),
         ("guard", tables.guard.len()),
     ])
 }

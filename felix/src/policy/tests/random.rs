@@ -440,7 +440,7 @@ fn check_change(tables: &Tables, change: &Change) {
     check!(
         Workload workloads, Peer peers, Net nets, Pair pairs, Default defaults, Port ports, PortRange port_ranges,
         Icmp icmp, Proto protos, Program programs, ProgramRanged programs_ranged, Source sources,
-        SourceRest source_rest, Host hosts, Guard guard, Failsafe failsafes, Link links
+        SourceRest source_rest, Own owns, OwnRest own_rest, Host hosts, Guard guard, Failsafe failsafes, Link links
     );
 }
 

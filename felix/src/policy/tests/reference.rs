@@ -152,7 +152,7 @@ impl Cluster {
     }
 
     /// What is said of a flow of this node at a hook of its interface `flow.ifname`, if anything is.
-    pub(super) fn judge_host(&self, hook: HostHook, flow: &Flow) -> Said {
+    pub(super) fn judge_host(&self, hook: HostHook, own: IpAddr, flow: &Flow) -> Said {
         let of_this_node = self.hosts.values().filter(|host| host.local);
         let mut named = of_this_node.clone().filter(|host| match &host.interface {
             HostInterface::Named(names) => names.contains(&flow.ifname),
@@ -163,12 +163,10 @@ impl Cluster {
         let Some(host) = named.next().or_else(|| all.next()) else {
             return Said::default();
         };
-        let mut addresses = host.addresses.iter().copied();
-        let address = addresses.find(|it| it.is_ipv4() == flow.peer.is_ipv4());
         let own = End {
-            pod: address.and_then(|it| self.owner(it)),
+            pod: self.owner(own),
             host: Some(host),
-            address,
+            address: Some(own),
             own: true,
         };
         let peer = End {

@@ -245,13 +245,29 @@ fn from_tables(tables: &Tables, flow: &Flow) -> Judged {
     }
 }
 
+/// The hook, the address at our end, and the flow.
+type HostFlow = (HostHook, IpAddr, Flow);
+
+/// Addresses of nodes, of a pod, and of nobody.
+const OWN: [&str; 5] = [
+    "192.0.2.7",
+    "10.0.0.1",
+    "10.0.0.77",
+    "2001:db8::7",
+    "fd00::2",
+];
+
 /// Flows at every hook of two interfaces of the node: a part of all, always the same.
-fn host_flows() -> Vec<(HostHook, Flow)> {
+fn host_flows() -> Vec<HostFlow> {
     let mut flows = Vec::new();
     for hook in HostHook::ALL {
         for ifname in ["eth0", "eth1"] {
             for peer in addresses().into_iter().step_by(2) {
-                for (protocol, source_port, port) in TRAFFIC.into_iter().step_by(3) {
+                let own = OWN.map(ip).into_iter();
+                let own = own.filter(|it| it.is_ipv4() == peer.is_ipv4());
+                let traffic = TRAFFIC.into_iter().step_by(5);
+                let all = own.flat_map(|own| traffic.clone().map(move |it| (own, it)));
+                for (own, (protocol, source_port, port)) in all {
                     let flow = Flow {
                         egress: hook.direction() == Direction::Egress,
                         ifname: ifname.to_owned(),
@@ -260,7 +276,7 @@ fn host_flows() -> Vec<(HostHook, Flow)> {
                         source_port,
                         port,
                     };
-                    flows.push((hook, flow));
+                    flows.push((hook, own, flow));
                 }
             }
         }
@@ -269,7 +285,8 @@ fn host_flows() -> Vec<(HostHook, Flow)> {
 }
 
 /// What is said of a flow at a hook: by the tables, and by the explanation.
-fn said_of_host(engine: &Engine, hook: HostHook, flow: &Flow) -> [Said; 2] {
+fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow) -> [Said; 2] {
+    let (hook, own) = (*hook, *own);
     let traffic = Traffic {
         protocol: flow.protocol,
         source_port: flow.source_port,
@@ -280,7 +297,13 @@ fn said_of_host(engine: &Engine, hook: HostHook, flow: &Flow) -> [Said; 2] {
         Verdict::Deny => Some(false),
         Verdict::Pass => None,
     };
-    let answer = lookup_host(engine.tables(), hook, &flow.ifname, flow.peer, traffic);
+    let answer = lookup_host(
+        engine.tables(),
+        hook,
+        &flow.ifname,
+        [own, flow.peer],
+        traffic,
+    );
     let by_tables = Said {
         allowed: verdict(answer.verdict),
         logged: answer.log,
@@ -288,7 +311,7 @@ fn said_of_host(engine: &Engine, hook: HostHook, flow: &Flow) -> [Said; 2] {
     };
     let explained = engine
         .host_of(&flow.ifname)
-        .map(|host| engine.judge_host(hook, host, flow.peer, traffic));
+        .map(|host| engine.judge_host(hook, host, own, flow.peer, traffic));
     let nothing = Said {
         allowed: verdict(hook.otherwise()),
         ..Said::default()
@@ -302,20 +325,21 @@ fn said_of_host(engine: &Engine, hook: HostHook, flow: &Flow) -> [Said; 2] {
 }
 
 /// Tables and explanation say of host endpoints what the reference says; returns the flows that may pass.
-fn check_hosts(engine: &Engine, cluster: &Cluster) -> (usize, BTreeSet<(HostHook, Flow)>) {
+fn check_hosts(engine: &Engine, cluster: &Cluster) -> (usize, BTreeSet<HostFlow>) {
     let flows = host_flows();
     let count = flows.len();
     let mut allowed = BTreeSet::new();
-    for (hook, flow) in flows {
-        let mut expected = cluster.judge_host(hook, &flow);
+    for asked in flows {
+        let (hook, own, flow) = &asked;
+        let mut expected = cluster.judge_host(*hook, *own, flow);
         if !hook.is_raw() {
             expected.allowed = expected.allowed.or(Some(true));
         }
-        for found in said_of_host(engine, hook, &flow) {
-            assert_eq!(found, expected, "{hook:?} {flow:?}\n{cluster:#?}");
+        for found in said_of_host(engine, &asked) {
+            assert_eq!(found, expected, "{hook:?} {own} {flow:?}\n{cluster:#?}");
         }
         if !hook.is_raw() && expected.allowed == Some(true) {
-            allowed.insert((hook, flow));
+            allowed.insert(asked);
         }
     }
     (count, allowed)
@@ -454,7 +478,7 @@ fn live(seed: u64, compiles: usize) -> usize {
         );
         let lost = alive_at_hosts
             .difference(&at_hosts)
-            .find(|(_, flow)| owned.contains(&flow.peer) || !once_owned.contains(&flow.peer));
+            .find(|(.., flow)| owned.contains(&flow.peer) || !once_owned.contains(&flow.peer));
         assert!(
             lost.is_none() || compiled.narrowing,
             "seed {seed}: {lost:?} was allowed and may live on"
