@@ -262,7 +262,7 @@ fn host_flows() -> Vec<HostFlow> {
     let mut flows = Vec::new();
     for hook in HostHook::ALL {
         for ifname in ["eth0", "eth1"] {
-            for peer in addresses().into_iter().step_by(2) {
+            for peer in addresses().into_iter().step_by(3) {
                 let own = OWN.map(ip).into_iter();
                 let own = own.filter(|it| it.is_ipv4() == peer.is_ipv4());
                 let traffic = TRAFFIC.into_iter().step_by(5);
@@ -284,8 +284,8 @@ fn host_flows() -> Vec<HostFlow> {
     flows
 }
 
-/// What is said of a flow at a hook: by the tables, and by the explanation.
-fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow) -> [Said; 2] {
+/// What is said of a flow at a hook: by the tables, and by the explanation when it is asked.
+fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow, explain: bool) -> Vec<Said> {
     let (hook, own) = (*hook, *own);
     let traffic = Traffic {
         protocol: flow.protocol,
@@ -309,6 +309,9 @@ fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow) -> [Said; 2] {
         logged: answer.log,
         audited: answer.audit,
     };
+    if !explain {
+        return vec![by_tables];
+    }
     let explained = engine
         .host_of(&flow.ifname)
         .map(|host| engine.judge_host(hook, host, own, flow.peer, traffic));
@@ -321,7 +324,7 @@ fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow) -> [Said; 2] {
         logged: !trace.logged.is_empty(),
         audited: trace.audited.is_some_and(|(would, _)| would != judged),
     });
-    [by_tables, explained]
+    vec![by_tables, explained]
 }
 
 /// Tables and explanation say of host endpoints what the reference says; returns the flows that may pass.
@@ -329,13 +332,14 @@ fn check_hosts(engine: &Engine, cluster: &Cluster) -> (usize, BTreeSet<HostFlow>
     let flows = host_flows();
     let count = flows.len();
     let mut allowed = BTreeSet::new();
-    for asked in flows {
+    for (index, asked) in flows.into_iter().enumerate() {
+        let explain = (index + engine.tables().entries()).is_multiple_of(16);
         let (hook, own, flow) = &asked;
         let mut expected = cluster.judge_host(*hook, *own, flow);
         if !hook.is_raw() {
             expected.allowed = expected.allowed.or(Some(true));
         }
-        for found in said_of_host(engine, &asked) {
+        for found in said_of_host(engine, &asked, explain) {
             assert_eq!(found, expected, "{hook:?} {own} {flow:?}\n{cluster:#?}");
         }
         if !hook.is_raw() && expected.allowed == Some(true) {
