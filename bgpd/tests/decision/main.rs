@@ -9,6 +9,7 @@ mod sim;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use bgpd::Millis;
 use bgpd::config::{Distance, ExportClass, OriginKind, PeerKey};
 use bgpd::nexthop::{Change, Route as KernelRoute, Via};
 use bgpd::speaker::{ConnId, DataplaneReport, Input, Leg, Output, RouteFilter, Speaker, TcpEvent};
@@ -101,6 +102,8 @@ struct World {
     conns: BTreeMap<u8, ConnId>,
     legs: BTreeMap<Cidr, Vec<Leg>>,
     next_conn: u64,
+    /// Stands still but for flaps: a peer that flaps too often is not let in for a moment.
+    now: Millis,
 }
 
 fn prefix(number: u8) -> Cidr {
@@ -143,6 +146,7 @@ impl World {
             conns: BTreeMap::new(),
             legs: BTreeMap::new(),
             next_conn: 0,
+            now: 0,
         };
         world.input(Input::Kernel(sim::interface(3, &["192.0.2.1/24"])));
         world.input(Input::Dataplane(DataplaneReport {
@@ -182,14 +186,18 @@ impl World {
     }
 
     fn input(&mut self, input: Input) {
-        for output in self.speaker.handle(input, 0) {
+        for output in self.speaker.handle(input, self.now) {
             match output {
                 Output::Send(conn, bytes) => {
                     let found = self.conns.iter().find(|(_, it)| **it == conn);
                     let Some((host, _)) = found else { continue };
                     self.hear(*host, &bytes);
                     let sent = TcpEvent::Sent(bytes.len());
-                    assert!(self.speaker.handle(Input::Tcp(conn, sent), 0).is_empty());
+                    assert!(
+                        self.speaker
+                            .handle(Input::Tcp(conn, sent), self.now)
+                            .is_empty()
+                    );
                 }
                 Output::Best { prefix, legs } => {
                     self.legs.insert(prefix, legs);
@@ -243,6 +251,7 @@ impl World {
                 let conn = self.conns.remove(&peer.host).unwrap();
                 let reason = String::new();
                 self.input(Input::Tcp(conn, TcpEvent::Closed { reason }));
+                self.now += 1_000;
                 for routes in self.model.routes.values_mut() {
                     routes.remove(&peer.host);
                 }
@@ -299,7 +308,7 @@ impl World {
             prefix: Some(prefix(number)),
             ..RouteFilter::default()
         };
-        let routes = self.speaker.routes(&filter, 0);
+        let routes = self.speaker.routes(&filter, self.now);
         let host = |key: &PeerKey| match key.address() {
             Some(IpAddr::V4(it)) => it.octets()[3],
             _ => panic!("{key} is no peer of these"),
