@@ -177,6 +177,9 @@ spec: {}
         node: "n1",
     }])
     .unwrap();
+    // Nobody understands this, and the pod's owner is told.
+    rig.kubectl(&["annotate", "pod", "a", "qos.margay.io/dscp=none"], "")
+        .unwrap();
 }
 
 /// A manifest without its Deployments, which the lab's API server does not know.
