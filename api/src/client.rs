@@ -147,7 +147,7 @@ async fn open(daemon: Daemon, path: &Path, timeout: Duration) -> Result<Channel,
 pub async fn felix(path: &Path, timeout: Duration) -> Result<NodeStatusClient<Channel>, Error> {
     open(Daemon::Felix, path, timeout)
         .await
-        .map(NodeStatusClient::new)
+        .map(|channel| NodeStatusClient::new(channel).max_decoding_message_size(ANSWER_MAX))
 }
 
 /// Connects to bgpd's socket.
@@ -161,5 +161,5 @@ pub async fn bgpd(path: &Path, timeout: Duration) -> Result<BgpStatusClient<Chan
         .map(|channel| BgpStatusClient::new(channel).max_decoding_message_size(ANSWER_MAX))
 }
 
-/// Largest answer taken, in bytes: a list of a million routes.
+/// Largest answer taken, in bytes: a list of a million routes, a table of a million elements.
 const ANSWER_MAX: usize = 512 << 20;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::agent::services::Services;
 use crate::explain::{Unanswered, View};
 use crate::feed::Identity;
 use crate::policy::Engine;
@@ -85,6 +86,7 @@ pub struct Cluster {
     /// Addresses given to pods that have none.
     lent: u32,
     namespaces: BTreeSet<String>,
+    services: Services,
 }
 
 /// Label that the API server gives a namespace.
@@ -98,15 +100,15 @@ impl Cluster {
     /// Understands the objects. What cannot be understood has a note, and does what it would do in a cluster.
     #[must_use]
     pub fn load(documents: Vec<Document>) -> Self {
-        let mut cluster = Self::of(Engine::new(), "");
+        let mut cluster = Self::of(Engine::new(), Services::default(), "");
         cluster.configure(&Configuration::default());
         cluster.tell(documents);
         cluster
     }
 
-    /// What an engine knows, on the node with this name.
+    /// What an engine and its Services know, on the node with this name.
     #[must_use]
-    pub fn of(engine: Engine, node: &str) -> Self {
+    pub(crate) fn of(engine: Engine, services: Services, node: &str) -> Self {
         Self {
             node: node.to_owned(),
             engine,
@@ -116,6 +118,7 @@ impl Cluster {
             ignored: BTreeMap::new(),
             lent: 0,
             namespaces: BTreeSet::new(),
+            services,
         }
     }
 
@@ -206,6 +209,8 @@ impl Cluster {
             ("", "Node") => {
                 let object: Node = typed(object)?;
                 let name = object.metadata.name.clone().unwrap_or_default();
+                self.engine
+                    .apply_node(translate::node_addresses(object.clone()));
                 let addresses = translate::node(object).addresses;
                 self.nodes
                     .extend(addresses.into_iter().map(|it| (it, name.clone())));

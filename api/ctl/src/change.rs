@@ -105,3 +105,16 @@ fn notes(out: &mut String, notes: &[String]) {
         let _ = writeln!(out, "note: {note}");
     }
 }
+
+/// The table as text, with the links of pods as comments.
+pub(crate) fn table(answer: &v1::RenderTableResponse) -> String {
+    let mut out = answer.document.clone();
+    for link in &answer.links {
+        let _ = writeln!(
+            out,
+            "# {} is {}: device group {:#010x}",
+            link.interface, link.pod, link.group
+        );
+    }
+    out
+}

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use api::v1;
 
 use crate::table::{Screen, Tone};
+use crate::view::order;
 
 /// Rules of one policy that are shown; the one that decides always is.
 const RULES: usize = 20;
@@ -114,7 +115,10 @@ fn rules(out: &mut String, policy: &v1::ExplainedPolicy, direction: &str, screen
     let _ = writeln!(
         out,
         "    {} {} (order {}, generation {}{audit})",
-        policy.kind, policy.name, policy.order, policy.generation
+        policy.kind,
+        policy.name,
+        order(policy.order),
+        policy.generation
     );
     if !policy.error.is_empty() {
         let error = format!("newest generation is not in force: {}", policy.error);

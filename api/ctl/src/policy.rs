@@ -6,8 +6,8 @@ use api::v1;
 use felix::offline::Cluster;
 use felix::policy::model::protocol;
 
-use crate::args::Global;
 use crate::args::policy::{Explain, Policy};
+use crate::args::{Global, Output};
 use crate::query::{Answer, felix, print};
 use crate::table::Screen;
 use crate::{change, events, explain, files, view};
@@ -28,7 +28,10 @@ pub(crate) async fn run(
                 .await
                 .map_err(Error::call(Daemon::Felix))?
                 .into_inner();
-            print(global, &answer, || view::policies(&answer.policies, screen))
+            let wide = global.output == Output::Wide;
+            print(global, &answer, || {
+                view::policies(&answer.policies, wide, screen)
+            })
         }
         Policy::Explain(flow) => {
             let request = request(flow)?;
@@ -78,6 +81,29 @@ pub(crate) async fn run(
             let pod = pod.as_deref().unwrap_or_default();
             events::print(global, pod, screen).await?;
             Ok(String::new().into())
+        }
+        Policy::Render { node, files } => {
+            let json = matches!(global.output, Output::Json | Output::Yaml);
+            let answer = match (node, files.files.as_slice()) {
+                (_, []) => felix(global)
+                    .await?
+                    .render_table(v1::RenderTableRequest { json })
+                    .await
+                    .map_err(Error::call(Daemon::Felix))?
+                    .into_inner(),
+                (Some(node), files) => Cluster::load(files::read(files)?)
+                    .picture(node)
+                    .map_err(anyhow::Error::msg)?
+                    .render(json)?,
+                (None, _) => anyhow::bail!("--node is needed: a table is that of one node"),
+            };
+            match json {
+                true => {
+                    let document: serde_json::Value = serde_json::from_str(&answer.document)?;
+                    print(global, &document, String::new)
+                }
+                false => Ok(change::table(&answer).into()),
+            }
         }
         Policy::Unused { files } => {
             let answer = match files.files.as_slice() {

@@ -392,11 +392,12 @@ pub(crate) fn endpoints(endpoints: &[v1::Endpoint], wide: bool, screen: Screen) 
     table.render(screen)
 }
 
-pub(crate) fn policies(policies: &[v1::Policy], screen: Screen) -> String {
+/// Policies in the order in which they are asked.
+pub(crate) fn policies(policies: &[v1::Policy], wide: bool, screen: Screen) -> String {
     if policies.is_empty() {
         return "no policy has to do with this node\n".to_owned();
     }
-    let mut table = Table::new(&[
+    let mut columns = vec![
         "POLICY",
         "KIND",
         "TIER",
@@ -404,8 +405,12 @@ pub(crate) fn policies(policies: &[v1::Policy], screen: Screen) -> String {
         "TYPES",
         "ENDPOINTS",
         "GENERATION",
-        "ERROR",
-    ]);
+    ];
+    if wide {
+        columns.extend(["SEEN", "RULES", "ENFORCEMENT", "TIER ORDER"]);
+    }
+    columns.push("ERROR");
+    let mut table = Table::new(&columns);
     for policy in policies {
         let types = match (policy.ingress, policy.egress) {
             (true, true) => "Ingress,Egress",
@@ -413,18 +418,36 @@ pub(crate) fn policies(policies: &[v1::Policy], screen: Screen) -> String {
             (false, true) => "Egress",
             (false, false) => "",
         };
-        table.row(vec![
+        let mut row: Vec<Cell> = vec![
             policy.name.as_str().into(),
             policy.kind.as_str().into(),
             policy.tier.as_str().into(),
-            policy.order.to_string().into(),
+            order(policy.order).into(),
             types.into(),
             policy.endpoints.into(),
             policy.generation.to_string().into(),
-            Cell::toned(policy.error.as_str(), Tone::Bad),
-        ]);
+        ];
+        if wide {
+            let enforcement = if policy.audit { "Audit" } else { "Enforce" };
+            row.extend([
+                policy.newest_generation.to_string().into(),
+                policy.rules.into(),
+                enforcement.into(),
+                order(policy.tier_order).into(),
+            ]);
+        }
+        row.push(Cell::toned(policy.error.as_str(), Tone::Bad));
+        table.row(row);
     }
     table.render(screen)
+}
+
+/// Whoever has no order comes last.
+pub(crate) fn order(order: f64) -> String {
+    match order.is_finite() {
+        true => order.to_string(),
+        false => "last".to_owned(),
+    }
 }
 
 fn counted(number: u32, one: &str, many: &str) -> String {

@@ -175,6 +175,24 @@ impl NodeStatus for Node {
         }))
     }
 
+    async fn render_table(
+        &self,
+        request: Request<v1::RenderTableRequest>,
+    ) -> Result<Response<v1::RenderTableResponse>, Status> {
+        let document = match request.into_inner().json {
+            true => r#"{"nftables":[]}"#,
+            false => "table inet margay {\n}\n",
+        };
+        Ok(Response::new(v1::RenderTableResponse {
+            document: document.to_owned(),
+            links: vec![v1::Link {
+                interface: "mgy0123456789ab".to_owned(),
+                group: 0x6d00_0005,
+                pod: "web/frontend-0".to_owned(),
+            }],
+        }))
+    }
+
     type WatchPolicyEventsStream =
         tokio_stream::wrappers::ReceiverStream<Result<v1::PolicyEvent, Status>>;
 
@@ -276,6 +294,17 @@ fn prints_tables_and_documents() {
         stdout(&table)
     );
     assert!(!stdout(&table).contains('\x1b'), "a pipe gets no colours");
+
+    let text = margayctl(tmp.path(), &["policy", "render"]);
+    let link = "# mgy0123456789ab is web/frontend-0: device group 0x6d000005\n";
+    let expected = format!("table inet margay {{\n}}\n{link}");
+    assert_eq!(stdout(&text), expected, "{}", stderr(&text));
+    let json = margayctl(tmp.path(), &["policy", "render", "-o", "json"]);
+    assert_eq!(
+        stdout(&json),
+        "{\n  \"nftables\": []\n}\n",
+        "nothing but what nft reads"
+    );
 
     let bfd = margayctl(tmp.path(), &["bgp", "bfd"]);
     assert_eq!(bfd.status.code(), Some(0), "{}", stderr(&bfd));

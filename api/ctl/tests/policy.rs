@@ -135,6 +135,38 @@ fn json_has_the_fields_of_the_api() {
 }
 
 #[test]
+fn the_table_of_a_node_is_what_nft_reads() {
+    let tmp = files();
+    let bound = CLUSTER.replace("spec: {containers", "spec: {nodeName: n1, containers");
+    std::fs::write(tmp.path().join("cluster.yaml"), bound).unwrap();
+    let render = |more: &[&str]| {
+        let files = ["render", "-f", "cluster.yaml,policies.yaml"];
+        margayctl(tmp.path(), &[&files, more].concat())
+    };
+    let text = stdout(&render(&["--node", "n1"]));
+    assert!(text.starts_with("table inet margay {"), "{text}");
+    assert!(text.contains("\"mgy000000000000\" . 10.0.0.2"), "{text}");
+    assert!(text.contains("is db/pg: device group 0x6d"), "{text}");
+    let json = render(&["--node", "n1", "-o", "json"]);
+    let document = felix::nft::json::Document::parse(&stdout(&json)).unwrap();
+    let elements = |name: &str| {
+        let sets = document.nftables.iter().filter_map(|it| match it {
+            felix::nft::json::Object::Set(set) | felix::nft::json::Object::Map(set) => Some(set),
+            _ => None,
+        });
+        let mut named = sets.filter(|set| set.name == name);
+        named.next().map(|set| set.elem.len())
+    };
+    assert_eq!(elements("workload4"), Some(2), "{document:?}");
+    assert_eq!(elements("default_in"), Some(1), "{document:?}");
+    // A table is that of one node, and of one that the files have.
+    for (more, status) in [(&["--node", "n9"][..], 1), (&[], 1)] {
+        let answer = render(more);
+        assert_eq!(answer.status.code(), Some(status), "{answer:?}");
+    }
+}
+
+#[test]
 fn wrong_questions_have_answers() {
     let tmp = files();
     let said = |args: &[&str]| {
@@ -261,4 +293,75 @@ spec:
         &["unused", "-f", "cluster.yaml,policies.yaml"],
     ));
     assert!(text.starts_with("0 of 1 policies"), "{text}");
+}
+
+/// Everything that rules can name beside pods, as kubectl prints it.
+const MORE: &str = "\
+kind: List
+apiVersion: v1
+items:
+- kind: Node
+  apiVersion: v1
+  metadata: {name: edge, labels: {role: edge}}
+  status: {addresses: [{type: InternalIP, address: 192.0.2.10}]}
+- kind: EndpointSlice
+  apiVersion: discovery.k8s.io/v1
+  metadata: {namespace: shop, name: api-1, labels: {kubernetes.io/service-name: api}}
+  addressType: IPv4
+  endpoints: [{addresses: [198.51.100.1]}]
+  ports: [{protocol: TCP, port: 8443}]
+- kind: ClusterNetworkPolicy
+  apiVersion: policy.networking.k8s.io/v1alpha2
+  metadata: {name: no-edge}
+  spec:
+    tier: Admin
+    priority: 1
+    subject: {namespaces: {}}
+    egress:
+    - {name: edge, action: Deny, to: [{nodes: {matchLabels: {role: edge}}}]}
+- kind: NetworkPolicy
+  apiVersion: margay.io/v1
+  metadata: {namespace: shop, name: out}
+  spec:
+    selector: all()
+    types: [Egress]
+    egress:
+    - {action: Allow, destination: {services: {name: api}}}
+    - {action: Allow, destination: {nets: [192.0.2.0/24]}}
+    - {action: Allow, destination: {selector: who == 'nobody', namespaceSelector: global()}}
+";
+
+#[test]
+fn files_may_have_nodes_services_and_sets() {
+    let tmp = files();
+    std::fs::write(tmp.path().join("more.yaml"), MORE).unwrap();
+    let all = "cluster.yaml,more.yaml";
+    let code = |to: &str, port: &str, files: &str| {
+        let flow = ["explain", "--from", "shop/web", "--to", to];
+        let answer = margayctl(
+            tmp.path(),
+            &[&flow[..], &["--port", port, "-f", files]].concat(),
+        );
+        assert!(answer.stderr.is_empty(), "{answer:?}");
+        answer.status.code()
+    };
+    assert_eq!(
+        code("198.51.100.1", "8443", all),
+        Some(0),
+        "behind the Service"
+    );
+    assert_eq!(code("198.51.100.1", "80", all), Some(3), "another port");
+    assert_eq!(
+        code("198.51.100.2", "8443", all),
+        Some(3),
+        "another address"
+    );
+    assert_eq!(code("192.0.2.10", "80", all), Some(3), "the node");
+    assert_eq!(code("192.0.2.11", "80", all), Some(0), "no node's address");
+
+    let unused = margayctl(tmp.path(), &["unused", "-f", all, "-o", "json"]);
+    let unused: serde_json::Value = serde_json::from_slice(&unused.stdout).unwrap();
+    let rules: Vec<_> = unused["unused"].as_array().unwrap().iter().collect();
+    assert_eq!(rules.len(), 1, "{unused}");
+    assert_eq!(rules[0]["rule"], "egress[2]", "{unused}");
 }

@@ -144,7 +144,7 @@ impl Acks {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::model::PolicyKind;
+    use crate::policy::model::{Enforcement, Order, PolicyKind};
 
     fn key() -> PolicyKey {
         PolicyKey {
@@ -161,6 +161,10 @@ mod tests {
             generation,
             in_force: Some(generation),
             tier: "default".to_owned(),
+            tier_order: Some(Order(0.0)),
+            order: Order(0.0),
+            enforcement: Enforcement::Enforce,
+            rules: 0,
             directions: Vec::new(),
             endpoints,
             error: None,

@@ -10,8 +10,7 @@ use crate::explain::{flow_end, rule_at, summary};
 use crate::nft::build::{AUDIT_PREFIX, LOG_PREFIX};
 use crate::nft::log::Logged;
 use crate::policy::describe::traffic;
-use crate::policy::explain::{Asked, Explanation, RuleOutcome};
-use crate::policy::model::Action;
+use crate::policy::explain::{Asked, Explanation};
 use crate::policy::tables::{Direction, Verdict};
 use crate::policy::{Decided, RuleRef};
 
@@ -149,31 +148,35 @@ fn cause<'a>(
     summary: impl Fn(&Explanation) -> String,
 ) -> Option<(Option<&'a RuleRef>, String)> {
     let trace = &explanation.trace;
-    let rule = match &trace.decided {
+    let of = |decided: &'a Decided| match decided {
         Decided::Rule(rule) => Some(rule),
         _ => None,
     };
     match what {
         "logged" => {
-            let policies = explanation.tiers.iter().flat_map(|it| &it.policies);
-            let mut rules = policies.flat_map(|it| &it.rules);
-            let noted =
-                rules.any(|it| it.action == Action::Log && it.outcome == RuleOutcome::Matched);
-            noted.then(|| {
-                (
-                    rule,
-                    format!("a rule with action Log matches; {}", summary(explanation)),
-                )
-            })
+            let rule = trace.logged.first()?;
+            let why = format!("a rule with action Log matches; {}", summary(explanation));
+            Some((Some(rule), why))
         }
-        "audited" => Some((
-            rule,
-            format!(
-                "policies under audit would decide otherwise; {}",
+        "audited" => {
+            let (verdict, decided) = trace.audited.as_ref()?;
+            if *verdict == explanation.verdict {
+                return None;
+            }
+            // What would be said if the policies under audit decided.
+            let mut enforced = explanation.clone();
+            enforced.verdict = *verdict;
+            enforced.trace.decided = decided.clone();
+            let why = format!(
+                "enforced, policies under audit would decide otherwise: {}; now {}",
+                summary(&enforced),
                 summary(explanation)
-            ),
-        )),
-        _ if explanation.verdict == Verdict::Deny => Some((rule, summary(explanation))),
+            );
+            Some((of(decided), why))
+        }
+        _ if explanation.verdict == Verdict::Deny => {
+            Some((of(&trace.decided), summary(explanation)))
+        }
         _ => None,
     }
 }

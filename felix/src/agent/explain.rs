@@ -5,15 +5,32 @@ use std::net::IpAddr;
 use api::v1;
 
 use super::Agent;
+use crate::explain::table::Picture;
 use crate::explain::{Unanswered, View};
 use crate::feed::Identity;
+use crate::nft::epoch::{Epoch, Options};
 use crate::offline::Cluster;
 
 impl Agent {
+    /// The table as it should be, with what the kernel has of options and epoch.
+    #[must_use]
+    pub fn picture(&self, (options, epoch): (Options, Epoch)) -> Picture {
+        let pods = self.endpoints.iter();
+        Picture {
+            options,
+            epoch,
+            tables: self.engine.tables().clone(),
+            terms: self.terms.wanted().elements.clone(),
+            pods: pods
+                .map(|(interface, endpoint)| (interface.clone(), endpoint.pod_name()))
+                .collect(),
+        }
+    }
+
     /// All that is known of policies, for questions that take long.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
-        Cluster::of(self.engine.fork(), &self.node_name)
+        Cluster::of(self.engine.fork(), self.services.clone(), &self.node_name)
     }
 
     /// Why a flow is allowed or denied.

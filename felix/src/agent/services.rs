@@ -19,8 +19,8 @@ pub struct Slice {
 }
 
 /// Every slice.
-#[derive(Debug, Default)]
-pub(super) struct Services {
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Services {
     /// By namespace and name.
     slices: BTreeMap<(String, String), Slice>,
     /// Slices by namespace and Service.
@@ -29,7 +29,7 @@ pub(super) struct Services {
 
 /// What became of a Service.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Changed {
+pub(crate) enum Changed {
     /// It has these backends.
     Has(ServiceBackends),
     /// The Service of that namespace and name has no slice any more.
@@ -38,7 +38,7 @@ pub(super) enum Changed {
 
 impl Services {
     /// A slice came or changed. It may have gone over to another Service.
-    pub(super) fn came(&mut self, slice: Slice) -> Vec<Changed> {
+    pub(crate) fn came(&mut self, slice: Slice) -> Vec<Changed> {
         let key = (slice.namespace.clone(), slice.name.clone());
         if self.slices.get(&key) == Some(&slice) {
             return Vec::new();
@@ -56,7 +56,7 @@ impl Services {
     }
 
     /// A slice is gone.
-    pub(super) fn went(&mut self, namespace: String, name: String) -> Option<Changed> {
+    pub(crate) fn went(&mut self, namespace: String, name: String) -> Option<Changed> {
         let key = (namespace, name);
         let service = self.forget(&key)?;
         Some(self.state(&key.0, service))

@@ -7,11 +7,8 @@ use api::v1;
 use super::Agent;
 use super::input::Kind;
 use crate::Millis;
-use crate::policy::model::PolicyKey;
+use crate::policy::model::{Enforcement, PolicyKey};
 use crate::policy::tables::Direction;
-
-/// Order of every policy there is by now: that of Kubernetes NetworkPolicies.
-const ORDER: i32 = 1000;
 
 /// The last durations of something, in milliseconds.
 #[derive(Debug, Default)]
@@ -171,7 +168,11 @@ impl Agent {
             name: policy.key.to_string(),
             kind: policy.key.kind.to_string(),
             tier: policy.tier.clone(),
-            order: ORDER,
+            order: policy.order.0,
+            tier_order: policy.tier_order.map(|it| it.0).unwrap_or_default(),
+            audit: policy.enforcement == Enforcement::Audit,
+            newest_generation: policy.generation,
+            rules: count(policy.rules),
             ingress: policy.directions.contains(&Direction::Ingress),
             egress: policy.directions.contains(&Direction::Egress),
             endpoints: count(policy.endpoints),

@@ -11,7 +11,7 @@ use super::sysctl;
 use crate::Millis;
 use crate::nft::decode::Counters;
 use crate::nft::diff::{Phases, UNPROGRAMMED};
-use crate::nft::epoch::Options;
+use crate::nft::epoch::{Epoch, Options};
 use crate::nft::pace::Pace;
 use crate::nft::terms;
 use crate::policy::tables::{Subject, Tables};
@@ -71,6 +71,12 @@ impl Enforcer {
         self.nft.apply(&step)?;
         self.terms = Some(wanted.clone());
         Ok(bump)
+    }
+
+    /// Options and epoch of the rules in force.
+    #[must_use]
+    pub const fn rules(&self) -> (Options, Epoch) {
+        (self.nft.options(), self.nft.epoch())
     }
 
     /// The elements in force, without links.

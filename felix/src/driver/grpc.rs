@@ -6,8 +6,8 @@ use api::v1::node_status_server::{NodeStatus, NodeStatusServer};
 use api::v1::{
     ExplainPolicyRequest, ExplainPolicyResponse, GetStatusRequest, ListBlocksRequest,
     ListBlocksResponse, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
-    ListPoliciesResponse, ListUnusedRequest, ListUnusedResponse, PolicyEvent, Status,
-    WatchPolicyEventsRequest, WhatIfRequest, WhatIfResponse,
+    ListPoliciesResponse, ListUnusedRequest, ListUnusedResponse, PolicyEvent, RenderTableRequest,
+    RenderTableResponse, Status, WatchPolicyEventsRequest, WhatIfRequest, WhatIfResponse,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::BroadcastStream;
@@ -15,6 +15,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response};
 
 use crate::explain::Unanswered;
+use crate::explain::table::Picture;
 use crate::offline::Cluster;
 
 /// A view that somebody waits for.
@@ -35,6 +36,8 @@ pub enum Query {
     ),
     /// The last events, and what comes after them.
     Events(oneshot::Sender<(Vec<PolicyEvent>, broadcast::Receiver<PolicyEvent>)>),
+    /// What makes the table.
+    Table(oneshot::Sender<Picture>),
     /// All that is known of policies, to be asked at leisure.
     Cluster(oneshot::Sender<Cluster>),
 }
@@ -125,6 +128,18 @@ impl NodeStatus for Service {
             true => Box::pin(kept.chain(coming).filter(about).map(Ok)),
             false => Box::pin(kept.filter(about).map(Ok)),
         }))
+    }
+
+    async fn render_table(
+        &self,
+        request: Request<RenderTableRequest>,
+    ) -> Result<Response<RenderTableResponse>, tonic::Status> {
+        let json = request.into_inner().json;
+        let picture = self.ask(Query::Table).await?.into_inner();
+        let rendered = at_leisure(move || picture.render(json)).await?;
+        rendered
+            .map(Response::new)
+            .map_err(|error| tonic::Status::internal(error.to_string()))
     }
 
     async fn what_if(

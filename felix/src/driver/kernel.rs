@@ -19,6 +19,7 @@ use super::tamper;
 use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
+use crate::nft::epoch::{Epoch, Options};
 use crate::policy::tables::{Subject, Tables};
 use crate::routes::diff::{Op, Sweep};
 use crate::routes::model::{
@@ -240,6 +241,12 @@ impl Kernel {
         };
         let link = self.netlink.link(name)?;
         Ok(link.is_some_and(|link| link.group != subject.0))
+    }
+
+    /// Options and epoch of the rules in force.
+    #[must_use]
+    pub const fn rules(&self) -> (Options, Epoch) {
+        self.policy.rules()
     }
 
     /// MTU for pods, in bytes, as of the last look.

@@ -106,6 +106,12 @@ impl Nft {
         self.epoch
     }
 
+    /// What of the rules was chosen, as far as this kernel can do it.
+    #[must_use]
+    pub const fn options(&self) -> Options {
+        self.options
+    }
+
     /// Makes the table what [`build::table`] says for what an earlier life of felix was told, or by default: what is
     /// wanted now is not known before the cluster is.
     pub fn take_up(&mut self) -> Result<Ensured, Error> {

@@ -439,6 +439,9 @@ impl Loop {
                 let kept = self.agent.events().cloned().collect();
                 drop(answer.send((kept, self.events.subscribe())));
             }
+            Query::Table(answer) => {
+                drop(answer.send(self.agent.picture(self.kernel.rules())));
+            }
             Query::Cluster(answer) => drop(answer.send(self.agent.cluster())),
             Query::Explain(asked, answer) => drop(answer.send(self.agent.explain_policy(&asked))),
         }

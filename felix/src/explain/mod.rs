@@ -3,6 +3,7 @@
 
 mod advice;
 mod host;
+pub mod table;
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -16,6 +16,7 @@ pub mod diff;
 pub mod encode;
 pub mod epoch;
 mod expr;
+pub mod json;
 pub mod log;
 pub mod model;
 pub mod pace;

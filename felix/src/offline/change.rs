@@ -1,10 +1,16 @@
 //! What a change would change, and what does nothing.
 
+use std::collections::BTreeMap;
+
 use api::v1;
 use serde_json::Value;
 
 use super::{Cluster, Document};
+use crate::explain::table::Picture;
 use crate::explain::{rule_at, summary};
+use crate::feed::{Identity, LocalEndpoint};
+use crate::nft::epoch::{Epoch, Options};
+use crate::nft::terms;
 use crate::policy::explain::Asked;
 use crate::policy::model::{PolicyKey, PolicyKind};
 use crate::policy::tables::Direction;
@@ -19,7 +25,7 @@ impl Cluster {
     /// # Errors
     /// A sentence about the object or name that makes no sense.
     pub fn what_if(&self, request: &v1::WhatIfRequest) -> Result<v1::WhatIfResponse, String> {
-        let mut after = Self::of(self.engine.fork(), &self.node);
+        let mut after = Self::of(self.engine.fork(), self.services.clone(), &self.node);
         let mut documents = Vec::new();
         for (index, text) in request.objects.iter().enumerate() {
             let origin = format!("object {}", index + 1);
@@ -45,13 +51,6 @@ impl Cluster {
             flips.map(|flip| whole(flip.pairs)).sum()
         };
         let mut notes = after.notes.clone();
-        if !self.node.is_empty() && after.engine.looks_beyond_pods() {
-            notes.push(
-                "rules name sets, Services, nodes or host endpoints, which are not looked at: such rules are taken to \
-                 match pods and blocks of addresses only"
-                    .to_owned(),
-            );
-        }
         if found.skipped > 0 {
             notes.push(format!(
                 "{} kinds of pairs were not looked at: there are too many",
@@ -121,6 +120,40 @@ impl Cluster {
             }
         }
         said
+    }
+
+    /// What makes the table of the node on which these pods run, with the rules as they are by default.
+    ///
+    /// # Errors
+    /// When no pod is bound to that node.
+    pub fn picture(&mut self, node: &str) -> Result<Picture, String> {
+        let bound = |pod: &&Identity| self.bound.get(&*pod.uid).is_some_and(|it| it == node);
+        let pods = self.engine.pods().filter(|pod| !pod.host_network);
+        let here: Vec<Identity> = pods.filter(bound).cloned().collect();
+        let mut pods = BTreeMap::new();
+        for (number, pod) in here.into_iter().enumerate() {
+            // The name on a node comes from its sandbox, which no file has.
+            let interface = format!("mgy{number:012}");
+            pods.insert(interface.clone(), format!("{}/{}", pod.namespace, pod.name));
+            let endpoint = LocalEndpoint {
+                uid: pod.uid.to_string(),
+                namespace: pod.namespace.to_string(),
+                pod: pod.name.to_string(),
+                addresses: pod.addresses.to_vec(),
+            };
+            self.engine.set_local(&interface, endpoint);
+        }
+        if pods.is_empty() {
+            return Err(format!("no pod of the files runs on a node named {node:?}"));
+        }
+        self.engine.compile();
+        Ok(Picture {
+            options: Options::default(),
+            epoch: Epoch::FIRST,
+            tables: self.engine.tables().clone(),
+            terms: terms::Elements::default(),
+            pods,
+        })
     }
 
     /// Policies and rules that do nothing.

@@ -7,9 +7,11 @@ use crds::host_endpoint::Endpoint;
 use crds::network_set::Set;
 use crds::tier::Stage;
 use k8s_openapi::api::core::v1::ServiceAccount;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde_json::Value;
 
 use super::{Cluster, DEFAULT_NAMESPACE, typed};
+use crate::agent::services::Changed;
 use crate::policy::k8s::{self, PolicyError};
 use crate::policy::model::{Policy, PolicyKey, PolicyKind};
 use crate::policy::tables::Direction;
@@ -25,7 +27,10 @@ impl Cluster {
         mut object: Value,
     ) -> Result<bool, String> {
         let meta = &mut object["metadata"];
-        let namespaced = matches!(kind, "NetworkPolicy" | "NetworkSet" | "ServiceAccount");
+        let namespaced = matches!(
+            kind,
+            "NetworkPolicy" | "NetworkSet" | "ServiceAccount" | "EndpointSlice"
+        );
         if namespaced && meta["namespace"].is_null() && meta.is_object() {
             meta["namespace"] = Value::from(DEFAULT_NAMESPACE);
         }
@@ -97,6 +102,17 @@ impl Cluster {
                 let account: ServiceAccount = typed(object)?;
                 let account = translate::service_account(account);
                 self.engine.apply_service_account(account);
+            }
+            ("discovery.k8s.io", "EndpointSlice") => {
+                let slice: EndpointSlice = typed(object)?;
+                for changed in self.services.came(translate::slice(&slice)) {
+                    match changed {
+                        Changed::Has(service) => self.engine.apply_service(service),
+                        Changed::Gone(namespace, name) => {
+                            self.engine.delete_service(&namespace, &name);
+                        }
+                    }
+                }
             }
             _ => return Ok(false),
         }

@@ -1,8 +1,8 @@
 //! A second engine that knows what the first knows: for questions that take long, or begin with "what if".
 
 use super::engine::Engine;
-use super::model::{Peer, PortMatch};
 use super::tables::Direction;
+use super::told::Object;
 
 impl Engine {
     /// Another engine that was told the same, and has compiled nothing. What it says of flows and policies is the same.
@@ -20,6 +20,16 @@ impl Engine {
         for (ifname, endpoint) in self.index.endpoints() {
             fork.set_local(ifname, endpoint.clone());
         }
+        for set in self.others.sets.values() {
+            fork.apply_network_set(set.now.clone());
+        }
+        for object in self.others.objects() {
+            match object.clone() {
+                Object::Service(service) => fork.apply_service(service),
+                Object::Node(node) => fork.apply_node(node),
+                Object::Host(host) => fork.apply_host_endpoint(host),
+            }
+        }
         for tier in self.tiers.values() {
             fork.apply_tier(tier.clone());
         }
@@ -33,25 +43,6 @@ impl Engine {
             fork.refuse_policy(key.clone(), refused.generation, refused.error.clone());
         }
         fork
-    }
-
-    /// Whether rules name more than pods and blocks of addresses: a fork has nothing else.
-    #[must_use]
-    pub fn looks_beyond_pods(&self) -> bool {
-        let policies = self.policies.values().map(|it| &it.policy);
-        let rules = policies.flat_map(|policy| {
-            Direction::BOTH
-                .into_iter()
-                .filter_map(|it| policy.rules(it))
-                .flatten()
-        });
-        let mut rules = rules;
-        rules.any(|rule| {
-            let mut peers = rule.peers.iter().flat_map(|term| term.any.iter());
-            let mut ports = rule.traffic.iter().flat_map(|term| &term.any);
-            peers.any(|it| !matches!(it, Peer::Pods(_) | Peer::Net { .. }))
-                || ports.any(|it| matches!(it, PortMatch::Service { .. }))
-        })
     }
 
     /// Whether the namespace has been told of.

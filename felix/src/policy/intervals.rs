@@ -37,7 +37,7 @@ pub(super) fn previous(of: IpAddr) -> Option<IpAddr> {
 }
 
 /// First and last address of a block; host bits do not matter.
-pub(super) fn span(block: IpNetwork) -> Span {
+pub(crate) fn span(block: IpNetwork) -> Span {
     (block.network(), block.broadcast())
 }
 

@@ -35,7 +35,7 @@ mod hosted;
 mod hosts;
 mod ids;
 mod index;
-mod intervals;
+pub(crate) mod intervals;
 pub mod k8s;
 pub mod labels;
 mod lists;

@@ -11,7 +11,7 @@ use super::index::Resident;
 use super::intervals::span;
 use super::k8s::PolicyError;
 use super::lists::ListId;
-use super::model::{Peer, PolicyKey, PortMatch};
+use super::model::{Enforcement, Order, Peer, PeerList, PolicyKey, PortMatch};
 use super::selecting::Labelled;
 use super::sorting::offer;
 use super::tables::{Direction, Subject, Verdict};
@@ -31,6 +31,14 @@ pub struct PolicyStatus {
     pub in_force: Option<i64>,
     /// Name of its tier; empty when nothing of the object could be read.
     pub tier: String,
+    /// Place of its tier among the tiers; `None` when there is no such tier.
+    pub tier_order: Option<Order>,
+    /// Place in the tier.
+    pub order: Order,
+    /// Whether it decides anything.
+    pub enforcement: Enforcement,
+    /// Rules it has in both directions.
+    pub rules: usize,
     /// Directions it governs, in order.
     pub directions: Vec<Direction>,
     /// Endpoints on this node that it selects.
@@ -51,7 +59,7 @@ pub struct EndpointPolicies {
 }
 
 impl Engine {
-    /// Every policy object, in the order of keys.
+    /// Every policy object, in the order in which they are asked; those of which nothing could be read come last.
     pub fn policies(&self) -> impl Iterator<Item = PolicyStatus> {
         let unread = self
             .refused
@@ -64,7 +72,10 @@ impl Engine {
             .map(|(key, installed)| self.status(key, installed))
             .chain(unread)
             .collect();
-        all.sort_by(|a, b| a.key.cmp(&b.key));
+        all.sort_by(|a, b| {
+            let place = |it: &PolicyStatus| (it.tier_order.is_none(), it.tier_order, it.order);
+            place(a).cmp(&place(b)).then_with(|| a.key.cmp(&b.key))
+        });
         all.into_iter()
     }
 
@@ -88,6 +99,10 @@ impl Engine {
             generation: refused.generation,
             in_force: None,
             tier: String::new(),
+            tier_order: None,
+            order: Order(f64::INFINITY),
+            enforcement: Enforcement::default(),
+            rules: 0,
             directions: Vec::new(),
             endpoints: 0,
             error: Some(refused.error.clone()),
@@ -104,6 +119,14 @@ impl Engine {
             generation: refused.map_or(own, |refused| refused.generation),
             in_force: (!installed.closed).then_some(own),
             tier: installed.policy.tier.clone(),
+            tier_order: self.tiers.get(&installed.policy.tier).map(|it| it.order),
+            order: installed.policy.order,
+            enforcement: installed.policy.enforcement,
+            rules: Direction::BOTH
+                .into_iter()
+                .filter_map(|it| installed.policy.rules(it))
+                .map(<[_]>::len)
+                .sum(),
             directions: Direction::BOTH.into_iter().filter(governed).collect(),
             endpoints: installed.selected.len() + installed.hosts.len(),
             error: refused.map(|refused| refused.error.clone()),
@@ -229,6 +252,29 @@ impl Engine {
     }
 }
 
+impl Engine {
+    /// Whether an address is in a list as a block's, a set's or anybody's who is no pod.
+    pub(super) fn lists_address(&self, list: &PeerList, address: IpAddr) -> bool {
+        let inherited = &self.index.inherited;
+        let contains = |net: IpNetwork| {
+            let (first, last) = span(net);
+            (first..=last).contains(&address)
+        };
+        let mut sets = self.others.sets.values().map(|set| &set.now);
+        let mut others = self.others.at(address);
+        list.iter().any(|peer| match peer {
+            Peer::Net { cidr, except } => {
+                contains(*cidr) && !except.iter().any(|part| contains(*part))
+            }
+            _ => false,
+        }) || others.any(|other| other.object.listed(list, inherited))
+            || sets.any(|set| {
+                set.nets.iter().any(|net| contains(*net))
+                    && list.selects(Labelled::Set(set), inherited)
+            })
+    }
+}
+
 /// Both sides of a flow as the objects describe them.
 pub(super) struct Known<'a> {
     engine: &'a Engine,
@@ -259,24 +305,7 @@ impl Side<'_> {
         let Some(address) = self.address.filter(|_| !by_labels) else {
             return by_labels;
         };
-        let contains = |net: IpNetwork| {
-            let (first, last) = span(net);
-            (first..=last).contains(&address)
-        };
-        let mut sets = engine.others.sets.values().map(|set| &set.now);
-        list.iter().any(|peer| match peer {
-            Peer::Net { cidr, except } => {
-                contains(*cidr) && !except.iter().any(|part| contains(*part))
-            }
-            _ => false,
-        }) || engine
-            .others
-            .at(address)
-            .any(|other| other.object.listed(list, inherited))
-            || sets.any(|set| {
-                set.nets.iter().any(|net| contains(*net))
-                    && list.selects(Labelled::Set(set), inherited)
-            })
+        engine.lists_address(list, address)
     }
 
     fn offers(&self, engine: &Engine, entry: &PortMatch, protocol: u8, port: u16) -> bool {

@@ -28,7 +28,7 @@ pub(super) struct Other {
     pub(super) lists: BTreeSet<ListId>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Object {
     Service(ServiceBackends),
     Node(NodeAddresses),
@@ -97,6 +97,16 @@ impl Others {
 
     pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Other> {
         self.entries.values_mut()
+    }
+
+    /// All of them.
+    pub(super) fn objects(&self) -> impl Iterator<Item = &Object> {
+        self.entries.values().map(|other| &other.object)
+    }
+
+    /// Every address that one of them has.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.by_address.keys().copied()
     }
 
     /// Those with this address.

@@ -6,6 +6,7 @@ use super::engine::{Engine, Installed};
 use super::model::{Action, Peer, PeerList, PolicyKey, PortMatch, Rule, Selection, Term};
 use super::selecting::Labelled;
 use super::tables::Direction;
+use super::told::Object;
 use crate::feed::Identity;
 
 /// Something that does nothing, as far as the cluster of this moment goes.
@@ -90,18 +91,27 @@ impl Engine {
         Some(format!("no pod that it is about has a {term}"))
     }
 
-    /// Whether anybody at all matches the term. Of addresses, sets, nodes and Services it is taken that somebody may.
+    /// Whether anybody at all matches the term. Of blocks it is taken that somebody may; of Nodes and Services too, when
+    /// none is known at all: files often leave them out.
     fn somebody(&self, term: &Term<PeerList>) -> bool {
         if term.negated {
             return true;
         }
-        let pods_alone = |peer: &Peer| matches!(peer, Peer::Pods(_));
+        let list = &term.any;
+        let inherited = &self.index.inherited;
+        let known = |kind: fn(&Object) -> bool| self.others.objects().any(kind);
+        let taken = |peer: &Peer| match peer {
+            Peer::Net { .. } => true,
+            Peer::Nodes(_) => !known(|it| matches!(it, Object::Node(_))),
+            Peer::Service { .. } => !known(|it| matches!(it, Object::Service(_))),
+            Peer::Pods(_) | Peer::Endpoints(_) => false,
+        };
         let mut pods = self.index.residents();
-        !term.any.iter().all(pods_alone)
-            || pods.any(|(_, pod)| {
-                let it = Labelled::Pod(&pod.identity);
-                term.any.selects(it, &self.index.inherited)
-            })
+        let mut sets = self.others.sets.values().map(|set| &set.now);
+        list.iter().any(taken)
+            || pods.any(|(_, pod)| list.selects(Labelled::Pod(&pod.identity), inherited))
+            || sets.any(|set| !set.nets.is_empty() && list.selects(Labelled::Set(set), inherited))
+            || self.others.objects().any(|it| it.listed(list, inherited))
     }
 
     /// Whether an entry may match: a name needs somebody who gives it to a port.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::classes::Offer;
 use super::describe::protocol_name;
 use super::engine::Engine;
 use super::explain::Asked;
@@ -66,6 +67,8 @@ struct Trait {
     selected: BTreeSet<PolicyKey>,
     lists: BTreeSet<PeerList>,
     ports: Arc<[crate::feed::NamedPort]>,
+    /// Ports of Services, and those that rules find by name.
+    offers: BTreeSet<Offer>,
 }
 
 /// Pods that look the same in both engines.
@@ -93,17 +96,20 @@ pub fn flips(before: &Engine, after: &Engine) -> Flips {
     for from in ends() {
         for to in ends() {
             let sides = match (from, to) {
-                (Some(from), Some(to)) => vec![(&from.party, &to.party)],
-                (Some(from), None) => outside.iter().map(|it| (&from.party, it)).collect(),
-                (None, Some(to)) => outside.iter().map(|it| (it, &to.party)).collect(),
+                (Some(from), Some(to)) => vec![(&from.party, &to.party, false)],
+                (Some(from), None) => {
+                    let outside = outside.iter();
+                    outside.map(|it| (&from.party, &it.0, it.1)).collect()
+                }
+                (None, Some(to)) => outside.iter().map(|it| (&it.0, &to.party, it.1)).collect(),
                 (None, None) => continue,
             };
             let concerned = from.is_some_and(|it| it.edited[0] || it.moved)
                 || to.is_some_and(|it| it.edited[1] || it.moved);
-            if !concerned {
-                continue;
-            }
-            for (from, to) in sides {
+            for (from, to, moved) in sides {
+                if !concerned && !moved {
+                    continue;
+                }
                 if looked == PAIRS {
                     found.skipped += 1;
                     continue;
@@ -151,7 +157,7 @@ fn groups(before: &Engine, after: &Engine) -> Vec<Group> {
                 });
                 concerned.any(|key| rules(before, key) || rules(after, key))
             }),
-            moved: old.lists != new.lists || old.ports != new.ports,
+            moved: old.lists != new.lists || old.ports != new.ports || old.offers != new.offers,
         });
         group.party.count += 1;
     }
@@ -172,8 +178,9 @@ fn edited(before: &Engine, after: &Engine) -> BTreeSet<PolicyKey> {
     .collect()
 }
 
-/// An address of every block that rules name and no pod has, and one that none names.
-fn outside(before: &Engine, after: &Engine) -> Vec<Party> {
+/// An address of every block that rules or sets name, those of nodes, Services and host endpoints, all unless a pod has
+/// them, and one that nobody names; with each, whether lists that contain it differ.
+fn outside(before: &Engine, after: &Engine) -> Vec<(Party, bool)> {
     let mut candidates: BTreeSet<IpAddr> = ELSEWHERE.into_iter().collect();
     for engine in [before, after] {
         for policy in engine.policies.values().map(|it| &it.policy) {
@@ -186,16 +193,23 @@ fn outside(before: &Engine, after: &Engine) -> Vec<Party> {
             }
         }
     }
+    for engine in [before, after] {
+        let sets = engine.others.sets.values().flat_map(|set| &set.now.nets);
+        candidates.extend(sets.map(|net| span(*net).1));
+        candidates.extend(engine.others.all_addresses());
+    }
     let (before_lists, after_lists) = (before.named_lists(), after.named_lists());
     let mut parties: BTreeMap<_, Party> = BTreeMap::new();
     for address in candidates {
         if after.pod_at(address).is_some() || before.pod_at(address).is_some() {
             continue;
         }
+        let old = before.lists_of(&before_lists, None, &[address]);
+        let new = after.lists_of(&after_lists, None, &[address]);
         let traits = (
             address.is_ipv6(),
-            before.lists_of(&before_lists, None, &[address]),
-            after.lists_of(&after_lists, None, &[address]),
+            (old, before.offers(address)),
+            (new, after.offers(address)),
         );
         parties.entry(traits).or_insert_with(|| Party {
             name: address.to_string(),
@@ -204,7 +218,10 @@ fn outside(before: &Engine, after: &Engine) -> Vec<Party> {
             count: 1,
         });
     }
-    parties.into_values().collect()
+    let parties = parties.into_iter();
+    parties
+        .map(|((_, old, new), party)| (party, old != new))
+        .collect()
 }
 
 /// Addresses for documentation: nobody's (RFC 5737, RFC 3849).
@@ -242,22 +259,9 @@ impl Engine {
         pod: Option<&Identity>,
         addresses: &[IpAddr],
     ) -> BTreeSet<PeerList> {
-        let contains = |net| {
-            let (first, last) = span(net);
-            addresses.iter().any(|it| (first..=last).contains(it))
-        };
         let listed = |list: &&PeerList| {
-            let selected = pod.is_some_and(|it| {
-                let inherited = &self.index.inherited;
-                list.selects(Labelled::Pod(it), inherited)
-            });
-            selected
-                || list.iter().any(|peer| match peer {
-                    Peer::Net { cidr, except } => {
-                        contains(*cidr) && !except.iter().any(|part| contains(*part))
-                    }
-                    _ => false,
-                })
+            pod.is_some_and(|it| list.selects(Labelled::Pod(it), &self.index.inherited))
+                || addresses.iter().any(|it| self.lists_address(list, *it))
         };
         lists.iter().filter(listed).cloned().collect()
     }
@@ -275,6 +279,7 @@ impl Engine {
                 .collect(),
             lists: self.lists_of(lists, Some(pod), &addresses),
             ports: Arc::clone(&pod.named_ports),
+            offers: addresses.iter().flat_map(|it| self.offers(*it)).collect(),
         }
     }
 }
@@ -373,6 +378,9 @@ fn cuts(before: &Engine, after: &Engine, to: &Party, v6: bool) -> BTreeMap<u8, B
         let ports = named.iter().flat_map(|pod| &*pod.identity.named_ports);
         for port in ports {
             cut(&mut cuts, port.protocol, port.port, port.port);
+        }
+        for offer in to.addresses.iter().flat_map(|it| engine.offers(*it)) {
+            cut(&mut cuts, offer.protocol, offer.port, offer.port);
         }
         for policy in engine.policies.values().map(|it| &it.policy) {
             let rules = Direction::BOTH.iter().filter_map(|it| policy.rules(*it));

@@ -5,6 +5,7 @@ mod ns;
 
 mod epochs;
 mod hosts;
+mod json;
 mod net;
 mod policed;
 mod terms;

@@ -9,7 +9,7 @@ use felix::nft::terms::{Elements, Rules, Services};
 use crate::ns::Namespace;
 use crate::policed::{Kernel, address};
 
-fn every_rule(ports: Option<(u16, u16)>, services: Services) -> Options {
+pub(crate) fn every_rule(ports: Option<(u16, u16)>, services: Services) -> Options {
     Options {
         terms: Rules {
             outgoing: Some(ports),
@@ -63,7 +63,7 @@ fn mapped(to: &str, element: Element) -> Element {
 }
 
 /// One of every kind.
-fn elements() -> Elements {
+pub(crate) fn elements() -> Elements {
     let net = |set, first, last| range(set, vec![at(first)], vec![at(last)]);
     let limits = [
         (

@@ -33,6 +33,15 @@ Examples:
   margayctl policy unused                               as felix on this node knows the cluster
   margayctl policy unused -f pods.yaml,policies/";
 
+const RENDER_EXAMPLES: &str = "\
+Examples:
+  margayctl policy render                               the table that felix on this node wants in the kernel
+  margayctl policy render -o json | jq .                the same as `nft -j -f` reads it
+  margayctl policy render --node n1 -f cluster.yaml     what it would be on a node of these files
+  margayctl policy render | unshare -rn nft -c -f -     does nft take it?
+
+docs/policy.md says how to read it.";
+
 const EVENTS_EXAMPLES: &str = "\
 Examples:
   margayctl policy events                               what was denied or noted last on this node
@@ -77,6 +86,15 @@ pub(crate) enum Policy {
         /// Only with this pod at one end, NAMESPACE/NAME
         #[arg(long, value_name = "POD")]
         pod: Option<String>,
+    },
+    /// The table inet margay as it should be, on this node or on one of the files, as nft reads it
+    #[command(after_help = RENDER_EXAMPLES)]
+    Render {
+        /// Name of the node whose table is wanted, with --file
+        #[arg(long, value_name = "NAME", requires = "files")]
+        node: Option<String>,
+        #[command(flatten)]
+        files: Files,
     },
     /// Policies and rules that do nothing: they select nobody, match nobody or are never reached
     #[command(after_help = UNUSED_EXAMPLES)]
