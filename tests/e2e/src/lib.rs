@@ -2,6 +2,7 @@
 //! the lab of a test binary and what tests ask of it; [`fault`] a lab of one test, which breaks it.
 
 pub mod fault;
+mod readback;
 pub mod suite;
 
 /// What felix's status says is wrong, but for what the kernel of the machine lacks: without nfnetlink_log it says so for

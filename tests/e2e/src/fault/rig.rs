@@ -264,6 +264,13 @@ impl Rig {
 impl Drop for Rig {
     fn drop(&mut self) {
         if !thread::panicking() {
+            // A test may have left a node without felix; nothing is wanted there.
+            let found = crate::readback::differences(&self.lab, false);
+            assert!(
+                found.is_empty(),
+                "the kernel does not hold what felix wants:\n{}",
+                found.join("\n")
+            );
             return;
         }
         for node in &self.lab.plan().nodes {

@@ -23,6 +23,8 @@ use std::time::{Duration, Instant};
 use lab::{Lab, Options};
 use serde_json::{Value, json};
 
+use crate::readback;
+
 pub use flow::Flow;
 pub use matrix::{Row, WHATS, World};
 pub use objects::{Pod, namespace};
@@ -65,7 +67,17 @@ impl Drop for Visitor {
             None
         };
         drop(shelf);
-        drop(last);
+        let Some(lab) = last else { return };
+        if thread::panicking() {
+            return;
+        }
+        let found = readback::differences(&lab, true);
+        drop(lab);
+        assert!(
+            found.is_empty(),
+            "the kernel does not hold what felix wants:\n{}",
+            found.join("\n")
+        );
     }
 }
 

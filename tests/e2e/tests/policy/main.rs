@@ -36,6 +36,7 @@
 
 mod cluster;
 mod docs;
+mod explain;
 mod first;
 mod flows;
 mod grammar;
