@@ -98,10 +98,14 @@ impl Engine {
     pub(super) fn reselect_hosts(&mut self, edited: &BTreeSet<PolicyKey>) -> BTreeSet<PolicyKey> {
         let all = std::mem::take(&mut self.dirty.hosts);
         let mut changed = BTreeSet::new();
-        for (key, installed) in &mut self.policies {
-            if !all && !edited.contains(key) {
+        let keys: Vec<PolicyKey> = match all {
+            true => self.policies.keys().cloned().collect(),
+            false => edited.iter().cloned().collect(),
+        };
+        for key in keys {
+            let Some(installed) = self.policies.get_mut(&key) else {
                 continue;
-            }
+            };
             let mut hosts = BTreeSet::new();
             for host in self.others.local_hosts() {
                 self.work.selectors += 1;
@@ -112,7 +116,7 @@ impl Engine {
             }
             if installed.hosts != hosts {
                 installed.hosts = hosts;
-                changed.insert(key.clone());
+                changed.insert(key);
             }
         }
         self.dirty.host_rows |= all || !changed.is_empty();
