@@ -121,7 +121,7 @@ impl Engine {
         for uses in &released {
             self.active.release(uses);
         }
-        self.stirred.append(&mut touched);
+        self.stirred.extend(touched);
         moves.edited = edited;
     }
 
