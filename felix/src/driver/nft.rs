@@ -1,5 +1,6 @@
 //! The table `inet margay` in the kernel. No other table is read or written.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use super::conntrack::Conntrack;
@@ -78,6 +79,10 @@ pub struct Nft {
     /// The kernel refused rules that log.
     cannot_log: bool,
     epoch: Epoch,
+    /// The kernel tells rules as felix reads them, so that they can be compared to the letter.
+    legible: bool,
+    /// Chains that a table of ours can have.
+    chains: BTreeSet<String>,
     /// Of the whole ruleset, as of when our rules were last known to be as they should.
     generation: Option<u32>,
 }
@@ -91,6 +96,8 @@ impl Nft {
             options: Options::default(),
             cannot_log: false,
             epoch: Epoch::FIRST,
+            legible: true,
+            chains: build::chain_names(),
             generation: None,
         })
     }
@@ -138,7 +145,7 @@ impl Nft {
         for _ in 0..TRIES {
             let generation = self.generation()?;
             let there = self.inspect()?;
-            if let Some(epoch) = there.current(self.options) {
+            if let Some(epoch) = self.current(&there) {
                 self.epoch = epoch;
                 self.generation = Some(generation);
                 return Ok(Ensured::Adopted);
@@ -169,6 +176,7 @@ impl Nft {
                 Ok(()) => {
                     self.epoch = epoch;
                     self.generation = Some(after(generation));
+                    self.read_back(after(generation))?;
                     if let Some((given_back, _)) = there.epoch().filter(|(there, _)| *there != byte)
                     {
                         self.conntrack.forget_all(given_back)?;
@@ -230,14 +238,16 @@ impl Nft {
         if batch.bump {
             self.conntrack.forget_before(self.options.mark, epoch)?;
         }
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             let generation = self.known_generation()?;
-            let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
+            // Others who never pause do not hold policy up: what they do to our rules in this moment their reports tell.
+            let upon = (attempt < TRIES).then_some(generation);
+            let mut transaction = Transaction::begin(self.socket.sequence(0), upon);
             transaction.batch(batch, self.options, epoch);
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
-                    self.generation = Some(after(generation));
+                    self.generation = upon.map(after);
                     return Ok(());
                 }
                 // Most often kube-proxy, in a table of its own.
@@ -288,7 +298,33 @@ impl Nft {
 
     /// The table is there and has the rules it should have.
     pub fn intact(&mut self) -> Result<bool, Error> {
-        Ok(self.inspect()?.current(self.options) == Some(self.epoch))
+        let there = self.inspect()?;
+        Ok(self.current(&there) == Some(self.epoch))
+    }
+
+    fn current(&self, there: &Inspection) -> Option<Epoch> {
+        if self.legible {
+            there.current(self.options)
+        } else {
+            there.alike(self.options)
+        }
+    }
+
+    /// Looks at what was just made. A kernel that tells rules in another way than felix knows must not be taken for one
+    /// that somebody tampers with, again and again.
+    fn read_back(&mut self, made: u32) -> Result<(), Error> {
+        let there = self.inspect()?;
+        let legible = there.current(self.options).is_some() || there.alike(self.options).is_none();
+        // Whatever others have done since then is no matter of the kernel's.
+        if self.generation()? == made && legible != self.legible {
+            self.legible = legible;
+            if !legible {
+                tracing::error!(
+                    "this kernel tells rules in another way than felix knows: rules with another meaning are not noticed"
+                );
+            }
+        }
+        Ok(())
     }
 
     fn generation(&mut self) -> Result<u32, Error> {
@@ -326,20 +362,28 @@ impl Nft {
             || there.clone(),
             |seen, message| seen.set(message.payload),
         )?;
-        let there = self.socket.dump(
-            of_table(GET_CHAIN),
-            || there.clone(),
-            |seen, message| {
-                if in_table(message.payload) {
-                    seen.chain(message.payload);
-                }
-            },
-        )?;
-        Ok(self.socket.dump(
+        let mut there = self.socket.dump(
             of_table(GET_RULE),
             || there.clone(),
             |seen, message| seen.rule(message.payload),
-        )?)
+        )?;
+        // One by one: a dump of chains is one of everybody's. Of more than these, and without rules, the table's size tells.
+        let seen: Vec<String> = there.rules.keys().cloned().collect();
+        let seen = seen.iter().filter(|name| !self.chains.contains(*name));
+        for name in self.chains.iter().chain(seen) {
+            let send = |sequence| {
+                let mut message = request(GET_CHAIN, ACK, sequence);
+                message.string(1, TABLE);
+                message.string(3, name);
+                message.finish()
+            };
+            let take = |message: nla::Received<'_>| there.chain(message.payload);
+            match self.socket.request(send, take) {
+                Err(error) if error.errno() == Some(libc::ENOENT) => {}
+                asked => asked?,
+            }
+        }
+        Ok(there)
     }
 
     /// Reads until two looks agree. The kernel gives a hash that has grown its room a moment later, and goes on with a dump
@@ -424,14 +468,8 @@ impl Nft {
     }
 }
 
-/// A dump of chains is one of every table of the family.
-fn in_table(payload: &[u8]) -> bool {
-    let name = payload.get(4..).and_then(|rest| nla::find(rest, 1));
-    name.is_some_and(|name| nla::text(name) == TABLE)
-}
-
 /// Transactions that are tried while others change their tables.
-const TRIES: usize = 20;
+const TRIES: u8 = 20;
 
 /// The generation that follows; there is no generation 0.
 const fn after(generation: u32) -> u32 {

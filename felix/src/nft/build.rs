@@ -14,6 +14,8 @@
 //! The packet's mark belongs to others (kube-proxy, among them). Scratch between two lookups is the packet's priority,
 //! used only on packets being judged and cleared afterwards.
 
+use std::collections::BTreeSet;
+
 mod host;
 mod raw;
 mod sets;
@@ -29,6 +31,7 @@ use super::model::{
     Chain, CtDirection, CtState, Element, Field, Hook, Is, Rule, Set, Statement, Table, Value,
     Verdict,
 };
+use super::terms::Rules;
 use crate::policy::tables::{Direction, Subject};
 
 /// Name of the table.
@@ -134,6 +137,17 @@ pub fn table(options: Options, epoch: Epoch) -> Table {
     };
     table.comment = format!("ruleset {:016x}", fingerprint(&table, options));
     table
+}
+
+/// The names of the chains of every table of ours, whatever was chosen.
+#[must_use]
+pub fn chain_names() -> BTreeSet<String> {
+    let options = Options {
+        terms: Rules::EVERY,
+        ..Options::default()
+    };
+    let chains = table(options, Epoch::FIRST).chains.into_iter();
+    chains.map(|chain| chain.name.to_owned()).collect()
 }
 
 /// Recognises the table that another felix made: the same rules, whatever the epoch. FNV-1a of the text.

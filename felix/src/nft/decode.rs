@@ -17,9 +17,11 @@ pub struct Inspection {
     pub comment: Option<String>,
     /// The table has flags, such as `dormant`. We set none.
     pub flagged: bool,
+    /// How many chains, sets and other objects the kernel counts in it.
+    pub size: Option<u32>,
     /// Type and length of the key, by name of the set.
     pub sets: BTreeMap<String, (u32, u32)>,
-    /// Hook and policy by name of the chain.
+    /// Hook and policy by name of the chain, of the chains that were asked for.
     pub chains: BTreeMap<String, Entered>,
     /// Rules by chain, in order.
     pub rules: BTreeMap<String, Vec<Written>>,
@@ -76,6 +78,7 @@ impl Inspection {
                     .and_then(|data| user_text(data, 0))
                     .unwrap_or_default(),
             );
+            self.size = nla::find(attributes, 3).and_then(nla::be32);
             self.flagged = nla::find(attributes, 2)
                 .and_then(nla::be32)
                 .is_some_and(|flags| flags != 0);
@@ -211,10 +214,19 @@ impl Inspection {
     #[must_use]
     pub fn current(&self, options: Options) -> Option<Epoch> {
         let (_, epoch) = self.epoch()?;
-        self.holds(&build::table(options, epoch)).then_some(epoch)
+        let wanted = build::table(options, epoch);
+        self.holds(&wanted, true).then_some(epoch)
     }
 
-    fn holds(&self, table: &Table) -> bool {
+    /// The same by what can be told without reading rules: names, hooks, comments, and how many rules a chain has.
+    #[must_use]
+    pub fn alike(&self, options: Options) -> Option<Epoch> {
+        let (_, epoch) = self.epoch()?;
+        let wanted = build::table(options, epoch);
+        self.holds(&wanted, false).then_some(epoch)
+    }
+
+    fn holds(&self, table: &Table, to_the_letter: bool) -> bool {
         let chain = |chain: &Chain| {
             let hook = |hook: Hook| (hook.number, hook.priority);
             let entered = Entered {
@@ -227,11 +239,14 @@ impl Inspection {
                 && rules.len() == chain.rules.len()
                 && rules.iter().zip(&chain.rules).all(|(there, rule)| {
                     there.comment.as_deref() == rule.comment
-                        && says(&there.expressions, &encode::rule(rule))
+                        && (!to_the_letter || says(&there.expressions, &encode::rule(rule)))
                 })
         };
         self.comment.as_ref() == Some(&table.comment)
             && !self.flagged
+            && self.size.is_none_or(|size| {
+                usize::try_from(size) == Ok(table.sets.len() + table.chains.len())
+            })
             && self.sets.len() == table.sets.len()
             && table.sets.iter().all(|set| self.has(set))
             && self.chains.len() == table.chains.len()
@@ -505,7 +520,7 @@ mod tests {
         let seen = inspected(&transaction.end().0);
         assert_eq!(seen.current(options), Some(epoch));
         assert_eq!(seen.options(), Some(options));
-        let changes: [fn(&mut Inspection); 9] = [
+        let changes: [fn(&mut Inspection); 10] = [
             |seen| drop(seen.rules.get_mut("judge").expect("chain").pop()),
             |seen| seen.rules.get_mut("judge").expect("chain").swap(0, 1),
             |seen| {
@@ -519,6 +534,7 @@ mod tests {
             |seen| seen.chains.get_mut("forward").expect("chain").nat = true,
             |seen| assert_eq!(seen.chains.insert("more".into(), Entered::default()), None),
             |seen| assert_eq!(seen.sets.insert("more".into(), (7, 4)), None),
+            |seen| seen.size = Some(1),
         ];
         for (number, change) in changes.into_iter().enumerate() {
             let mut changed = seen.clone();
@@ -530,6 +546,29 @@ mod tests {
             ..options
         };
         assert_eq!(seen.current(other), None);
+    }
+
+    #[test]
+    fn a_kernel_that_tells_rules_otherwise_is_known_by_names_and_numbers() {
+        let epoch = Epoch::new(5).expect("epoch");
+        let options = Options {
+            terms: Rules::EVERY,
+            ..Options::default()
+        };
+        let mut transaction = Transaction::begin(1, None);
+        transaction.replace_table(&build::table(options, epoch));
+        let mut seen = inspected(&transaction.end().0);
+        seen.rules.get_mut("deny").expect("chain")[0]
+            .expressions
+            .truncate(20);
+        assert_eq!(seen.current(options), None);
+        assert_eq!(seen.alike(options), Some(epoch));
+        assert_eq!(seen.alike(Options::default()), None);
+        let mut fewer = seen.clone();
+        fewer.rules.get_mut("judge").expect("chain").pop();
+        assert_eq!(fewer.alike(options), None);
+        seen.chains.remove("outgoing4");
+        assert_eq!(seen.alike(options), None);
     }
 
     #[test]

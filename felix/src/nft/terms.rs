@@ -19,6 +19,16 @@ pub struct Rules {
     pub limits: bool,
 }
 
+impl Rules {
+    /// All there can be.
+    pub const EVERY: Self = Self {
+        outgoing: Some(None),
+        floating: true,
+        services: Some(Services::Drop),
+        limits: true,
+    };
+}
+
 /// What becomes of packets to Services that nobody translated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Services {

@@ -211,6 +211,66 @@ fn a_refused_transaction_changes_nothing_and_names_the_element() {
 }
 
 #[test]
+fn a_change_is_made_upon_rules_that_are_intact_only() {
+    let kernel = Kernel::new();
+    let have = rows();
+    enforce(&kernel, &Tables::default(), &have, false);
+    let mut want = have.clone();
+    want.peers.insert(address("10.1.0.9"), Class(0x12));
+    let change = diff::plan(&have.diff(&want), &want, true).add;
+    // The generation is everybody's: what others do to their own tables is looked past.
+    kernel.namespace.sh("nft add table inet other");
+    let moved = kernel.with(|nft| nft.apply(&change));
+    moved.expect("the rules are as they were");
+    enforce(&kernel, &want, &have, true);
+
+    // Somebody between our look and our transaction: it would not mean what it says.
+    kernel
+        .namespace
+        .sh("nft insert rule inet margay act accept");
+    let error = kernel.with(|nft| nft.apply(&change)).expect_err("tampered");
+    assert!(error.is_drift(), "{error}");
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), have);
+    kernel.with(|nft| nft.ensure_table().expect("table"));
+    kernel.with(|nft| nft.apply(&change).expect("the rules are as they should be"));
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), want);
+}
+
+#[test]
+fn changes_are_made_while_others_change_their_tables_all_the_time() {
+    let kernel = Kernel::new();
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let others = kernel.namespace.run(move || {
+        // Of this namespace, in a thread of its own.
+        std::thread::spawn(move || {
+            let mut rounds = 0;
+            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+                let script = "add table ip busy; add set ip busy s { type ipv4_addr; }; add element ip busy s { 10.0.0.1 }; delete table ip busy";
+                let status = std::process::Command::new("nft").arg(script).status();
+                assert!(status.expect("nft").success());
+                rounds += 1;
+            }
+            rounds
+        })
+    });
+    let mut have = Tables::default();
+    for i in 0..300_u32 {
+        let mut want = have.clone();
+        let address = std::net::Ipv4Addr::from_bits(0x0a02_0000 + i).into();
+        want.peers.insert(address, Class(0x12));
+        enforce(&kernel, &have, &want, i % 8 == 0);
+        have = want;
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let rounds = others.join().expect("the others");
+    println!("300 changes beside {rounds} of others");
+    assert!(rounds > 0);
+    assert_eq!(kernel.with(|nft| nft.read().expect("read")), have);
+    assert!(kernel.with(|nft| nft.intact().expect("inspect")));
+}
+
+#[test]
 fn a_table_with_other_rules_is_replaced_and_keeps_its_elements() {
     let kernel = Kernel::new();
     let want = rows();
@@ -231,6 +291,8 @@ fn a_table_with_other_rules_is_replaced_and_keeps_its_elements() {
         "nft add chain inet margay more '{ type filter hook forward priority -5; policy drop; }'",
         "nft chain inet margay input '{ policy drop; }'",
         "nft add set inet margay more '{ type ipv4_addr; }'",
+        "nft add counter inet margay more",
+        "nft add table inet margay '{ flags dormant; }'",
     ]) {
         kernel.namespace.sh(change);
         assert!(!kernel.with(|nft| nft.intact().expect("inspect")), "{change}");

@@ -1,5 +1,8 @@
 //! What there is beside policy, in a kernel.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use felix::driver::nft::{Ensured, Nft};
 use felix::nft::build;
 use felix::nft::epoch::{Epoch, Options};
@@ -7,7 +10,7 @@ use felix::nft::model::{Element, More, Quota, Set, Value};
 use felix::nft::terms::{Elements, Rules, Services};
 
 use crate::ns::Namespace;
-use crate::policed::{Kernel, address};
+use crate::policed::{Kernel, Policed, address};
 
 pub(crate) fn every_rule(ports: Option<(u16, u16)>, services: Services) -> Options {
     Options {
@@ -183,6 +186,69 @@ fn the_kernel_holds_what_the_text_of_every_rule_says() {
             .expect("remove");
         assert!(next.read_terms().expect("read").is_empty());
     }
+}
+
+#[test]
+fn optional_rules_that_somebody_damaged_are_put_right_and_keep_their_elements() {
+    let options = every_rule(Some((20000, 30000)), Services::Reject);
+    let kernel = Kernel::new();
+    kernel.with(|nft| {
+        nft.set_options(options);
+        nft.ensure_table().expect("table");
+        nft.apply(&Elements::default().step(&elements()))
+            .expect("elements");
+    });
+    for damage in [
+        "nft flush chain inet margay limit_in",
+        "nft add rule inet margay code_0 accept",
+        "nft flush chain inet margay code_8; nft add chain inet margay empty",
+        "nft add chain inet margay more; nft add rule inet margay more accept",
+        "nft add chain inet margay late '{ type nat hook postrouting priority 200; }'",
+    ] {
+        kernel.namespace.sh(damage);
+        assert!(
+            !kernel.with(|nft| nft.intact().expect("inspect")),
+            "{damage}"
+        );
+        // By this life, which knows what is wanted, and by another, which has to find out.
+        let mut next = kernel.namespace.run(|| Nft::open().expect("netlink"));
+        assert_eq!(
+            next.take_up().expect("table"),
+            Ensured::Replaced,
+            "{damage}"
+        );
+        assert_eq!(next.options(), options, "{damage}");
+        assert_eq!(next.read_terms().expect("read"), elements(), "{damage}");
+        let mine = kernel.with(|nft| nft.ensure_table().expect("table"));
+        assert_eq!(mine, Ensured::Adopted, "{damage}");
+    }
+}
+
+#[test]
+fn optional_rules_come_and_go_with_no_gap() {
+    let policed = Policed::new();
+    let stop = Arc::new(AtomicBool::new(false));
+    let flood = policed
+        .network
+        .flood("c", address("10.9.0.2"), 5002, stop.clone());
+    for round in 0..20 {
+        let wanted = match round % 2 {
+            0 => every_rule(None, Services::Drop),
+            _ => Options::default(),
+        };
+        let mut next = policed
+            .kernel
+            .namespace
+            .run(|| Nft::open().expect("netlink"));
+        assert_eq!(next.take_up().expect("table"), Ensured::Adopted, "{round}");
+        next.set_options(wanted);
+        assert_eq!(next.ensure_table().expect("table"), Ensured::Replaced);
+        assert!(next.intact().expect("inspect"));
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(flood.join().expect("flood") > 100);
+    assert_eq!(policed.network.seen("r", address("10.1.0.3")), 0);
 }
 
 #[test]
