@@ -30,6 +30,9 @@ pub(crate) struct Choice {
     /// How often each change is made, and how many bursts of packets are sent
     #[arg(short, long, default_value_t = 60, value_parser = clap::value_parser!(u16).range(2..=200))]
     runs: u16,
+    /// Rulesets that packets go through, by a part of their names; all without any
+    #[arg(long, value_name = "NAME")]
+    rules: Vec<String>,
 }
 
 impl Default for Choice {
@@ -38,6 +41,7 @@ impl Default for Choice {
             parts: Vec::new(),
             pods: vec![1_000, 10_000, 100_000],
             runs: 60,
+            rules: Vec::new(),
         }
     }
 }
@@ -52,7 +56,7 @@ pub(crate) fn run(ground: &Ground, choice: &Choice) -> Result<()> {
         print_cold(choice)?;
     }
     if wanted("packets") {
-        print_packets(&packets::run(ground, choice.runs)?);
+        print_packets(&packets::run(ground, choice.runs, &choice.rules)?);
     }
     Ok(())
 }

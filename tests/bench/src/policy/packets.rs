@@ -125,19 +125,30 @@ impl Times {
     }
 }
 
-/// Measures all rulesets in turn, `rounds` bursts of each flow.
-pub(crate) fn run(ground: &Ground, rounds: u16) -> Result<Vec<Times>> {
+/// Measures the chosen rulesets in turn, `rounds` bursts of each flow.
+pub(crate) fn run(ground: &Ground, rounds: u16, chosen: &[String]) -> Result<Vec<Times>> {
+    let wanted = |rules: &&Rules| {
+        let name = rules.name();
+        chosen.is_empty() || chosen.iter().any(|part| name.contains(part.as_str()))
+    };
     let beds: Vec<Bed> = Rules::ALL
         .iter()
+        .filter(wanted)
         .enumerate()
         .map(|(number, rules)| Bed::new(ground, number, *rules).with_context(|| rules.name()))
         .collect::<Result<_>>()?;
-    let mut times: Vec<Times> = Rules::ALL
-        .map(|rules| Times {
-            rules,
+    ensure!(
+        !beds.is_empty(),
+        "no ruleset's name has {} in it",
+        chosen.join(" or ")
+    );
+    let mut times: Vec<Times> = beds
+        .iter()
+        .map(|bed| Times {
+            rules: bed.rules,
             flows: Default::default(),
         })
-        .into();
+        .collect();
     for round in 0..rounds {
         for (bed, times) in beds.iter().zip(&mut times) {
             for flow in Flow::ALL {
