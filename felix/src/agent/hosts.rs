@@ -9,6 +9,7 @@ use crds::host_endpoint::{Endpoint, Interface};
 use super::Agent;
 use crate::feed::{HostEndpoint, HostInterface, NodeAddresses};
 use crate::nft::epoch::Options;
+use crate::nft::terms::Rules;
 use crate::policy::tables::Direction;
 use crate::translate;
 
@@ -24,6 +25,8 @@ pub(super) struct Hosts {
     automatic: BTreeSet<String>,
     /// Addresses of this node by interface, without those of pods and loopbacks.
     interfaces: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// This node had a host endpoint once: the rules stay for this life, so that they do not come and go with objects.
+    here: bool,
 }
 
 impl Hosts {
@@ -95,10 +98,11 @@ impl Agent {
 
     /// Which rules there are beside policy is worked out here, and not chosen.
     pub(super) fn ruleset(&mut self, options: Options) {
-        let options = Options {
-            terms: self.terms.wanted().rules,
-            ..options
+        let terms = Rules {
+            hosts: self.hosts.here,
+            ..self.terms.wanted().rules
         };
+        let options = Options { terms, ..options };
         if self.options != options {
             self.options = options;
             self.tables_known = false;
@@ -122,6 +126,7 @@ impl Agent {
         match hosts.nodes.get(node).filter(|_| enabled) {
             Some(said) => {
                 hosts.automatic.insert(node.to_owned());
+                hosts.here |= node == self.node_name;
                 self.engine.apply_host_endpoint(HostEndpoint {
                     name: automatic_name(node),
                     labels: said.labels.clone(),
@@ -171,6 +176,7 @@ impl Agent {
     fn tell_host_endpoint(&mut self, said: &Endpoint) {
         let holding = self.hosts.holding(&said.addresses);
         let local = said.node == self.node_name;
+        self.hosts.here |= local;
         self.engine
             .apply_host_endpoint(translate::host_endpoint(said, local, holding));
     }

@@ -66,7 +66,13 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
         })
     };
     let mut transit = terms::services(options.terms);
-    transit.push(plain([host::guarded(), goto("transit")]));
+    let hosts = |to| {
+        options
+            .terms
+            .hosts
+            .then(|| plain([host::guarded(), goto(to)]))
+    };
+    transit.extend(hosts("transit"));
     let mut chains = vec![
         Chain {
             name: "forward",
@@ -83,28 +89,28 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
         Chain {
             name: "input",
             hook: filter("input", 1),
-            rules: vec![
-                judged(),
-                plain([from_workload(Is::Equal), goto("to_node")]),
-                plain([host::guarded(), goto("to_host")]),
-            ],
+            rules: [judged(), plain([from_workload(Is::Equal), goto("to_node")])]
+                .into_iter()
+                .chain(hosts("to_host"))
+                .collect(),
         },
         Chain {
             name: "output",
             hook: filter("output", 3),
-            rules: vec![
-                judged(),
-                plain([to_workload(), goto("from_node")]),
-                plain([host::guarded(), goto("from_host")]),
-            ],
+            rules: [judged(), plain([to_workload(), goto("from_node")])]
+                .into_iter()
+                .chain(hosts("from_host"))
+                .collect(),
         },
-        host::epoch_chain(options, epoch),
         Chain {
             name: "stamp",
             hook: None,
             rules: vec![plain([Statement::SetCtMark(!mask, mark)]), plain([ACCEPT])],
         },
     ];
+    if options.terms.hosts {
+        chains.push(host::epoch_chain(options, epoch));
+    }
     chains.extend(terms::epoch_chain(options, epoch));
     chains
 }
@@ -112,12 +118,14 @@ pub fn epoch_chains(options: Options, epoch: Epoch) -> Vec<Chain> {
 /// The whole table at this epoch, without the elements of policy.
 #[must_use]
 pub fn table(options: Options, epoch: Epoch) -> Table {
-    let mut chains = vec![antispoof()];
+    let mut chains = vec![antispoof(options)];
     chains.extend(epoch_chains(options, epoch));
     chains.extend(node_chains(options));
     chains.extend(forward_chains(options));
-    chains.extend(host::chains());
-    chains.extend(raw::chains(options));
+    if options.terms.hosts {
+        chains.extend(host::chains());
+        chains.extend(raw::chains(options));
+    }
     for direction in Direction::BOTH {
         for flow in [CtDirection::Original, CtDirection::Reply] {
             chains.extend(side(direction, flow));
@@ -229,7 +237,11 @@ fn discovery() -> Statement {
 }
 
 /// Before connection tracking and before the established path, or a spoofer could ride another pod's connection.
-fn antispoof() -> Chain {
+fn antispoof(options: Options) -> Chain {
+    let others = match options.terms.hosts {
+        true => goto("raw_in"),
+        false => ACCEPT,
+    };
     Chain {
         name: "prerouting",
         hook: Some(Hook {
@@ -239,7 +251,7 @@ fn antispoof() -> Chain {
             nat: false,
         }),
         rules: vec![
-            plain([from_workload(Is::Not), goto("raw_in")]),
+            plain([from_workload(Is::Not), others]),
             plain([
                 Statement::In(vec![Field::IifName, Field::Ip4Source], &WORKLOAD4),
                 ACCEPT,
@@ -275,10 +287,11 @@ fn node_chains(options: Options) -> [Chain; 2] {
     let allowed = |host| match options.to_host {
         ToHost::Accept => vec![plain([goto("ok")])],
         ToHost::Drop => vec![plain([goto("deny")])],
-        ToHost::Return => vec![
-            plain([host::guarded(), Statement::ClearPriority, goto(host)]),
-            plain([goto("ok")]),
-        ],
+        ToHost::Return => {
+            let asked = || plain([host::guarded(), Statement::ClearPriority, goto(host)]);
+            let asked = options.terms.hosts.then(asked);
+            asked.into_iter().chain([plain([goto("ok")])]).collect()
+        }
     };
     let mut to_node = vec![
         plain([discovery(), ACCEPT]),
@@ -330,7 +343,7 @@ fn node_chains(options: Options) -> [Chain; 2] {
 
 /// Between a pod and anything but its own node. An ICMP error carries the mark of the connection it is about, but is
 /// not judged in its place: it passes without stamping, or an allowed error would revive a forbidden connection.
-fn forward_chains(options: Options) -> [Chain; 2] {
+fn forward_chains(options: Options) -> [Chain; 3] {
     let error = |proto| {
         rule(
             [
@@ -341,11 +354,7 @@ fn forward_chains(options: Options) -> [Chain; 2] {
             "about a connection",
         )
     };
-    let mut judge = vec![
-        plain([
-            Statement::CtState(&[CtState::Invalid, CtState::Untracked]),
-            goto("deny"),
-        ]),
+    let judge = vec![
         rule(
             [
                 unprogrammed(Field::IifGroup),
@@ -358,35 +367,46 @@ fn forward_chains(options: Options) -> [Chain; 2] {
             [unprogrammed(Field::OifGroup), to_workload(), goto("deny")],
             "not programmed",
         ),
+        // Nearly all that come here: the rest is asked for what else they may be.
+        plain([Statement::CtState(&[CtState::New]), goto("judge_o")]),
+        plain([
+            Statement::CtState(&[CtState::Invalid, CtState::Untracked]),
+            goto("deny"),
+        ]),
         error(ICMP),
         error(ICMP6),
+        plain([Statement::CtDirection(CtDirection::Reply), goto("judge_r")]),
+        plain([goto("judge_o")]),
     ];
-    judge.extend(terms::limits(
-        options.terms,
-        &[Field::IifName, Field::OifName],
-    ));
-    judge.push(plain([
-        Statement::CtDirection(CtDirection::Reply),
-        goto("judge_r"),
-    ]));
-    judge.extend(terms::services(options.terms));
-    judge.extend([
+    let through = |hosts| {
+        let asked = || plain([host::guarded(), jump(hosts)]);
+        let asked = options.terms.hosts.then(asked);
+        asked.into_iter().chain([plain([goto("ok")])])
+    };
+    let limits = || terms::limits(options.terms, &[Field::IifName, Field::OifName]);
+    let mut judge_o = limits();
+    judge_o.extend(terms::services(options.terms));
+    judge_o.extend([
         plain([isolated(Field::IifGroup, Direction::Egress), jump("eg_o")]),
         plain([isolated(Field::OifGroup, Direction::Ingress), jump("in_o")]),
-        plain([host::guarded(), jump("hosts_o")]),
-        plain([goto("ok")]),
     ]);
-    let judge_r = vec![
+    judge_o.extend(through("hosts_o"));
+    let mut judge_r = limits();
+    judge_r.extend([
         plain([isolated(Field::OifGroup, Direction::Egress), jump("eg_r")]),
         plain([isolated(Field::IifGroup, Direction::Ingress), jump("in_r")]),
-        plain([host::guarded(), jump("hosts_r")]),
-        plain([goto("ok")]),
-    ];
+    ]);
+    judge_r.extend(through("hosts_r"));
     [
         Chain {
             name: "judge",
             hook: None,
             rules: judge,
+        },
+        Chain {
+            name: "judge_o",
+            hook: None,
+            rules: judge_o,
         },
         Chain {
             name: "judge_r",

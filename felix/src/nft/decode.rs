@@ -207,6 +207,7 @@ impl Inspection {
             floating: has("floating_in"),
             services: has("looped").then_some(services),
             limits: has("limit_out"),
+            hosts: has("pre_nat"),
         }
     }
 
@@ -546,6 +547,14 @@ mod tests {
             ..options
         };
         assert_eq!(seen.current(other), None);
+        let other = Options {
+            terms: Rules {
+                hosts: true,
+                ..options.terms
+            },
+            ..options
+        };
+        assert_eq!(seen.current(other), None);
     }
 
     #[test]
@@ -579,6 +588,10 @@ mod tests {
                     revoked: Revoked::Drop,
                     to_host,
                     quiet,
+                    terms: Rules {
+                        hosts: true,
+                        ..Rules::default()
+                    },
                     ..Options::default()
                 };
                 let mut transaction = Transaction::begin(1, None);

@@ -391,6 +391,8 @@ pub enum CtState {
     Invalid = 1,
     /// About a connection (an ICMP error), or expected by one.
     Related = 4,
+    /// Opens a connection.
+    New = 8,
     /// Never seen by connection tracking.
     Untracked = 64,
 }
@@ -400,6 +402,7 @@ impl CtState {
         match self {
             Self::Invalid => "invalid",
             Self::Related => "related",
+            Self::New => "new",
             Self::Untracked => "untracked",
         }
     }

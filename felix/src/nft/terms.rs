@@ -17,6 +17,8 @@ pub struct Rules {
     pub services: Option<Services>,
     /// Some pod here has limits or a DSCP.
     pub limits: bool,
+    /// Some interface of the node is a host endpoint.
+    pub hosts: bool,
 }
 
 impl Rules {

@@ -10,7 +10,7 @@ use crate::explain::table::Picture;
 use crate::explain::{rule_at, summary};
 use crate::feed::{Identity, LocalEndpoint};
 use crate::nft::epoch::{Epoch, Options};
-use crate::nft::terms;
+use crate::nft::terms::{self, Rules};
 use crate::policy::explain::Asked;
 use crate::policy::model::{PolicyKey, PolicyKind};
 use crate::policy::tables::Direction;
@@ -148,7 +148,13 @@ impl Cluster {
         }
         self.engine.compile();
         Ok(Picture {
-            options: Options::default(),
+            options: Options {
+                terms: Rules {
+                    hosts: self.engine.is_host_endpoint(),
+                    ..Rules::default()
+                },
+                ..Options::default()
+            },
             epoch: Epoch::FIRST,
             tables: self.engine.tables().clone(),
             terms: terms::Elements::default(),

@@ -286,6 +286,12 @@ impl Engine {
         self.put_other(OtherId::Node(name.to_owned()), None);
     }
 
+    /// Some interface of this node is a host endpoint.
+    #[must_use]
+    pub fn is_host_endpoint(&self) -> bool {
+        self.others.local_hosts().next().is_some()
+    }
+
     /// A host endpoint came or changed, of this node or of another.
     pub fn apply_host_endpoint(&mut self, endpoint: HostEndpoint) {
         let id = OtherId::Host(endpoint.name.clone());

@@ -249,6 +249,7 @@ impl Terms {
             floating: self.chosen.floating,
             services,
             limits: self.limited,
+            hosts: false,
         }
     }
 

@@ -8,7 +8,7 @@ use felix::policy::tables::{
 
 use crate::net::Probe::{Ping, Tcp, Udp};
 use crate::net::echo;
-use crate::policed::{FROM_R, OF_A, Policed, address, enforce};
+use crate::policed::{FROM_R, OF_A, Policed, address, enforce, options};
 
 const WEB: Program = Program(0x10);
 
@@ -264,7 +264,7 @@ fn an_operator_says_what_becomes_of_flows_of_pods_to_their_node() {
         let ensured = policed.kernel.with(|nft| {
             nft.set_options(Options {
                 to_host,
-                ..Options::default()
+                ..options()
             });
             nft.ensure_table().expect("table")
         });

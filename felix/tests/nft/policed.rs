@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex};
 
 use felix::driver::nft::{Ensured, Nft};
 use felix::nft::diff;
+use felix::nft::epoch::Options;
+use felix::nft::terms::Rules;
 use felix::policy::tables::{Answer, Class, Direction, Program, Subject, Tables};
 
 use crate::net::{Network, Probe};
@@ -63,6 +65,17 @@ pub(crate) struct Policed {
     pub(crate) tables: Tables,
 }
 
+/// With the rules of host endpoints.
+pub(crate) fn options() -> Options {
+    Options {
+        terms: Rules {
+            hosts: true,
+            ..Rules::default()
+        },
+        ..Options::default()
+    }
+}
+
 pub(crate) const FROM_R: Class = Class(0x10);
 pub(crate) const OF_A: Class = Class(0x11);
 const OF_B: Class = Class(0x12);
@@ -70,6 +83,11 @@ const OF_B: Class = Class(0x12);
 impl Policed {
     pub(crate) fn new() -> Self {
         let kernel = Kernel::new();
+        let ensured = kernel.with(|nft| {
+            nft.set_options(options());
+            nft.ensure_table().expect("table")
+        });
+        assert_eq!(ensured, Ensured::Replaced);
         let network = Network::new(&kernel.namespace, &["a", "b", "c", "d"]);
         let ingress = Subject::new(7, false, true);
         let egress = Subject::new(8, true, false);

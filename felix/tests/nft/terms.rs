@@ -19,6 +19,7 @@ pub(crate) fn every_rule(ports: Option<(u16, u16)>, services: Services) -> Optio
             floating: true,
             services: Some(services),
             limits: true,
+            hosts: true,
         },
         ..Options::default()
     }
@@ -268,6 +269,8 @@ fn what_nobody_asks_for_has_no_rule() {
         "@service4",
         "dscp set",
         "@floating4",
+        "@host_guard",
+        "@raw_guard",
     ] {
         assert!(!text.contains(word), "{word}");
     }

@@ -1,5 +1,5 @@
-//! Host endpoints: the node's own interfaces under policy. Where no policy selects one, a guard that is empty keeps
-//! packets, and their priority, from being touched.
+//! Host endpoints: the node's own interfaces under policy. A node without one has none of these rules; where no policy
+//! selects one, a guard that is empty keeps packets, and their priority, from being touched.
 
 use super::super::epoch::{Epoch, Options};
 use super::super::model::{Chain, CtDirection, CtState, Field, Hook, Is, Rule, Set, Statement};

@@ -278,6 +278,7 @@ fn bits(said: &Expr) -> Expr {
         Expression::String(word) => match Cow::as_ref(word) {
             "invalid" => CtState::Invalid as u32,
             "related" => CtState::Related as u32,
+            "new" => CtState::New as u32,
             "untracked" => CtState::Untracked as u32,
             "reply" => 1,
             _ => 0,
