@@ -28,6 +28,7 @@ impl Rules {
         floating: true,
         services: Some(Services::Drop),
         limits: true,
+        hosts: true,
     };
 }
 
