@@ -9,6 +9,7 @@ use super::anchors::{Anchor, Selectors};
 use super::classes::{ClassKey, SubjectKey};
 use super::evaluate::Rule;
 use super::function::{BySource, Function};
+use super::hosts::Hosting;
 use super::ids::Interned;
 use super::index::{Claimed, Ifname, Index, Uid};
 use super::intervals::Span;
@@ -63,6 +64,7 @@ pub struct Engine {
     pub(super) index: Index,
     pub(super) others: Others,
     pub(super) endpoints: BTreeMap<Ifname, Programmed>,
+    pub(super) hosting: Hosting,
     pub(super) nets: Nets,
     /// Blocks of the lists in use.
     pub(super) blocks: BTreeMap<ListId, Vec<Span>>,
@@ -187,6 +189,7 @@ impl Engine {
             index: Index::default(),
             others: Others::default(),
             endpoints: BTreeMap::new(),
+            hosting: Hosting::default(),
             nets: Nets::default(),
             blocks: BTreeMap::new(),
             addresses: BTreeMap::new(),

@@ -11,6 +11,7 @@ use super::evaluate::Rule;
 use super::function::{BySource, Function};
 use super::hosted::{tiers_at, with_tiers};
 use super::intervals::{Span, partition, span};
+use super::lists::ListId;
 use super::model::{PolicyKey, Stage};
 use super::selecting::Labelled;
 use super::sorting::offer;
@@ -59,6 +60,15 @@ impl HostHook {
     }
 }
 
+/// What the rows of host endpoints come from.
+#[derive(Debug, Default)]
+pub(super) struct Hosting {
+    /// Policies that select a host endpoint of this node.
+    policies: BTreeSet<PolicyKey>,
+    /// What their rules ask of the host endpoints' own addresses, as of the rows.
+    own: BTreeSet<ListId>,
+}
+
 impl Engine {
     /// The ports that no policy of host endpoints closes: of the node (ingress), or elsewhere (egress).
     pub fn set_failsafes(&mut self, direction: Direction, ports: &[said::Failsafe]) {
@@ -104,6 +114,7 @@ impl Engine {
         };
         for key in keys {
             let Some(installed) = self.policies.get_mut(&key) else {
+                self.hosting.policies.remove(&key);
                 continue;
             };
             let mut hosts = BTreeSet::new();
@@ -115,6 +126,10 @@ impl Engine {
                 }
             }
             if installed.hosts != hosts {
+                match hosts.is_empty() {
+                    true => self.hosting.policies.remove(&key),
+                    false => self.hosting.policies.insert(key.clone()),
+                };
                 installed.hosts = hosts;
                 changed.insert(key);
             }
@@ -129,16 +144,12 @@ impl Engine {
         if hosts.is_empty() && self.ledger.tables().hosts.is_empty() {
             return false;
         }
-        // What rules say of the host endpoints' own addresses is in no class of theirs.
-        let own = self.policies.values().any(|installed| {
-            let mut rules = installed.ingress.iter().chain(&installed.egress);
-            !installed.hosts.is_empty() && rules.any(|rule| rule.own_lists().next().is_some())
-        });
-        let unchanged = !own
-            && !std::mem::take(&mut self.dirty.host_rows)
+        let unchanged = !std::mem::take(&mut self.dirty.host_rows)
             && moves.edited.is_empty()
             && self.classes.fresh().is_empty()
-            && self.classes.unused().is_empty();
+            && self.classes.unused().is_empty()
+            // What rules say of the host endpoints' own addresses is in no class of theirs.
+            && !self.own_views_moved(&self.hosting.own);
         if unchanged {
             // A class of an address that is judged differently has other rows already.
             return moves
@@ -146,6 +157,7 @@ impl Engine {
                 .iter()
                 .any(|&(before, after)| self.hosts_worse(before, after));
         }
+        self.hosting.own.clear();
         let by_interface = by_interface(&hosts);
         let before = self.ledger.tables().hosts.clone();
         let mut wanted: BTreeMap<HostKey, Program> = BTreeMap::new();
@@ -218,12 +230,14 @@ impl Engine {
         rows: &mut BTreeMap<HostKey, Program>,
     ) {
         let direction = hook.direction();
-        let asked = self.policies.iter().filter(|(_, installed)| {
-            installed.hosts.contains(&host.name)
-                && hook.asks(installed.policy.stage)
-                && installed.rules(direction).is_some()
+        let asked = self.hosting.policies.iter().filter(|key| {
+            self.policies.get(*key).is_some_and(|installed| {
+                installed.hosts.contains(&host.name)
+                    && hook.asks(installed.policy.stage)
+                    && installed.rules(direction).is_some()
+            })
         });
-        let policies: BTreeSet<PolicyKey> = asked.map(|(key, _)| key.clone()).collect();
+        let policies: BTreeSet<PolicyKey> = asked.cloned().collect();
         let at = |class| (hook, interface.cloned(), class);
         if policies.is_empty() {
             // It keeps the host endpoint of all other interfaces away.
@@ -245,7 +259,8 @@ impl Engine {
         let stages = with_tiers(&tiers, stages);
         let asked = stages.iter().flat_map(|stage| &stage.policies);
         let own = asked.flat_map(|policy| policy.rules.iter().flat_map(Rule::own_lists));
-        let views = self.own_views(&own.collect());
+        let own: BTreeSet<ListId> = own.collect();
+        let views = self.own_views(&own);
         let mut distinct = vec![BTreeSet::new()];
         for (_, view) in &views {
             if !distinct.contains(view) {
@@ -265,6 +280,7 @@ impl Engine {
             .into_iter()
             .filter_map(|(span, view)| Some((span, distinct.iter().position(|it| *it == view)?)))
             .collect();
+        self.hosting.own.extend(own);
         let mut held = Vec::new();
         let mut columns = Vec::new();
         for found in found {

@@ -39,11 +39,7 @@ impl Engine {
         if lists.is_empty() {
             return Vec::new();
         }
-        let view = |class: Class| -> BTreeSet<ListId> {
-            let key = self.classes.value(class.0);
-            let of = key.into_iter().flat_map(|key| &key.lists);
-            of.filter(|list| lists.contains(list)).copied().collect()
-        };
+        let view = |class| self.own_view(class, lists);
         let tables = self.ledger.tables();
         let mut views = Vec::new();
         for (&(first, last), &class) in &tables.nets {
@@ -63,6 +59,30 @@ impl Engine {
             }
         }
         views
+    }
+
+    /// Which of these lists a class is in.
+    fn own_view(&self, class: Class, lists: &BTreeSet<ListId>) -> BTreeSet<ListId> {
+        let key = self.classes.value(class.0);
+        let of = key.into_iter().flat_map(|key| &key.lists);
+        of.filter(|list| lists.contains(list)).copied().collect()
+    }
+
+    /// Whether [`Engine::own_views`] of these lists may be others than at the last compile.
+    pub(super) fn own_views_moved(&self, lists: &BTreeSet<ListId>) -> bool {
+        if lists.is_empty() {
+            return false;
+        }
+        let differ = |old, new| self.own_view(old, lists) != self.own_view(new, lists);
+        let nets = self.ledger.moved_nets();
+        let none = |class: Option<Class>| class.unwrap_or(Class::NONE);
+        let mut nets = nets.map(|(old, new)| (none(old), none(new)));
+        let peers = self.ledger.moved_peers();
+        let mut peers = peers.map(|(at, old, new)| {
+            let around = self.nets.class(at);
+            (old.unwrap_or(around), new.unwrap_or(around))
+        });
+        nets.any(|(old, new)| differ(old, new)) || peers.any(|(old, new)| differ(old, new))
     }
 
     /// One use more of the program that asks one of these by our own address.

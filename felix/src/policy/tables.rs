@@ -461,6 +461,20 @@ impl Ledger {
         before.unwrap_or_else(|| self.tables.defaults.get(key).copied())
     }
 
+    /// Classes before and now of the blocks written since the last drain.
+    pub(super) fn moved_nets(&self) -> impl Iterator<Item = (Option<Class>, Option<Class>)> {
+        let before = self.before.nets.iter();
+        before.map(|(span, old)| (*old, self.tables.nets.get(span).copied()))
+    }
+
+    /// Single addresses written since the last drain, with their classes before and now.
+    pub(super) fn moved_peers(
+        &self,
+    ) -> impl Iterator<Item = (IpAddr, Option<Class>, Option<Class>)> {
+        let before = self.before.peers.iter();
+        before.map(|(&at, old)| (at, *old, self.tables.peers.get(&at).copied()))
+    }
+
     /// Keys of the pairs written since the last drain.
     pub(super) fn touched_pairs(&self) -> impl Iterator<Item = (Direction, Subject, Class)> {
         self.before.pairs.keys().copied()

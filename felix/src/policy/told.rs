@@ -54,6 +54,8 @@ pub(super) struct Others {
     pub(super) sets: BTreeMap<SetKey, Set>,
     entries: BTreeMap<OtherId, Other>,
     by_address: BTreeMap<IpAddr, BTreeSet<OtherId>>,
+    /// Host endpoints of this node.
+    local_hosts: BTreeSet<OtherId>,
 }
 
 impl Object {
@@ -132,14 +134,13 @@ impl Others {
             })
     }
 
-    /// The host endpoints of this node.
+    /// The host endpoints of this node, by name.
     pub(super) fn local_hosts(&self) -> impl Iterator<Item = &HostEndpoint> {
-        self.entries
-            .values()
-            .filter_map(|other| match &other.object {
-                Object::Host(host) if host.local => Some(host),
-                _ => None,
-            })
+        let ids = self.local_hosts.iter();
+        ids.filter_map(|id| match &self.entries.get(id)?.object {
+            Object::Host(host) => Some(host),
+            _ => None,
+        })
     }
 
     /// Puts something in place of what was there; returns the addresses of which it may change something.
@@ -176,6 +177,10 @@ impl Others {
                 held.union(&wanted).copied().collect()
             }
             _ => held.symmetric_difference(&wanted).copied().collect(),
+        };
+        match &object {
+            Some(Object::Host(host)) if host.local => self.local_hosts.insert(id.clone()),
+            _ => self.local_hosts.remove(id),
         };
         if let Some(object) = object {
             let other = Other {
@@ -258,7 +263,9 @@ impl Engine {
         if self.others.get(&id).map(|it| &it.object) == object.as_ref() {
             return;
         }
-        self.dirty.hosts |= matches!(id, OtherId::Host(_));
+        let before = self.others.get(&id).map(|it| &it.object);
+        let mut hosts = before.into_iter().chain(&object);
+        self.dirty.hosts |= hosts.any(|it| matches!(it, Object::Host(host) if host.local));
         let touched = self.others.put(&id, object);
         self.dirty.addresses.extend(touched);
         self.dirty.others.insert(id);

@@ -4,6 +4,7 @@ mod cost;
 mod dice;
 mod numbers;
 mod oracle;
+mod own;
 mod random;
 mod reference;
 mod semantics;
