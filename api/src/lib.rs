@@ -8,6 +8,7 @@
 //! The protos under `proto/margay/v1` are the source; their comments say what each field means.
 
 pub mod client;
+pub mod daemon;
 pub mod local;
 pub mod pinned;
 

@@ -80,7 +80,7 @@ async fn kubernetes(
         // The file may have been changed since.
         bootstrap.add_to(kept);
     }
-    let client = api_client()
+    let client = api::daemon::kubernetes(api::agent!("margay-bgpd"))
         .await
         .context("cannot find the Kubernetes API: set KUBECONFIG, run in a pod with a service account, or give --config FILE")?;
     let (first, mut waiting) = oneshot::channel();
@@ -128,14 +128,6 @@ async fn kubernetes(
     }
     let (config, complaint) = waiting.await.context("the watches ended")?;
     Ok(start(config, complaint))
-}
-
-/// A client that says who it is: the API server's audit log has it.
-async fn api_client() -> anyhow::Result<kube::Client> {
-    let mut config = kube::Config::infer().await?;
-    let agent = concat!("margay-bgpd/", env!("CARGO_PKG_VERSION")).parse()?;
-    config.headers.push(("user-agent".parse()?, agent));
-    Ok(kube::Client::try_from(config)?)
 }
 
 /// Reads and checks a file.

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use api::daemon::stopped;
 use api::paths;
 use api::v1::FelixMessage;
 use crds::net::{Cidr, Family};
@@ -16,8 +17,8 @@ use tokio::time::sleep_until;
 use super::bgp::{self, Event as BgpEvent};
 use super::netlink::{Event, Monitor, Netlink};
 use super::radv::{self, Advertiser};
+use super::state;
 use super::writer::Writer;
-use super::{state, stopped};
 use crate::agent::bgp::{Bgp, Change};
 use crate::args::FibArgs;
 use crate::routes::diff::Sweep;
@@ -34,7 +35,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Runs until it is told to stop. The routes stay in force then.
 pub async fn run(args: FibArgs) -> anyhow::Result<()> {
-    let stop = stopped()?;
+    let stop = stopped("routes stay in force")?;
     let _writer =
         Writer::take(&args.run_dir, "margay-fib").context("becoming the writer of routes")?;
     let netlink = Netlink::open().context("opening rtnetlink")?;

@@ -33,13 +33,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use api::daemon::stopped;
 use api::local::Listener;
 use api::paths;
 use crds::ipam_block::Owner;
 use ipam::journal::Replay;
 use k8s_openapi::api::core::v1::Node;
 use kube::{Api, Client};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
@@ -96,7 +96,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     let clock = Instant::now();
-    let mut stop = Box::pin(stopped()?);
+    let mut stop = Box::pin(stopped("routes and policy stay in force")?);
     let (state, left) = StateDir::open(&args.state_dir).context("opening the state directory")?;
     let _writer =
         Writer::take(&args.run_dir, "margay-felix").context("becoming the writer of routes")?;
@@ -114,7 +114,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (to_kernel, mut kernel_events) = mpsc::channel(QUEUE);
     found.changes.report(to_kernel);
 
-    let client = api_client()
+    let client = api::daemon::kubernetes(api::agent!("margay-felix"))
         .await
         .context("finding the Kubernetes API ($KUBECONFIG or a service account)")?;
     let life = state::random_id()?;
@@ -245,25 +245,4 @@ async fn patient_uid(client: &Client, name: &str) -> String {
             return uid;
         }
     }
-}
-
-/// Done when the process is asked to stop. Nothing is taken back then: pods keep their network.
-fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("stopping; routes and policy stay in force");
-    })
-}
-
-/// A client that says who it is: the API server's audit log has it.
-async fn api_client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await?;
-    let agent = concat!("margay-felix/", env!("CARGO_PKG_VERSION")).parse()?;
-    config.headers.push(("user-agent".parse()?, agent));
-    Ok(Client::try_from(config)?)
 }

@@ -19,9 +19,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kube::Client;
+use api::daemon::stopped;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use self::health::Health;
@@ -74,8 +73,8 @@ impl Clock {
 /// When a port is taken, or there is no way to the API.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let clock = Clock(Instant::now());
-    let stop = stopped()?;
-    let client = api_client()
+    let stop = stopped("policy stays in force on every node")?;
+    let client = api::daemon::kubernetes(api::agent!("margay-controller"))
         .await
         .context("finding the Kubernetes API ($KUBECONFIG or a service account)")?;
     // Before the lease: whoever cannot serve must not lead.
@@ -113,24 +112,4 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     lease.give_back().await;
     Ok(())
-}
-
-fn stopped() -> anyhow::Result<impl Future<Output = ()>> {
-    let mut term = signal(SignalKind::terminate())?;
-    let mut int = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! {
-            _ = term.recv() => {}
-            _ = int.recv() => {}
-        }
-        tracing::info!("stopping; policy stays in force on every node");
-    })
-}
-
-/// A client that says who it is: the API server's audit log has it.
-async fn api_client() -> anyhow::Result<Client> {
-    let mut config = kube::Config::infer().await?;
-    let agent = concat!("margay-controller/", env!("CARGO_PKG_VERSION")).parse()?;
-    config.headers.push(("user-agent".parse()?, agent));
-    Ok(Client::try_from(config)?)
 }
