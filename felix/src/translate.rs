@@ -17,7 +17,7 @@ use crate::feed::{
     Failsafe, HostEndpoint, HostInterface, Identity, NamedPort, NetworkSet, NodeAddresses,
     ServiceAccount,
 };
-use crate::nft::epoch::{MarkByte, Options, Revoked, ToHost};
+use crate::nft::epoch::{LOG_RATE, MarkByte, Options, Revoked, ToHost};
 use crate::nft::terms::Rules;
 use crate::policy::model::protocol;
 use crate::terms::annotations::concerns;
@@ -184,6 +184,7 @@ pub fn ruleset(said: &Configuration) -> Options {
             felix_configuration::ToHost::Drop => ToHost::Drop,
         },
         quiet: false,
+        log: LOG_RATE,
         terms: Rules::default(),
     }
 }

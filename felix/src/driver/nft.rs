@@ -10,7 +10,7 @@ use crate::nft::decode::{self, Counters, Elements, Inspection};
 use crate::nft::diff::Batch;
 use crate::nft::encode::{Step, Transaction, request};
 use crate::nft::epoch::{Epoch, Options};
-use crate::nft::model::{Element, Set};
+use crate::nft::model::{Element, More, Quota, Set};
 use crate::nft::rows;
 use crate::nft::terms;
 use crate::nla;
@@ -171,7 +171,12 @@ impl Nft {
             let mut transaction = Transaction::begin(self.socket.sequence(0), Some(generation));
             transaction.replace_table(&build::table(self.options, epoch));
             transaction.add(&rows::all(&elements).collect::<Vec<_>>());
-            transaction.add(&terms.iter().cloned().collect::<Vec<_>>());
+            // Chains of elements lead to one that is there with the rules about connections only; one that somebody has
+            // changed is made anew with what is wanted.
+            let counts = self.options.terms.connections;
+            let whole = |it: &&Element| !it.set.verdicts || counts && it.counting().is_some();
+            let terms = terms.iter().filter(whole);
+            transaction.add(&terms.cloned().collect::<Vec<_>>());
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
@@ -422,6 +427,14 @@ impl Nft {
         let mut all = Vec::new();
         for set in TERMS.iter().filter(|set| wanted(set)) {
             all.extend(self.dump(set)?);
+        }
+        if all.iter().any(|element: &Element| element.set.verdicts) {
+            // How many connections an element allows is in the rule of its chain.
+            let there = self.inspect()?.counting;
+            for element in all.iter_mut().filter(|it| it.set.verdicts) {
+                let most = there.get(&element.chain()).copied().flatten();
+                element.more = most.map(|most| More::Over(Quota::Connections(most)));
+            }
         }
         Ok(all.into_iter().collect())
     }

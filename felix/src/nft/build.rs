@@ -40,6 +40,8 @@ pub const TABLE: &str = "margay";
 pub const INTERFACE_PREFIX: &str = "mgy";
 /// Netlink log group (NFLOG) of what is denied or noted.
 pub const LOG_GROUP: u16 = 77;
+/// The chain of connections that are one too many.
+pub const CROWDED: &str = "crowded";
 /// Prefix of a packet that was denied.
 pub const DENY_PREFIX: &str = "margay deny";
 /// Prefix of the first packet of a flow which a rule with action Log matched.

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use super::build;
 use super::encode;
-use super::epoch::{Epoch, MarkByte, Options, Revoked, ToHost};
-use super::model::{Chain, Element, Hook, More, Quota, Set, Table, Type, Value};
+use super::epoch::{Epoch, LOG_RATE, MarkByte, Options, Revoked, ToHost};
+use super::model::{Chain, Element, Hook, More, Quota, Rate, Set, Table, Type, Value};
 use super::terms::{Rules, Services};
 use crate::nla;
 
@@ -25,12 +25,16 @@ pub struct Inspection {
     pub chains: BTreeMap<String, Entered>,
     /// Rules by chain, in order.
     pub rules: BTreeMap<String, Vec<Written>>,
+    /// How many connections the chains of elements allow; `None`: the chain is not as felix makes them.
+    pub counting: BTreeMap<String, Option<u32>>,
     /// The bits of the connection's mark that are kept, and those that are set, when one is accepted.
     pub stamp: Option<(u32, u32)>,
     /// A connection that is forbidden now is answered with a reset.
     pub resets: bool,
     /// Some rule logs.
     pub logs: bool,
+    /// How many denied packets are told of.
+    pub log: Option<Rate>,
     /// Whoever sends to a Service that nobody translated is told.
     pub rejects_loops: bool,
     /// Source ports of what leaves by the node's address, first and last.
@@ -121,6 +125,14 @@ impl Inspection {
             return;
         };
         let expressions = nla::find(attributes, 4).unwrap_or_default();
+        if counts(&chain) {
+            // One rule, and no other.
+            let counted = self.counting.entry(chain);
+            counted
+                .and_modify(|most| *most = None)
+                .or_insert_with(|| connections(expressions));
+            return;
+        }
         let mut packets = None;
         let mut resets = false;
         for expression in nla::attributes(expressions) {
@@ -129,6 +141,7 @@ impl Inspection {
                 Some("counter") => packets = nla::find(data, 2).and_then(nla::be64),
                 Some("reject") => resets = true,
                 Some("log") => self.logs = true,
+                Some("limit") if chain == "deny" => self.log = rate(data),
                 Some("immediate") if chain == "outgoing4" && self.ports.len() < 2 => {
                     let value = nla::find(data, 2).and_then(|nest| nla::find(nest, 1));
                     let port = value.filter(|value| value.len() == 2);
@@ -182,6 +195,7 @@ impl Inspection {
             revoked,
             to_host,
             quiet: !self.logs,
+            log: self.log.unwrap_or(LOG_RATE),
             terms: self.terms(),
         };
         // The comment tells one choice of ours from another; a table of another felix tells only what shows in its rules.
@@ -208,6 +222,7 @@ impl Inspection {
             services: has("looped").then_some(services),
             limits: has("limit_out"),
             hosts: has("pre_nat"),
+            connections: has("opened"),
         }
     }
 
@@ -246,8 +261,10 @@ impl Inspection {
         self.comment.as_ref() == Some(&table.comment)
             && !self.flagged
             && self.size.is_none_or(|size| {
-                usize::try_from(size) == Ok(table.sets.len() + table.chains.len())
+                let chains = table.chains.len() + self.counting.len();
+                usize::try_from(size) == Ok(table.sets.len() + chains)
             })
+            && self.counting.values().all(Option::is_some)
             && self.sets.len() == table.sets.len()
             && table.sets.iter().all(|set| self.has(set))
             && self.chains.len() == table.chains.len()
@@ -259,6 +276,33 @@ impl Inspection {
     pub fn has(&self, set: &Set) -> bool {
         self.sets.get(set.name) == Some(&(encode::key_type(set), encode::key_length(set)))
     }
+}
+
+/// The chain is one of an element's.
+fn counts(chain: &str) -> bool {
+    let mut maps = build::SETS.iter().filter(|set| set.verdicts);
+    maps.any(|set| {
+        let rest = chain.strip_prefix(set.name);
+        rest.is_some_and(|rest| rest.starts_with('_'))
+    })
+}
+
+/// How many connections the rule of such a chain allows, if it is one that felix makes.
+fn connections(expressions: &[u8]) -> Option<u32> {
+    let limit = nla::attributes(expressions).find_map(|expression| {
+        let name = nla::find(expression.value, 1).map(nla::text)?;
+        let data = nla::find(expression.value, 2).filter(|_| name == "connlimit")?;
+        nla::find(data, 1).and_then(nla::be32)
+    })?;
+    let element = Element {
+        set: &build::EGRESS_CONNECTIONS,
+        key: Vec::new(),
+        last: None,
+        value: None,
+        comment: None,
+        more: Some(More::Over(Quota::Connections(limit))),
+    };
+    says(expressions, &encode::rule(&element.counting()?)).then_some(limit)
 }
 
 /// `NF_ACCEPT`, the policy of every chain of ours that has a hook.
@@ -309,6 +353,8 @@ struct Raw {
     value: Option<u32>,
     address: Option<IpAddr>,
     over: Option<Quota>,
+    /// The chain it leads to.
+    chain: Option<String>,
     comment: Option<String>,
 }
 
@@ -372,14 +418,19 @@ pub fn first_element(set: &'static Set, attribute: &[u8]) -> Option<Element> {
 
 fn element(set: &'static Set, raw: &Raw, last: Option<Vec<Value>>) -> Option<Element> {
     let address = raw.address.filter(|_| set.addresses).map(More::Address);
-    Some(Element {
+    let mut element = Element {
         set,
         key: values(set, &raw.key)?,
         last,
-        value: raw.value.filter(|_| !set.addresses),
+        value: raw.value.filter(|_| !set.addresses && !set.verdicts),
         comment: raw.comment.clone(),
         more: address.or_else(|| raw.over.map(More::Over)),
-    })
+    };
+    if set.verdicts && raw.chain.as_ref() != Some(&element.chain()) {
+        // Somebody else's: it is not what anybody wants, and goes.
+        element.comment = None;
+    }
+    Some(element)
 }
 
 fn raw(element: &[u8]) -> Option<Raw> {
@@ -393,6 +444,9 @@ fn raw(element: &[u8]) -> Option<Raw> {
         value: data(2).and_then(nla::ne32),
         address: data(2).and_then(address),
         over: nla::find(element, 7).and_then(over),
+        chain: nla::find(element, 2)
+            .and_then(|data| nla::find(nla::find(data, 2)?, 2))
+            .map(nla::text),
         comment: nla::find(element, 6).and_then(|user| user_text(user, 0)),
     })
 }
@@ -403,6 +457,15 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
         16 => bytes.first_chunk::<16>().map(|it| IpAddr::from(*it)),
         _ => None,
     }
+}
+
+/// What an expression lets match.
+fn rate(data: &[u8]) -> Option<Rate> {
+    let second = nla::find(data, 1).and_then(nla::be64)?;
+    Some(Rate {
+        second: second.try_into().ok()?,
+        burst: nla::find(data, 3).and_then(nla::be32)?,
+    })
 }
 
 /// The expression of an element that matches what is too much; `None` for any other.
@@ -472,147 +535,4 @@ fn user_text(mut data: &[u8], wanted: u8) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::nft::encode::Transaction;
-    use crate::nft::{diff, rows};
-    use crate::policy::tables::Tables;
-
-    #[test]
-    fn elements_come_back_from_the_messages_that_add_them() {
-        let tables = diff::fixture();
-        let elements: Vec<_> = rows::all(&tables).collect();
-        let mut transaction = Transaction::begin(1, None);
-        transaction.add(&elements);
-        let (bytes, ..) = transaction.end();
-        let mut sets: BTreeMap<String, Elements> = build::SETS
-            .iter()
-            .map(|set| (set.name.to_owned(), Elements::of(set)))
-            .collect();
-        for message in nla::messages(&bytes) {
-            if let Some(name) = message
-                .payload
-                .get(4..)
-                .and_then(|attributes| nla::find(attributes, 2))
-            {
-                sets.get_mut(&nla::text(name))
-                    .expect("a set of ours")
-                    .message(message.payload);
-            }
-        }
-        let mut back = Tables {
-            links: tables.links.clone(),
-            ..Tables::default()
-        };
-        for set in sets.into_values() {
-            for element in set.finish() {
-                assert!(rows::insert(&mut back, &element), "{element}");
-            }
-        }
-        assert_eq!(back, tables);
-    }
-
-    #[test]
-    fn a_ruleset_is_recognised_whatever_its_epoch_and_not_when_a_rule_is_missing() {
-        let epoch = Epoch::new(77).expect("epoch");
-        let mut transaction = Transaction::begin(1, None);
-        let options = Options::default();
-        transaction.replace_table(&build::table(options, epoch));
-        let seen = inspected(&transaction.end().0);
-        assert_eq!(seen.current(options), Some(epoch));
-        assert_eq!(seen.options(), Some(options));
-        let changes: [fn(&mut Inspection); 10] = [
-            |seen| drop(seen.rules.get_mut("judge").expect("chain").pop()),
-            |seen| seen.rules.get_mut("judge").expect("chain").swap(0, 1),
-            |seen| {
-                seen.rules.get_mut("deny").expect("chain")[0]
-                    .expressions
-                    .truncate(20)
-            },
-            |seen| seen.flagged = true,
-            |seen| seen.chains.get_mut("forward").expect("chain").policy = Some(0),
-            |seen| seen.chains.get_mut("forward").expect("chain").hook = Some((2, 10)),
-            |seen| seen.chains.get_mut("forward").expect("chain").nat = true,
-            |seen| assert_eq!(seen.chains.insert("more".into(), Entered::default()), None),
-            |seen| assert_eq!(seen.sets.insert("more".into(), (7, 4)), None),
-            |seen| seen.size = Some(1),
-        ];
-        for (number, change) in changes.into_iter().enumerate() {
-            let mut changed = seen.clone();
-            change(&mut changed);
-            assert_eq!(changed.current(options), None, "change {number}");
-        }
-        let other = Options {
-            revoked: Revoked::Drop,
-            ..options
-        };
-        assert_eq!(seen.current(other), None);
-        let other = Options {
-            terms: Rules {
-                hosts: true,
-                ..options.terms
-            },
-            ..options
-        };
-        assert_eq!(seen.current(other), None);
-    }
-
-    #[test]
-    fn a_kernel_that_tells_rules_otherwise_is_known_by_names_and_numbers() {
-        let epoch = Epoch::new(5).expect("epoch");
-        let options = Options {
-            terms: Rules::EVERY,
-            ..Options::default()
-        };
-        let mut transaction = Transaction::begin(1, None);
-        transaction.replace_table(&build::table(options, epoch));
-        let mut seen = inspected(&transaction.end().0);
-        seen.rules.get_mut("deny").expect("chain")[0]
-            .expressions
-            .truncate(20);
-        assert_eq!(seen.current(options), None);
-        assert_eq!(seen.alike(options), Some(epoch));
-        assert_eq!(seen.alike(Options::default()), None);
-        let mut fewer = seen.clone();
-        fewer.rules.get_mut("judge").expect("chain").pop();
-        assert_eq!(fewer.alike(options), None);
-        seen.chains.remove("outgoing4");
-        assert_eq!(seen.alike(options), None);
-    }
-
-    #[test]
-    fn what_an_operator_chose_is_read_back() {
-        for to_host in ToHost::ALL {
-            for quiet in [false, true] {
-                let options = Options {
-                    revoked: Revoked::Drop,
-                    to_host,
-                    quiet,
-                    terms: Rules {
-                        hosts: true,
-                        ..Rules::default()
-                    },
-                    ..Options::default()
-                };
-                let mut transaction = Transaction::begin(1, None);
-                transaction.replace_table(&build::table(options, Epoch::FIRST));
-                let seen = inspected(&transaction.end().0);
-                assert_eq!(seen.options(), Some(options));
-            }
-        }
-    }
-
-    fn inspected(bytes: &[u8]) -> Inspection {
-        let mut seen = Inspection::default();
-        for message in nla::messages(bytes) {
-            match message.kind.to_be_bytes() {
-                [encode::SUBSYSTEM, encode::kind::NEW_TABLE] => seen.table(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_SET] => seen.set(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_CHAIN] => seen.chain(message.payload),
-                [encode::SUBSYSTEM, encode::kind::NEW_RULE] => seen.rule(message.payload),
-                _ => {}
-            }
-        }
-        seen
-    }
-}
+mod tests;

@@ -22,6 +22,7 @@ pub(super) mod kind {
     pub(crate) const NEW_TABLE: u8 = 0;
     pub(crate) const DEL_TABLE: u8 = 2;
     pub(crate) const NEW_CHAIN: u8 = 3;
+    pub(crate) const DEL_CHAIN: u8 = 5;
     pub(crate) const NEW_RULE: u8 = 6;
     pub(crate) const DEL_RULE: u8 = 8;
     pub(crate) const NEW_SET: u8 = 9;
@@ -125,14 +126,42 @@ impl Transaction {
         }
     }
 
-    /// Adds elements; one that exists fails the transaction.
+    /// Adds elements, with their chains; one that exists fails the transaction.
     pub fn add(&mut self, elements: &[Element]) {
+        for element in elements.iter().filter(|it| it.set.verdicts) {
+            let chain = element.chain();
+            let named = |message: &mut Message| {
+                message.string(1, TABLE);
+                message.string(3, &chain);
+            };
+            self.push(kind::NEW_CHAIN, flag::CREATE, chain.as_str(), named);
+            // Somebody may have left one of that name.
+            self.push(kind::DEL_RULE, 0, chain.as_str(), |message| {
+                names(message, &chain);
+            });
+            if let Some(rule) = element.counting() {
+                self.rule(&chain, &rule);
+            }
+        }
         self.elements(kind::NEW_ELEMENT, flag::CREATE | flag::EXCL, elements);
     }
 
-    /// Removes elements; one that does not exist fails the transaction.
+    /// Removes elements, with their chains; one that does not exist fails the transaction.
     pub fn delete(&mut self, elements: &[Element]) {
+        let own = elements.iter().filter(|it| it.set.verdicts);
+        let own: Vec<String> = own.map(Element::chain).collect();
+        let chains = |transaction: &mut Self, kind, flags| {
+            for chain in &own {
+                transaction.push(kind, flags, chain.as_str(), |message| {
+                    message.string(1, TABLE);
+                    message.string(3, chain);
+                });
+            }
+        };
+        // Somebody may have taken it away.
+        chains(self, kind::NEW_CHAIN, flag::CREATE);
         self.elements(kind::DEL_ELEMENT, 0, elements);
+        chains(self, kind::DEL_CHAIN, 0);
     }
 
     /// Ends it: the bytes to send, the sequence number whose acknowledgement means success, and the steps.
@@ -157,20 +186,24 @@ impl Transaction {
     fn rules(&mut self, chains: &[Chain]) {
         for chain in chains {
             for rule in &chain.rules {
-                self.push(
-                    kind::NEW_RULE,
-                    flag::CREATE | flag::APPEND,
-                    format!("{}: {rule}", chain.name),
-                    |message| {
-                        names(message, chain.name);
-                        message.nest(4, |list| expressions(list, rule));
-                        if let Some(comment) = rule.comment {
-                            message.bytes(7, &user_text(0, comment));
-                        }
-                    },
-                );
+                self.rule(chain.name, rule);
             }
         }
+    }
+
+    fn rule(&mut self, chain: &str, rule: &Rule) {
+        self.push(
+            kind::NEW_RULE,
+            flag::CREATE | flag::APPEND,
+            format!("{chain}: {rule}"),
+            |message| {
+                names(message, chain);
+                message.nest(4, |list| expressions(list, rule));
+                if let Some(comment) = rule.comment {
+                    message.bytes(7, &user_text(0, comment));
+                }
+            },
+        );
     }
 
     fn elements(&mut self, kind: u8, flags: u16, elements: &[Element]) {
@@ -322,6 +355,16 @@ fn write_element(list: &mut Message, element: &Element, new: bool) {
                 IpAddr::V4(address) => nest.bytes(1, &address.octets()),
                 IpAddr::V6(address) => nest.bytes(1, &address.octets()),
             }),
+            Some(More::Over(_)) if element.set.verdicts => {
+                const VERDICT: u16 = 2;
+                const JUMP: i32 = -3;
+                message.nest(2, |data| {
+                    data.nest(VERDICT, |verdict| {
+                        verdict.bytes(1, &JUMP.to_be_bytes());
+                        verdict.string(2, &element.chain());
+                    });
+                });
+            }
             Some(More::Over(quota)) => message.nest(EXPRESSION, |nest| over(nest, *quota)),
             None => {}
         }
@@ -359,6 +402,8 @@ fn over(message: &mut Message, quota: Quota) {
     match quota {
         Quota::Packets { rate, burst } => limit(message, rate, burst, 0),
         Quota::Bytes { rate, burst } => limit(message, rate, burst, 1),
+        // Counted by the chain that the element leads to.
+        Quota::Connections(_) => {}
     }
 }
 
@@ -432,6 +477,7 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
     if set.map {
         let order = match set.addresses {
             true => NETWORK_ORDER,
+            false if set.verdicts => 0,
             false => HOST_ORDER,
         };
         user.extend(user_number(1, order));

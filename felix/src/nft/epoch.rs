@@ -1,10 +1,17 @@
 //! The number of the current judgement of live connections, where it stands in their mark, and what happens to those
 //! that are forbidden.
 
+use super::model::Rate;
 use super::terms::Rules;
 
+/// How many packets each rule logs, unless the operator chose otherwise.
+pub const LOG_RATE: Rate = Rate {
+    second: 100,
+    burst: 100,
+};
+
 /// What of the fixed rules an operator can choose.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
     /// Where in the connection's mark the epoch is.
     pub mark: MarkByte,
@@ -14,8 +21,23 @@ pub struct Options {
     pub to_host: ToHost,
     /// No rule logs. A kernel without `nfnetlink_log` refuses those that do, and all others with them.
     pub quiet: bool,
+    /// How many packets each rule logs.
+    pub log: Rate,
     /// What there is beside policy.
     pub terms: Rules,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            mark: MarkByte::default(),
+            revoked: Revoked::default(),
+            to_host: ToHost::default(),
+            quiet: false,
+            log: LOG_RATE,
+            terms: Rules::default(),
+        }
+    }
 }
 
 /// What becomes of a connection that was allowed and is forbidden now.

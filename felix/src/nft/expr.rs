@@ -101,12 +101,26 @@ impl Expressions<'_> {
                 self.compare(Is::Equal, &value.to_ne_bytes());
             }
             Statement::Limit(rate) => self.expression("limit", |data| {
-                data.be64(1, *rate);
+                data.be64(1, rate.second.into());
                 data.be64(2, 1);
-                data.be32(3, u32::try_from(*rate).unwrap_or(u32::MAX));
+                data.be32(3, rate.burst);
                 data.be32(4, 0);
                 data.be32(5, 0);
             }),
+            Statement::Opened(most) => self.expression("connlimit", |data| {
+                const OVER: u32 = 1;
+                data.be32(1, *most);
+                data.be32(2, OVER);
+            }),
+            Statement::Dispatch(fields, map) => {
+                self.key(fields, map);
+                self.expression("lookup", |data| {
+                    data.string(1, map.name);
+                    data.be32(2, REGISTER);
+                    // The verdict.
+                    data.be32(3, 0);
+                });
+            }
             Statement::Log(group, prefix) => self.expression("log", |data| {
                 data.be16(1, *group);
                 data.string(2, prefix);

@@ -6,7 +6,7 @@ mod statement;
 use std::fmt;
 use std::net::IpAddr;
 
-pub use statement::{Statement, Translation};
+pub use statement::{Rate, Statement, Translation};
 
 /// A table of the family `inet`, with the elements its sets start with.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub struct Set {
     pub addresses: bool,
     /// Elements count or limit what they match.
     pub dynamic: bool,
+    /// A map to chains: each element has one of its own, with the rule of [`Element::counting`].
+    pub verdicts: bool,
 }
 
 impl Set {
@@ -47,6 +49,7 @@ impl Set {
         match self.addresses {
             true if self.key.contains(&Type::Ip6) => Type::Ip6,
             true => Type::Ip4,
+            false if self.verdicts => Type::Verdict,
             false => Type::ClassId,
         }
     }
@@ -78,6 +81,8 @@ pub enum Type {
     Port,
     /// ICMPv6 type.
     Icmp6Type,
+    /// A chain to jump to; never part of a key.
+    Verdict,
 }
 
 impl Type {
@@ -93,6 +98,7 @@ impl Type {
             Self::Proto => "inet_proto",
             Self::Port => "inet_service",
             Self::Icmp6Type => "icmpv6_type",
+            Self::Verdict => "verdict",
         }
     }
 
@@ -108,6 +114,8 @@ impl Type {
             Self::Proto => 12,
             Self::Port => 13,
             Self::Icmp6Type => 29,
+            // `NFT_DATA_VERDICT`.
+            Self::Verdict => 0xffff_ff00,
         }
     }
 
@@ -115,7 +123,7 @@ impl Type {
     #[must_use]
     pub const fn length(self) -> usize {
         match self {
-            Self::IfName | Self::Ip6 => 16,
+            Self::IfName | Self::Ip6 | Self::Verdict => 16,
             Self::Ip4 | Self::DevGroup | Self::ClassId => 4,
             Self::Proto | Self::Icmp6Type => 1,
             Self::Port => 2,
@@ -197,6 +205,9 @@ pub enum Quota {
         /// At once.
         burst: u32,
     },
+    /// Connections at a time: the first packets of the others are too much. Counted by a rule: the kernel takes an
+    /// element that counts connections away as soon as it has none.
+    Connections(u32),
 }
 
 impl fmt::Display for Quota {
@@ -208,11 +219,36 @@ impl fmt::Display for Quota {
             Self::Bytes { rate, burst } => {
                 write!(f, "limit rate over {rate} bytes/second burst {burst} bytes")
             }
+            Self::Connections(most) => write!(f, "ct count over {most}"),
         }
     }
 }
 
 impl Element {
+    /// The chain of its own, in a map to chains.
+    #[must_use]
+    pub fn chain(&self) -> String {
+        match self.key.first() {
+            Some(Value::Name(name)) => format!("{}_{name}", self.set.name),
+            _ => self.set.name.to_owned(),
+        }
+    }
+
+    /// The rule of that chain: what becomes of a connection that is one too many.
+    #[must_use]
+    pub fn counting(&self) -> Option<Rule> {
+        match self.more {
+            Some(More::Over(Quota::Connections(most))) => Some(Rule {
+                statements: vec![
+                    Statement::Opened(most),
+                    Statement::Verdict(Verdict::Goto(super::build::CROWDED)),
+                ],
+                comment: None,
+            }),
+            _ => None,
+        }
+    }
+
     fn write_key(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (kind, value)) in self.set.key.iter().zip(&self.key).enumerate() {
             if i > 0 {
@@ -239,11 +275,15 @@ impl Element {
         impl fmt::Display for Text<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 self.0.write_key(f)?;
-                if let Some(More::Over(quota)) = &self.0.more {
+                let limit = self.0.more.filter(|_| !self.0.set.verdicts);
+                if let Some(More::Over(quota)) = limit {
                     write!(f, " {quota}")?;
                 }
                 if let Some(comment) = &self.0.comment {
                     write!(f, " comment \"{comment}\"")?;
+                }
+                if self.0.set.verdicts {
+                    write!(f, " : jump {}", self.0.chain())?;
                 }
                 if let Some(value) = self.0.value {
                     f.write_str(" : ")?;
@@ -391,7 +431,7 @@ pub enum CtState {
     Invalid = 1,
     /// About a connection (an ICMP error), or expected by one.
     Related = 4,
-    /// Opens a connection.
+    /// Begins a connection, or nothing has come back yet.
     New = 8,
     /// Never seen by connection tracking.
     Untracked = 64,
@@ -518,6 +558,13 @@ impl fmt::Display for Table {
         }
         for chain in &self.chains {
             write!(f, "{chain}")?;
+        }
+        for element in self.elements.iter().filter(|it| it.set.verdicts) {
+            writeln!(f, "  chain {} {{", element.chain())?;
+            if let Some(rule) = element.counting() {
+                writeln!(f, "    {rule}")?;
+            }
+            writeln!(f, "  }}")?;
         }
         f.write_str("}\n")
     }

@@ -19,6 +19,8 @@ pub struct Rules {
     pub limits: bool,
     /// Some interface of the node is a host endpoint.
     pub hosts: bool,
+    /// Some pod here may have only so many connections.
+    pub connections: bool,
 }
 
 impl Rules {
@@ -29,6 +31,7 @@ impl Rules {
         services: Some(Services::Drop),
         limits: true,
         hosts: true,
+        connections: true,
     };
 }
 

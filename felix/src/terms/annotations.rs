@@ -21,6 +21,8 @@ const KUBERNETES: [(Way, &str); 2] = [
 const MOST: usize = 32;
 /// Bytes that may come at once when nothing is said: four times the largest packet there is.
 const BURST: u32 = 256 * 1024;
+/// Connections of a pod in one direction: the kernel looks at all of them when one comes, 0.1 ms for so many.
+const CONNECTIONS: u64 = 65_535;
 /// Packets that may come at once when nothing is said.
 const PACKET_BURST: u32 = 5;
 
@@ -67,6 +69,8 @@ pub struct Limits {
     pub bandwidth: Option<Shape>,
     /// Packets in a second, and at once.
     pub packets: Option<(u64, u32)>,
+    /// Connections at a time.
+    pub connections: Option<u32>,
 }
 
 /// What a pod asks for.
@@ -89,6 +93,12 @@ impl Asked {
         let [to, from] = self.limits;
         let counted = to.packets.is_some() || from.packets.is_some();
         counted || from.bandwidth.is_some() || self.dscp.is_some()
+    }
+
+    /// Is there anything for which the first packet of each of its connections must be looked at?
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.limits.iter().any(|it| it.connections.is_some())
     }
 }
 
@@ -165,6 +175,7 @@ impl Reader<'_> {
         if packet_rate.is_none() && packet_burst.is_some() {
             self.complain(&at_once, "it needs a packet rate beside it".to_owned());
         }
+        let connections = self.read(&name("MaxConnections"), |text| whole(text, CONNECTIONS));
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
         Limits {
             bandwidth: rate.map(|rate| Shape {
@@ -172,6 +183,7 @@ impl Reader<'_> {
                 burst: burst_bytes.unwrap_or(BURST),
             }),
             packets: packet_rate.map(|rate| (rate, packet_burst.map_or(PACKET_BURST, small))),
+            connections: connections.map(small),
         }
     }
 

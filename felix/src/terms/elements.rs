@@ -127,6 +127,13 @@ fn quotas(way: Way, limits: Limits) -> Vec<(&'static Set, Quota)> {
     if let Some((rate, burst)) = limits.packets {
         quotas.push((packets, Quota::Packets { rate, burst }));
     }
+    if let Some(most) = limits.connections {
+        let set: &'static Set = match way {
+            Way::In => &build::INGRESS_CONNECTIONS,
+            Way::Out => &build::EGRESS_CONNECTIONS,
+        };
+        quotas.push((set, Quota::Connections(most)));
+    }
     if let Some(shape) = limits.bandwidth.filter(|_| way == Way::Out) {
         let quota = Quota::Bytes {
             rate: shape.rate,

@@ -101,6 +101,8 @@ pub struct Terms {
     holders: BTreeMap<IpAddr, BTreeSet<Holder>>,
     /// Some pod here had limits once: the rules stay for this life, so that they do not come and go with pods.
     limited: bool,
+    /// Some pod's connections were counted once, likewise.
+    counted: bool,
     told: BTreeSet<Complaint>,
     complaints: Vec<Complaint>,
     /// What was wanted is old.
@@ -191,8 +193,11 @@ impl Terms {
         self.complain();
         let before = self.wanted.clone();
         let links = self.links.values();
-        let mut asked = links.filter_map(|link| Some(&self.pods.get(&link.uid)?.1));
-        self.limited |= asked.any(Asked::is_limited);
+        let asked = links.filter_map(|link| Some(&self.pods.get(&link.uid)?.1));
+        for asked in asked {
+            self.limited |= asked.is_limited();
+            self.counted |= asked.is_counted();
+        }
         self.wanted = Wanted {
             rules: self.rules(),
             elements: self.elements(),
@@ -250,6 +255,7 @@ impl Terms {
             services,
             limits: self.limited,
             hosts: false,
+            connections: self.counted,
         }
     }
 

@@ -79,6 +79,7 @@ fn what_a_pod_asks_for_comes_and_goes_with_its_interface() {
         ("qos.margay.io/ingressBandwidth", "8M"),
         ("qos.margay.io/egressPacketRate", "10"),
         ("qos.margay.io/dscp", "46"),
+        ("qos.margay.io/ingressMaxConnections", "9"),
         ("qos.margay.io/egressBandwidth", "?"),
     ];
     terms.pod("u", asking(&said));
@@ -105,6 +106,7 @@ fn what_a_pod_asks_for_comes_and_goes_with_its_interface() {
     let want = [
         "limited { \"mgya\" comment \"shop/web\" }",
         "egress_packets { \"mgya\" limit rate over 10/second burst 5 packets comment \"shop/web\" }",
+        "ingress_connections { \"mgya\" comment \"shop/web\" : jump ingress_connections_mgya }",
         "code_point { \"mgya\" comment \"shop/web\" : 0:2e }",
         "cluster4 { 10.244.0.0-10.244.255.255 }",
     ];

@@ -5,7 +5,6 @@
 use super::super::epoch::Options;
 use super::super::model::{Chain, CtDirection, Field, Hook, Statement};
 use super::host::{Way, chain, failsafes, loopback, names};
-use super::verdict::LOG_RATE;
 use super::{
     ACCEPT, AUDIT_PREFIX, LOG_GROUP, LOG_PREFIX, RAW_GUARD, RETURN, goto, jump, plain, to_workload,
 };
@@ -29,7 +28,7 @@ pub(super) fn chains(options: Options) -> [Chain; 5] {
     let note = |bit, prefix| {
         plain([
             Statement::PriorityBits(bit),
-            Statement::Limit(LOG_RATE),
+            Statement::Limit(options.log),
             Statement::Log(LOG_GROUP, prefix),
         ])
     };

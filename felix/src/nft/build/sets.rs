@@ -6,7 +6,7 @@ macro_rules! sets {
     ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
         $($(#[$doc])+ pub static $constant: Set = {
             #[allow(unused_mut, reason = "not every set has flags")]
-            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false, addresses: false, dynamic: false };
+            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false, addresses: false, dynamic: false, verdicts: false };
             $(set.$flag = true;)*
             set
         };)+
@@ -146,6 +146,10 @@ sets! {
     INGRESS_PACKETS = "ingress_packets", [IfName], dynamic;
     /// Bytes that a pod sends.
     EGRESS_BYTES = "egress_bytes", [IfName], dynamic;
+    /// Where connections that a pod opens are counted.
+    EGRESS_CONNECTIONS = "egress_connections", [IfName], map, verdicts;
+    /// Where connections that are opened to a pod are counted.
+    INGRESS_CONNECTIONS = "ingress_connections", [IfName], map, verdicts;
     /// DSCP of what a pod sends out of the cluster.
     DSCP = "code_point", [IfName], map;
     /// Pools and nodes, while some pod has a DSCP.
@@ -178,6 +182,8 @@ pub static TERMS: &[&Set] = &[
     &EGRESS_PACKETS,
     &INGRESS_PACKETS,
     &EGRESS_BYTES,
+    &EGRESS_CONNECTIONS,
+    &INGRESS_CONNECTIONS,
     &DSCP,
     &CLUSTER4,
     &CLUSTER6,

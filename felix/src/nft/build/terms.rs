@@ -1,12 +1,13 @@
 //! What packets meet beside policy. Every rule here is there only while something asks for it: see [`Rules`].
 
 use super::super::epoch::{Epoch, Options};
-use super::super::model::{Chain, Field, Hook, Rule, Set, Statement, Translation};
+use super::super::model::{Chain, CtState, Field, Hook, Is, Rule, Set, Statement, Translation};
 use super::super::terms::{Rules, Services};
 use super::{
-    CLUSTER4, CLUSTER6, DROP, DSCP, EGRESS_BYTES, EGRESS_PACKETS, FLOATING4, FLOATING6, HAIRPIN4,
-    HAIRPIN6, INGRESS_PACKETS, LIMITED, NAT_FROM4, NAT_FROM6, NAT_NOT4, NAT_NOT6, NAT_TO4, NAT_TO6,
-    RETURN, SERVICE4, SERVICE6, goto, jump, plain, rule,
+    CLUSTER4, CLUSTER6, CROWDED, DROP, DSCP, EGRESS_BYTES, EGRESS_CONNECTIONS, EGRESS_PACKETS,
+    FLOATING4, FLOATING6, HAIRPIN4, HAIRPIN6, INGRESS_CONNECTIONS, INGRESS_PACKETS, LIMITED,
+    NAT_FROM4, NAT_FROM6, NAT_NOT4, NAT_NOT6, NAT_TO4, NAT_TO6, RETURN, SERVICE4, SERVICE6, goto,
+    jump, plain, rule,
 };
 
 const TCP: u8 = 6;
@@ -107,6 +108,9 @@ pub(super) fn chains(rules: Rules) -> Vec<Chain> {
     if rules.limits {
         chains.extend(limiting());
     }
+    if rules.connections {
+        chains.extend(counting());
+    }
     chains
 }
 
@@ -194,6 +198,48 @@ pub(super) fn unstamped(rules: Rules) -> Vec<Rule> {
         true => vec![again(Field::IifName), again(Field::OifName)],
         false => Vec::new(),
     }
+}
+
+/// Where the first packet of a connection that policy allows is counted. One that was stamped before is no first packet,
+/// also when nothing has come back yet: it must not be dropped because others are too many.
+pub(super) fn opened(options: Options) -> Option<Rule> {
+    options.terms.connections.then(|| {
+        plain([
+            Statement::CtState(&[CtState::New]),
+            Statement::CtMark(options.mark.mask(), Is::Equal, 0),
+            jump("opened"),
+        ])
+    })
+}
+
+/// Each pod with a limit has a chain of its own for the way that is limited, with one rule. The kernel adds the
+/// connection to those of the rule, without those that have ended, and matches when they are too many; one that is refused
+/// does not stay among them.
+fn counting() -> [Chain; 2] {
+    let of_pod = |field, map| plain([Statement::Dispatch(vec![field], map)]);
+    [
+        chain(
+            "opened",
+            vec![
+                of_pod(Field::IifName, &EGRESS_CONNECTIONS),
+                of_pod(Field::OifName, &INGRESS_CONNECTIONS),
+            ],
+        ),
+        chain(
+            CROWDED,
+            vec![
+                rule(
+                    [
+                        Statement::L4Proto(TCP),
+                        Statement::Counter,
+                        Statement::ResetTcp,
+                    ],
+                    "one too many",
+                ),
+                rule([Statement::Counter, DROP], "one too many"),
+            ],
+        ),
+    ]
 }
 
 /// Stamps as the epoch before did: the connection counts as one that was judged then, and not since.

@@ -8,8 +8,6 @@ use super::{
 };
 use crate::policy::tables::{Answer, Program};
 
-/// How many packets each rule logs in a second.
-pub(super) const LOG_RATE: u64 = 100;
 const TCP: u8 = 6;
 
 pub(super) const fn run_name(flow: CtDirection) -> &'static str {
@@ -108,7 +106,7 @@ pub(super) fn ends(options: Options) -> [Chain; 4] {
         plain([
             Statement::PriorityBits(bit),
             Statement::CtMark(options.mark.mask(), Is::Equal, 0),
-            Statement::Limit(LOG_RATE),
+            Statement::Limit(options.log),
             Statement::Log(LOG_GROUP, prefix),
         ])
     };
@@ -120,12 +118,13 @@ pub(super) fn ends(options: Options) -> [Chain; 4] {
     noted.push(plain([Statement::PriorityBits(Answer::ALLOW_BIT), RETURN]));
     noted.push(plain([goto("deny")]));
     let mut ok = vec![plain([Statement::ClearPriority])];
+    ok.extend(super::terms::opened(options));
     ok.extend(super::terms::unstamped(options.terms));
     ok.push(plain([goto("stamp")]));
     let mut deny = vec![plain([Statement::ClearPriority])];
     if !options.quiet {
         deny.push(plain([
-            Statement::Limit(LOG_RATE),
+            Statement::Limit(options.log),
             Statement::Log(LOG_GROUP, DENY_PREFIX),
         ]));
     }

@@ -147,6 +147,9 @@ impl Said {
     }
 }
 
+/// What nft does not say of a limit in packets, in some versions.
+const UNSAID_BURST: Option<u32> = Some(5);
+
 /// A limit in bytes or packets, whatever the unit it was said in.
 fn quota(limit: &Limit<'static>) -> String {
     let scale = |unit: Option<&str>| match unit {
@@ -161,7 +164,7 @@ fn quota(limit: &Limit<'static>) -> String {
         "limit {:?} {:?} burst {:?}, {}, over: {:?}",
         of(Some(limit.rate), &limit.rate_unit),
         limit.per,
-        of(limit.burst, &limit.burst_unit),
+        of(limit.burst.or(UNSAID_BURST), &limit.burst_unit),
         match limit.rate_unit {
             Some(_) => "bytes",
             None => "packets",
@@ -241,6 +244,10 @@ fn statement(said: Statement<'static>) -> Statement<'static> {
         // Packets it has seen.
         Statement::Counter(_) => Statement::Counter(Counter::Anonymous(None)),
         Statement::Match(said) => Statement::Match(matched(said)),
+        Statement::Limit(mut said) => {
+            said.burst = said.burst.or(UNSAID_BURST);
+            Statement::Limit(said)
+        }
         Statement::Mangle(mut said) => {
             said.value = masked(said.value);
             Statement::Mangle(said)

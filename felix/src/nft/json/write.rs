@@ -1,15 +1,16 @@
 //! From the model to nft's JSON.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use nftables::expr::{
-    BinaryOperation, CT, Elem, Expression, Map, Meta, MetaKey, NamedExpression, Payload,
+    self, BinaryOperation, CT, Elem, Expression, Map, Meta, MetaKey, NamedExpression, Payload,
     PayloadField, Range,
 };
 use nftables::schema;
 use nftables::stmt::{
-    self, AnonymousCounter, Counter, JumpTarget, Limit, Log, Mangle, Match, NAT, NATFamily,
-    Operator, Reject, RejectType,
+    self, AnonymousCounter, CTCount, Counter, JumpTarget, Limit, Log, Mangle, Match, NAT,
+    NATFamily, Operator, Reject, RejectType, VerdictMap,
 };
 use nftables::types::{NfChainPolicy, NfChainType, NfFamily, NfHook, RejectCode};
 
@@ -42,7 +43,21 @@ pub(super) fn objects(table: &Table) -> Vec<Object> {
         .map(|it| Object::Chain(chain(table, it)));
     let rules = table.chains.iter().flat_map(|chain| {
         let rules = chain.rules.iter();
-        rules.map(move |it| Object::Rule(rule(table, chain, it)))
+        rules.map(move |it| Object::Rule(rule(table, chain.name.into(), it)))
+    });
+    // Elements name their chains, and those chains name others.
+    let own = table.elements.iter().filter(|it| it.set.verdicts);
+    let named = own.clone().map(|it| {
+        Object::Chain(schema::Chain {
+            family: NfFamily::INet,
+            table: table.name.into(),
+            name: it.chain().into(),
+            ..schema::Chain::default()
+        })
+    });
+    let counting = own.filter_map(|it| {
+        let counted = it.counting()?;
+        Some(Object::Rule(rule(table, it.chain().into(), &counted)))
     });
     let whole = Object::Table(schema::Table {
         family: NfFamily::INet,
@@ -51,9 +66,11 @@ pub(super) fn objects(table: &Table) -> Vec<Object> {
     });
     [whole]
         .into_iter()
+        .chain(named)
         .chain(sets)
         .chain(chains)
         .chain(rules)
+        .chain(counting)
         .collect()
 }
 
@@ -76,7 +93,7 @@ fn named_set(table: &Table, set: &Set, elements: &[&Element]) -> NamedSet {
 
 fn member(it: &Element) -> Member {
     match it.more {
-        Some(More::Over(quota)) => Member::Limiting {
+        Some(More::Over(quota)) if !it.set.verdicts => Member::Limiting {
             elem: Limiting {
                 val: key_of(it),
                 limit: over(quota),
@@ -88,7 +105,11 @@ fn member(it: &Element) -> Member {
 
 /// What the element of a set with this quota matches: what is more.
 fn over(quota: Quota) -> Limit<'static> {
-    let (Quota::Packets { rate, burst } | Quota::Bytes { rate, burst }) = quota;
+    let (rate, burst) = match quota {
+        Quota::Packets { rate, burst } | Quota::Bytes { rate, burst } => (rate, burst),
+        // Those are rules of their own.
+        Quota::Connections(most) => (most.into(), 0),
+    };
     let unit = matches!(quota, Quota::Bytes { .. }).then_some("bytes".into());
     Limit {
         // The crate has no room for more.
@@ -111,6 +132,12 @@ fn element(element: &Element) -> Expr {
             comment: Some(comment.clone().into()),
             counter: None,
         }));
+    }
+    if element.set.verdicts {
+        let jump = expr::Verdict::Jump(JumpTarget {
+            target: element.chain().into(),
+        });
+        return Expression::List(vec![key, Expression::Verdict(jump)]);
     }
     match (element.value, element.more) {
         (Some(value), _) => Expression::List(vec![key, class(value)]),
@@ -183,11 +210,11 @@ fn chain(table: &Table, chain: &Chain) -> schema::Chain<'static> {
     }
 }
 
-fn rule(table: &Table, chain: &Chain, rule: &Rule) -> schema::Rule<'static> {
+fn rule(table: &Table, chain: Cow<'static, str>, rule: &Rule) -> schema::Rule<'static> {
     schema::Rule {
         family: NfFamily::INet,
         table: table.name.into(),
-        chain: chain.name.into(),
+        chain,
         expr: rule.statements.iter().map(statement).collect(),
         handle: None,
         index: None,
@@ -230,17 +257,22 @@ fn statement(statement: &Statement) -> Stmt {
             let masked = and(field(Field::Priority), class(*bits));
             compare(masked, Is::Equal, class(*bits))
         }
-        Statement::Limit(rate) => {
-            let rate = u32::try_from(*rate).unwrap_or(u32::MAX);
-            Stmt::Limit(Limit {
-                rate,
-                rate_unit: None,
-                per: Some("second".into()),
-                burst: Some(rate),
-                burst_unit: None,
-                inv: None,
-            })
-        }
+        Statement::Limit(rate) => Stmt::Limit(Limit {
+            rate: rate.second,
+            rate_unit: None,
+            per: Some("second".into()),
+            burst: Some(rate.burst),
+            burst_unit: None,
+            inv: None,
+        }),
+        Statement::Opened(most) => Stmt::CTCount(CTCount {
+            val: Expression::Number(*most),
+            inv: Some(true),
+        }),
+        Statement::Dispatch(fields, map) => Stmt::VerdictMap(VerdictMap {
+            key: key(fields),
+            data: named(map),
+        }),
         Statement::Log(group, prefix) => {
             let mut log = Log::new(Some((*group).into()));
             log.prefix = Some((*prefix).into());

@@ -13,6 +13,15 @@ pub enum Translation {
     Destination = 1,
 }
 
+/// How many packets may match.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// In a second.
+    pub second: u32,
+    /// At once.
+    pub burst: u32,
+}
+
 /// A match, which ends the rule when it fails, or an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Statement {
@@ -34,8 +43,12 @@ pub enum Statement {
     PriorityBits(u32),
     /// These bits of the scratch register have this value.
     PriorityMasked(u32, u32),
-    /// At most so many packets in a second, with as many at once; the rest does not match.
-    Limit(u64),
+    /// At most so many packets; the rest does not match.
+    Limit(Rate),
+    /// The connection is one of more than these that came by here and are open.
+    Opened(u32),
+    /// The chain of the element for the key of these fields, and back at its end.
+    Dispatch(Vec<Field>, &'static Set),
     /// Hands a copy of the packet to the readers of the netlink log group, with this prefix.
     Log(u16, &'static str),
     /// The key of these fields is in the set.
@@ -122,7 +135,11 @@ impl fmt::Display for Statement {
                 f.write_str(" == ")?;
                 write_class(f, *value)
             }
-            Self::Limit(rate) => write!(f, "limit rate {rate}/second burst {rate} packets"),
+            Self::Limit(Rate { second, burst }) => {
+                write!(f, "limit rate {second}/second burst {burst} packets")
+            }
+            Self::Opened(most) => write!(f, "ct count over {most}"),
+            Self::Dispatch(key, map) => write!(f, "{} vmap @{}", joined(key), map.name),
             Self::Log(group, prefix) => write!(f, "log prefix \"{prefix}\" group {group}"),
             Self::In(key, set) => write!(f, "{} @{}", joined(key), set.name),
             Self::Map(key, set) => write!(f, "meta priority set {} map @{}", joined(key), set.name),

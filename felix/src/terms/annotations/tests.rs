@@ -17,6 +17,8 @@ fn everything_that_can_be_asked_for_is_understood() {
         ("qos.margay.io/egressPacketRate", "10k"),
         ("qos.margay.io/egressPacketBurst", "20"),
         ("qos.margay.io/ingressPacketRate", "7"),
+        ("qos.margay.io/ingressMaxConnections", "1k"),
+        ("qos.margay.io/egressMaxConnections", "65535"),
         ("qos.margay.io/dscp", "ef"),
     ]);
     assert_eq!(problems, []);
@@ -30,7 +32,16 @@ fn everything_that_can_be_asked_for_is_understood() {
     );
     assert_eq!((asked.sources.len(), asked.floating.len()), (2, 1));
     assert_eq!(asked.dscp, Some(46));
-    assert!(asked.is_limited());
+    assert_eq!(
+        (to.connections, from.connections),
+        (Some(1000), Some(65_535))
+    );
+    assert!(asked.is_limited() && asked.is_counted());
+    assert!(
+        !read(&[("qos.margay.io/egressPacketRate", "1")])
+            .0
+            .is_counted()
+    );
 }
 
 #[test]
@@ -49,7 +60,10 @@ fn what_is_not_understood_is_named_and_leaves_the_rest_in_force() {
         ("qos.margay.io/egressPacketRate", "0"),
         ("qos.margay.io/egressPacketRate", "1.5"),
         ("qos.margay.io/egressPacketBurst", "5"),
-        ("qos.margay.io/egressMaxConnections", "5"),
+        ("qos.margay.io/egressMaxConnections", "0"),
+        ("qos.margay.io/ingressMaxConnections", "65536"),
+        ("qos.margay.io/ingressMaxConnections", "few"),
+        ("qos.margay.io/maxConnections", "5"),
         ("qos.margay.io/dscp", "64"),
         ("qos.margay.io/dscp", "AF14"),
         ("qos.margay.io/dscp", "CS8"),

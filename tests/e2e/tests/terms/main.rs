@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod connections;
 mod limits;
 
 use std::io::{self, Read as _, Write as _};
