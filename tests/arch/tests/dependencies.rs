@@ -1,6 +1,6 @@
 //! Which crate may depend on which: model ← core ← edge, and a small plugin.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use arch::{refuse, root};
@@ -132,4 +132,26 @@ fn the_daemons_link_one_tls_and_no_c_libraries_beside_it() {
         &problems,
         "Turn off the feature that brings it: rustls with ring is the one TLS here.",
     );
+}
+
+/// Nothing else in the suite reads that manifest: it is outside the workspace.
+#[test]
+fn every_fuzz_program_is_in_its_manifest() {
+    let manifest = ["--manifest-path", "fuzz/Cargo.toml"];
+    let mut arguments = vec!["metadata", "--format-version", "1", "--no-deps"];
+    arguments.extend(manifest);
+    let metadata: Value = serde_json::from_str(&cargo(&arguments)).unwrap();
+    let targets = metadata["packages"][0]["targets"].as_array().unwrap();
+    let said: BTreeSet<String> = targets
+        .iter()
+        .map(|target| target["name"].as_str().unwrap().to_owned())
+        .collect();
+    let there: BTreeSet<String> = std::fs::read_dir(root().join("fuzz/fuzz_targets"))
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            path.file_stem().unwrap().to_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(said, there);
 }
