@@ -157,6 +157,11 @@ fn element(set: &'static Set, text: &str) -> Option<Element> {
         Some((key, comment)) => (key, Some(comment.trim_matches('"').to_owned())),
         None => (rest, None),
     };
+    // What it has counted is no part of what it is.
+    let key = match key.split_once(" counter ") {
+        Some((key, _)) if set.counter => key,
+        _ => key,
+    };
     let ends: Option<Vec<_>> = set
         .key
         .iter()

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use api::v1;
 
+use crate::counters::so_far;
 use crate::table::{Screen, Tone};
 use crate::view::order;
 
@@ -96,6 +97,10 @@ fn judged(
         let _ = writeln!(out, "  tier {}: {outcome}", tier.name);
         for policy in &tier.policies {
             rules(out, policy, &judgement.direction, screen);
+            if tier.outcome == "default" && policy.unmatched.is_some() {
+                let so_far = so_far(policy.unmatched);
+                let _ = writeln!(out, "      no rule of it matches{so_far}");
+            }
         }
     }
     if !judgement.not_selecting.is_empty() {
@@ -142,8 +147,12 @@ fn rules(out: &mut String, policy: &v1::ExplainedPolicy, direction: &str, screen
         };
         let mark = if matched { ">" } else { " " };
         let line = format!(
-            "    {mark} {direction}[{}] {} {}: {}",
-            rule.index, rule.action, rule.text, rule.outcome
+            "    {mark} {direction}[{}] {} {}: {}{}",
+            rule.index,
+            rule.action,
+            rule.text,
+            rule.outcome,
+            so_far(rule.packets)
         );
         let _ = writeln!(out, "{}", screen.paint(&line, tone));
         if !rule.why.is_empty() {

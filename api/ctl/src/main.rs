@@ -3,6 +3,7 @@
 mod args;
 mod bgp;
 mod change;
+mod counters;
 mod events;
 mod explain;
 mod files;

@@ -10,7 +10,7 @@ use crate::args::policy::{Explain, Policy};
 use crate::args::{Global, Output};
 use crate::query::{Answer, felix, print};
 use crate::table::Screen;
-use crate::{change, events, explain, files, view};
+use crate::{change, counters, events, explain, files, view};
 
 /// Exit code when the flow that was asked about is denied.
 const DENIED: u8 = 3;
@@ -81,6 +81,18 @@ pub(crate) async fn run(
             let pod = pod.as_deref().unwrap_or_default();
             events::print(global, pod, screen).await?;
             Ok(String::new().into())
+        }
+        Policy::Counters { zero } => {
+            let mut answer = felix(global)
+                .await?
+                .list_rule_counters(v1::ListRuleCountersRequest {})
+                .await
+                .map_err(Error::call(Daemon::Felix))?
+                .into_inner();
+            if *zero {
+                counters::only_zero(&mut answer);
+            }
+            print(global, &answer, || counters::counters(&answer, screen))
         }
         Policy::Render { node, files } => {
             let json = matches!(global.output, Output::Json | Output::Yaml);

@@ -224,6 +224,23 @@ impl NodeStatus for Node {
         Ok(Response::new(events.into()))
     }
 
+    async fn list_rule_counters(
+        &self,
+        _: Request<v1::ListRuleCountersRequest>,
+    ) -> Result<Response<v1::ListRuleCountersResponse>, Status> {
+        let rule = |index: u32, packets| v1::RuleCounter {
+            policy: "shop/web".into(),
+            rule: format!("ingress[{index}]"),
+            packets: Some(packets),
+            ..Default::default()
+        };
+        Ok(Response::new(v1::ListRuleCountersResponse {
+            node: "n1".into(),
+            rules: vec![rule(0, 7), rule(1, 0)],
+            ..Default::default()
+        }))
+    }
+
     async fn list_unused(
         &self,
         _: Request<v1::ListUnusedRequest>,

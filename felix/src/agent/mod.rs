@@ -14,6 +14,7 @@ pub mod acks;
 mod addresses;
 mod attach;
 pub mod bgp;
+mod counters;
 pub mod early;
 pub mod endpoint;
 pub mod events;

@@ -14,6 +14,7 @@ use crate::nft::diff::{Phases, UNPROGRAMMED};
 use crate::nft::epoch::{Epoch, Options};
 use crate::nft::pace::Pace;
 use crate::nft::terms;
+use crate::policy::counts::Packets;
 use crate::policy::tables::{Subject, Tables};
 
 /// Elements added in one transaction, when it may be several: less than 100 ms.
@@ -92,6 +93,16 @@ impl Enforcer {
     /// What has been dropped so far.
     pub fn counters(&mut self) -> Result<Counters, Error> {
         self.nft.counters()
+    }
+
+    /// Packets that the elements in force have counted, by what led to their verdicts.
+    pub fn packets(&mut self) -> Result<Packets, Error> {
+        self.nft.packets()
+    }
+
+    /// The same of elements that are gone since this was last asked.
+    pub fn gone(&mut self) -> Packets {
+        self.nft.gone()
     }
 
     /// The first step: what nothing refers to yet, in transactions that do not hold others up for long.

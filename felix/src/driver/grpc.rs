@@ -6,8 +6,9 @@ use api::v1::node_status_server::{NodeStatus, NodeStatusServer};
 use api::v1::{
     ExplainPolicyRequest, ExplainPolicyResponse, GetStatusRequest, ListBlocksRequest,
     ListBlocksResponse, ListEndpointsRequest, ListEndpointsResponse, ListPoliciesRequest,
-    ListPoliciesResponse, ListUnusedRequest, ListUnusedResponse, PolicyEvent, RenderTableRequest,
-    RenderTableResponse, Status, WatchPolicyEventsRequest, WhatIfRequest, WhatIfResponse,
+    ListPoliciesResponse, ListRuleCountersRequest, ListRuleCountersResponse, ListUnusedRequest,
+    ListUnusedResponse, PolicyEvent, RenderTableRequest, RenderTableResponse, Status,
+    WatchPolicyEventsRequest, WhatIfRequest, WhatIfResponse,
 };
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio_stream::wrappers::BroadcastStream;
@@ -38,6 +39,8 @@ pub enum Query {
     Events(oneshot::Sender<(Vec<PolicyEvent>, broadcast::Receiver<PolicyEvent>)>),
     /// What makes the table.
     Table(oneshot::Sender<Picture>),
+    /// What each rule has decided.
+    Counters(oneshot::Sender<ListRuleCountersResponse>),
     /// All that is known of policies, to be asked at leisure.
     Cluster(oneshot::Sender<Cluster>),
 }
@@ -106,6 +109,13 @@ impl NodeStatus for Service {
         let request = request.into_inner();
         let answer = self.ask(|answer| Query::Explain(request, answer)).await?;
         answer.into_inner().map(Response::new).map_err(unanswered)
+    }
+
+    async fn list_rule_counters(
+        &self,
+        _: Request<ListRuleCountersRequest>,
+    ) -> Result<Response<ListRuleCountersResponse>, tonic::Status> {
+        self.ask(Query::Counters).await
     }
 
     type WatchPolicyEventsStream =

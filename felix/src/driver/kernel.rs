@@ -20,6 +20,7 @@ use crate::agent::input::Input;
 use crate::agent::{Agent, Plan, Policy, Routed};
 use crate::nft::diff::{self, DOOMED, Phases, UNPROGRAMMED};
 use crate::nft::epoch::{Epoch, Options};
+use crate::policy::counts::Packets;
 use crate::policy::tables::{Subject, Tables};
 use crate::routes::diff::{Op, Sweep};
 use crate::routes::model::{
@@ -247,6 +248,16 @@ impl Kernel {
     #[must_use]
     pub const fn rules(&self) -> (Options, Epoch) {
         self.policy.rules()
+    }
+
+    /// Packets that policy's elements have counted, by what led to their verdicts.
+    pub fn packets(&mut self) -> anyhow::Result<Packets> {
+        self.policy.packets().context("reading counters")
+    }
+
+    /// The same of elements that are gone since this was last asked.
+    pub fn gone(&mut self) -> Packets {
+        self.policy.gone()
     }
 
     /// MTU for pods, in bytes, as of the last look.

@@ -6,14 +6,16 @@ use std::io;
 use super::conntrack::Conntrack;
 use super::socket::{self, NETFILTER, Refusal, Socket};
 use crate::nft::build::{self, SETS, TABLE, TERMS};
+use crate::nft::counted;
 use crate::nft::decode::{self, Counters, Elements, Inspection};
 use crate::nft::diff::Batch;
-use crate::nft::encode::{Step, Transaction, request};
+use crate::nft::encode::{self, Step, Transaction, request};
 use crate::nft::epoch::{Epoch, Options};
 use crate::nft::model::{Element, More, Quota, Set};
 use crate::nft::rows;
 use crate::nft::terms;
 use crate::nla;
+use crate::policy::counts::Packets;
 use crate::policy::tables::Tables;
 
 const GET_TABLE: u8 = 1;
@@ -23,6 +25,8 @@ const GET_SET: u8 = 10;
 const GET_ELEMENT: u8 = 13;
 const GET_GENERATION: u8 = 16;
 const ACK: u16 = 4;
+/// `NFNL_SUBSYS_NFTABLES` and `NFT_MSG_DELSETELEM`, as the kernel repeats it to whoever asked for that.
+const ELEMENT_GONE: u16 = 10 << 8 | 14;
 /// Elements that a dump surely holds in its first message, so that nothing can change between two.
 const ONE_MESSAGE: usize = 32;
 
@@ -85,6 +89,8 @@ pub struct Nft {
     chains: BTreeSet<String>,
     /// Of the whole ruleset, as of when our rules were last known to be as they should.
     generation: Option<u32>,
+    /// What elements had counted that are gone.
+    gone: Packets,
 }
 
 impl Nft {
@@ -99,6 +105,7 @@ impl Nft {
             legible: true,
             chains: build::chain_names(),
             generation: None,
+            gone: Packets::new(),
         })
     }
 
@@ -150,7 +157,9 @@ impl Nft {
                 self.generation = Some(generation);
                 return Ok(Ensured::Adopted);
             }
+            let mut counted = Packets::new();
             let (elements, terms) = if there.comment.is_some() {
+                counted = self.packets_of(|set| there.has(set))?;
                 let terms = self.look_at_terms(|set| there.has(set))?;
                 (self.read_sets(|set| there.has(set))?, terms)
             } else {
@@ -179,6 +188,7 @@ impl Nft {
             transaction.add(&terms.cloned().collect::<Vec<_>>());
             match self.commit(transaction) {
                 Ok(()) => {
+                    self.lose(counted, &Packets::new());
                     self.epoch = epoch;
                     self.generation = Some(after(generation));
                     self.read_back(after(generation))?;
@@ -248,11 +258,16 @@ impl Nft {
             // Others who never pause do not hold policy up: what they do to our rules in this moment their reports tell.
             let upon = (attempt < TRIES).then_some(generation);
             let mut transaction = Transaction::begin(self.socket.sequence(0), upon);
+            let before = untold(batch).then(|| self.packets().ok()).flatten();
             transaction.batch(batch, self.options, epoch);
             match self.commit(transaction) {
                 Ok(()) => {
                     self.epoch = epoch;
                     self.generation = upon.map(after);
+                    // Policy does not wait for counters that cannot be read.
+                    if let Some((before, left)) = before.zip(self.packets_left(batch)) {
+                        self.lose(before, &left);
+                    }
                     return Ok(());
                 }
                 // Most often kube-proxy, in a table of its own.
@@ -294,6 +309,43 @@ impl Nft {
             bump: true,
             ..Batch::default()
         })
+    }
+
+    /// Packets that the elements there have counted, by what led to their verdicts.
+    pub fn packets(&mut self) -> Result<Packets, Error> {
+        self.packets_of(|_| true)
+    }
+
+    /// What elements had counted that are gone since this was last asked. Each tells with the transaction that removes
+    /// it; of a very large one, and when all are replaced, what was counted a moment before is taken.
+    pub fn gone(&mut self) -> Packets {
+        std::mem::take(&mut self.gone)
+    }
+
+    fn packets_of(&mut self, wanted: impl Fn(&Set) -> bool) -> Result<Packets, Error> {
+        let mut packets = Packets::new();
+        for set in SETS.iter().filter(|set| set.counter && wanted(set)) {
+            let send = |flags, sequence| elements_of(set, flags, sequence);
+            let counted = self.socket.dump(send, Packets::new, |packets, message| {
+                counted::counted(message.payload, packets);
+            })?;
+            for (cause, count) in counted {
+                *packets.entry(cause).or_default() += count;
+            }
+        }
+        Ok(packets)
+    }
+
+    /// What is left after a batch that was not told of.
+    fn packets_left(&mut self, batch: &Batch) -> Option<Packets> {
+        untold(batch).then(|| self.packets().ok()).flatten()
+    }
+
+    fn lose(&mut self, before: Packets, left: &Packets) {
+        for (cause, count) in before {
+            let left = left.get(&cause).copied().unwrap_or_default();
+            *self.gone.entry(cause).or_default() += count.saturating_sub(left);
+        }
     }
 
     /// What has been dropped so far.
@@ -440,12 +492,7 @@ impl Nft {
     }
 
     fn dump(&mut self, set: &'static Set) -> Result<Vec<Element>, Error> {
-        let send = |flags, sequence| {
-            let mut message = request(GET_ELEMENT, flags, sequence);
-            message.string(1, TABLE);
-            message.string(2, set.name);
-            message.finish()
-        };
+        let send = |flags, sequence| elements_of(set, flags, sequence);
         let dumped = self.socket.dump(
             send,
             || Elements::of(set),
@@ -460,13 +507,20 @@ impl Nft {
             .sequence(u32::try_from(steps.len() + 2).unwrap_or(u32::MAX));
         let mut done = false;
         let mut refused = None;
-        self.socket
-            .exchange(&bytes, |message| match socket::refusal(&message) {
+        let mut gone = Packets::new();
+        self.socket.exchange(&bytes, |message| {
+            if message.kind == ELEMENT_GONE {
+                counted::counted(message.payload, &mut gone);
+                return;
+            }
+            match socket::refusal(&message) {
                 Some(refusal) => {
                     refused.get_or_insert(refusal);
                 }
                 None => done |= message.sequence == last,
-            })?;
+            }
+        })?;
+        self.lose(gone, &Packets::new());
         match refused {
             Some(refusal) => Err(Error::Refused {
                 step: describe(&bytes, &steps, &refusal),
@@ -479,6 +533,20 @@ impl Nft {
             .into()),
         }
     }
+}
+
+/// Asks for the elements of a set.
+fn elements_of(set: &Set, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut message = request(GET_ELEMENT, flags, sequence);
+    message.string(1, TABLE);
+    message.string(2, set.name);
+    message.finish()
+}
+
+/// Whether elements that count go without telling what they had counted.
+fn untold(batch: &Batch) -> bool {
+    let counting = batch.delete.iter().filter(|it| it.set.counter);
+    batch.flush || counting.count() > encode::TOLD
 }
 
 /// Transactions that are tried while others change their tables.

@@ -24,6 +24,7 @@ use crate::agent::input::{CallId, Fetched, Input, Update};
 use crate::agent::{Agent, Output};
 use crate::args::Args;
 use crate::nft::log::Logged;
+use crate::policy::counts::Packets;
 
 /// Everything that reaches the main loop.
 #[derive(Debug)]
@@ -306,6 +307,8 @@ impl Loop {
                 let revision = plan.revision();
                 let outcome =
                     tokio::task::block_in_place(|| self.kernel.carry_out(&plan, &self.agent));
+                // As long as it is known what was counted.
+                self.agent.count(&self.kernel.gone());
                 self.agent
                     .applied(outcome.map_err(|e| format!("{e:#}")), revision, self.now());
                 self.input(Input::Mtu(self.kernel.mtu()));
@@ -428,7 +431,12 @@ impl Loop {
         }
     }
 
-    fn query(&self, query: Query) {
+    /// What the kernel has counted, or why that cannot be read.
+    fn packets(&mut self) -> Result<Packets, String> {
+        tokio::task::block_in_place(|| self.kernel.packets()).map_err(|error| format!("{error:#}"))
+    }
+
+    fn query(&mut self, query: Query) {
         // Whoever asked may have gone meanwhile.
         match query {
             Query::Status(answer) => drop(answer.send(self.agent.status(self.now()))),
@@ -443,7 +451,18 @@ impl Loop {
                 drop(answer.send(self.agent.picture(self.kernel.rules())));
             }
             Query::Cluster(answer) => drop(answer.send(self.agent.cluster())),
-            Query::Explain(asked, answer) => drop(answer.send(self.agent.explain_policy(&asked))),
+            Query::Explain(asked, answer) => {
+                let mut explained = self.agent.explain_policy(&asked);
+                if let Ok(explained) = &mut explained {
+                    let packets = self.packets();
+                    self.agent.add_counters(explained, packets);
+                }
+                drop(answer.send(explained));
+            }
+            Query::Counters(answer) => {
+                let packets = self.packets();
+                drop(answer.send(self.agent.list_rule_counters(packets, self.now())));
+            }
         }
     }
 }

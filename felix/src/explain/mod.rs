@@ -351,6 +351,7 @@ impl<'a> View<'a> {
                 text: rule.text.clone(),
                 outcome: outcome.to_owned(),
                 why,
+                packets: None,
             }
         });
         v1::ExplainedPolicy {
@@ -361,6 +362,7 @@ impl<'a> View<'a> {
             error: self.engine.problem(key).unwrap_or_default(),
             rules: rules.collect(),
             audit: known.is_some_and(|it| it.enforcement == Enforcement::Audit),
+            unmatched: None,
         }
     }
 

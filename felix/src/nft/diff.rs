@@ -471,7 +471,7 @@ mod tests {
             names(&phases.commit.add),
             [
                 "peer4 { 10.9.0.9 : 0:13 }",
-                "pair_in { 1828716562 . 0:13 : 0:2 }",
+                "pair_in { 1828716562 . 0:13 : 1000:2 }",
                 "default_in { 1828716562 : 0:20 }"
             ]
         );

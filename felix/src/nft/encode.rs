@@ -15,6 +15,9 @@ pub const SUBSYSTEM: u8 = 10;
 const INET: u8 = 1;
 /// Fill of a list of elements beyond which a new message is begun; one attribute holds less than 64 KiB.
 const CHUNK: usize = 60_000;
+/// Elements with counters up to which the kernel tells, with the answer to a transaction, what those that go had counted:
+/// the answers have to fit into the socket.
+pub const TOLD: usize = 2000;
 /// What fits as a comment into an element's user data of 256 bytes.
 const COMMENT: usize = 250;
 
@@ -34,6 +37,7 @@ pub(super) mod kind {
 mod flag {
     pub(super) const REQUEST: u16 = 1;
     pub(super) const ACK: u16 = 4;
+    pub(super) const ECHO: u16 = 8;
     pub(super) const EXCL: u16 = 0x200;
     pub(super) const CREATE: u16 = 0x400;
     pub(super) const APPEND: u16 = 0x800;
@@ -160,8 +164,18 @@ impl Transaction {
         };
         // Somebody may have taken it away.
         chains(self, kind::NEW_CHAIN, flag::CREATE);
-        self.elements(kind::DEL_ELEMENT, 0, elements);
+        self.delete_elements(elements);
         chains(self, kind::DEL_CHAIN, 0);
+    }
+
+    /// The kernel tells what those had counted, if there are not too many.
+    fn delete_elements(&mut self, elements: &[Element]) {
+        let counting = elements.iter().filter(|it| it.set.counter).count();
+        for alike in elements.chunk_by(|a, b| a.set.counter == b.set.counter) {
+            let told = counting <= TOLD && alike.iter().any(|it| it.set.counter);
+            let flags = if told { flag::ECHO } else { 0 };
+            self.elements(kind::DEL_ELEMENT, flags, alike);
+        }
     }
 
     /// Ends it: the bytes to send, the sequence number whose acknowledgement means success, and the steps.
@@ -483,6 +497,12 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
         user.extend(user_number(1, order));
     }
     message.bytes(13, &user);
+    if set.counter {
+        message.nest(17, |expression| {
+            expression.string(1, "counter");
+            expression.nest(2, |_| {});
+        });
+    }
 }
 
 /// nft's number for the key's type: six bits a field.

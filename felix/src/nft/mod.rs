@@ -11,6 +11,7 @@
 
 mod bridge;
 pub mod build;
+pub mod counted;
 pub mod decode;
 pub mod diff;
 pub mod encode;

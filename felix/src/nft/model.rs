@@ -40,6 +40,8 @@ pub struct Set {
     pub dynamic: bool,
     /// A map to chains: each element has one of its own, with the rule of [`Element::counting`].
     pub verdicts: bool,
+    /// Elements count the packets that find them.
+    pub counter: bool,
 }
 
 impl Set {
@@ -544,6 +546,9 @@ impl fmt::Display for Table {
             }
             if set.dynamic {
                 f.write_str("flags dynamic; ")?;
+            }
+            if set.counter {
+                f.write_str("counter; ")?;
             }
             let elements: Vec<_> = self
                 .elements

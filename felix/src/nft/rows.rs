@@ -200,7 +200,7 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
     }
     let value = element.value?;
     if let Some(key) = host_key(element) {
-        tables.hosts.insert(key, Program(value));
+        tables.hosts.insert(key, program_of(value));
         return Some(());
     }
     if is(&build::PEER4) || is(&build::PEER6) {
@@ -226,7 +226,7 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         };
         tables.pairs.insert(
             (direction, Subject(*subject), Class(*class)),
-            Program(value),
+            program_of(value),
         );
     } else if is(&build::DEFAULT_EGRESS) || is(&build::DEFAULT_INGRESS) {
         let [Value::Number(subject)] = element.key.as_slice() else {
@@ -239,12 +239,12 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         };
         tables
             .defaults
-            .insert((direction, Subject(*subject)), Program(value));
+            .insert((direction, Subject(*subject)), program_of(value));
     } else if is(&build::OWN_REST) {
         let [Value::Number(program)] = element.key.as_slice() else {
             return None;
         };
-        tables.own_rest.insert(Program(*program), Program(value));
+        tables.own_rest.insert(Program(*program), program_of(value));
     } else if is(&build::OWN4) || is(&build::OWN6) {
         let ([Value::Number(program), Value::Address(first)], Some([_, Value::Address(last)])) =
             (element.key.as_slice(), element.last.as_deref())
@@ -252,12 +252,14 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
             return None;
         };
         let key = (Program(*program), *first, *last);
-        tables.owns.insert(key, Program(value));
+        tables.owns.insert(key, program_of(value));
     } else if is(&build::SOURCE_REST) {
         let [Value::Number(program)] = element.key.as_slice() else {
             return None;
         };
-        tables.source_rest.insert(Program(*program), Program(value));
+        tables
+            .source_rest
+            .insert(Program(*program), program_of(value));
     } else if is(&build::SOURCE) {
         let (
             [
@@ -274,11 +276,20 @@ fn read(tables: &mut Tables, element: &Element) -> Option<()> {
         let (first, last) = (u16::try_from(*first).ok()?, u16::try_from(*last).ok()?);
         tables
             .sources
-            .insert((Program(*program), proto, first, last), Program(value));
+            .insert((Program(*program), proto, first, last), program_of(value));
     } else {
         program_row(tables, element, Answer::from_number(value)?)?;
     }
     Some(())
+}
+
+/// A felix from before rules were counted had short numbers for the programs that answer everything alike.
+const fn program_of(value: u32) -> Program {
+    match value {
+        1 => Program::ALLOW,
+        2 => Program::DENY,
+        value => Program(value),
+    }
 }
 
 /// Interface and class of a row of a host endpoint.

@@ -59,6 +59,7 @@ impl Engine {
         self.write_programs();
         self.subjects.sweep(self.revision);
         self.classes.sweep(self.revision);
+        self.causes.sweep(self.revision);
         Compiled {
             revision: self.revision,
             changes: self.ledger.drain(),

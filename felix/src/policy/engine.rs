@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::active::{Active, Uses};
 use super::anchors::{Anchor, Selectors};
+use super::causes::{Causes, RuleId};
 use super::classes::{ClassKey, SubjectKey};
+use super::counts::Counts;
 use super::evaluate::Rule;
 use super::function::{BySource, Function};
 use super::hosts::Hosting;
@@ -18,6 +20,7 @@ use super::lists::{ListId, PeerLists};
 use super::model::{Action, Order, Policy, PolicyKey, Tier};
 use super::nets::Nets;
 use super::owned::ByOwn;
+use super::rows::MOST_COUNTED;
 use super::tables::{Answer, Change, Class, Direction, Ledger, Program, Subject, Tables};
 use super::told::{OtherId, Others, Set, SetKey};
 use crate::feed::{Identity, Labels, LocalEndpoint};
@@ -77,6 +80,12 @@ pub struct Engine {
     pub(super) refined: Interned<BySource<Program>>,
     /// Those which ask for our own address first; each holds the programs it refers to.
     pub(super) owned: Interned<ByOwn>,
+    /// What leads to answers, and what was counted of it.
+    pub(super) causes: Causes,
+    pub(super) counts: Counts,
+    /// Elements of programs, and up to how many of them every rule is counted apart.
+    pub(super) written: usize,
+    pub(super) most_counted: usize,
     pub(super) ledger: Ledger,
     pub(super) dirty: Dirty,
     /// Addresses that lost their owner since live flows were last judged again.
@@ -195,9 +204,13 @@ impl Engine {
             addresses: BTreeMap::new(),
             classes: Interned::new(Class::FIRST, u32::MAX - 1),
             subjects: Interned::new(Subject::FIRST, Subject::BRIDGES - 1),
-            programs: Interned::new(Program::FIRST, Program::OWNED - 1),
-            refined: Interned::new(Program::FIRST, Program::OWNED - 1),
-            owned: Interned::new(Program::FIRST, Program::OWNED - 1),
+            programs: Interned::new(Program::FIRST, Program::LAST),
+            refined: Interned::new(Program::FIRST, Program::LAST),
+            owned: Interned::new(Program::FIRST, Program::LAST),
+            causes: Causes::default(),
+            counts: Counts::default(),
+            written: 0,
+            most_counted: MOST_COUNTED,
             ledger,
             dirty: Dirty::default(),
             freed: BTreeSet::new(),
@@ -253,11 +266,16 @@ impl Engine {
         for &(program, _) in kernel.protos.keys() {
             self.programs.reserve(program.0);
         }
+        for answer in kernel.answers() {
+            self.causes.reserve(answer.cause);
+        }
         self.narrowing = true;
     }
 
     fn reserve_program(&mut self, program: Program) {
-        if program.is_refined() {
+        if let Some(answer) = program.answer() {
+            self.causes.reserve(answer.cause);
+        } else if program.is_refined() {
             self.refined.reserve(program.0 & !Program::REFINED);
         } else if program.is_owned() {
             self.owned.reserve(program.0 & !Program::OWNED);
@@ -273,6 +291,7 @@ impl Engine {
         self.programs.applied(revision);
         self.refined.applied(revision);
         self.owned.applied(revision);
+        self.causes.applied(revision);
     }
 
     /// A namespace came or changed.
@@ -452,9 +471,13 @@ impl Engine {
         self.tiers
             .entry(policy.tier.clone())
             .or_insert_with(|| undeclared_tier(&policy.tier));
-        let mut intern = |rules: Option<&[super::model::Rule]>| -> Vec<Rule> {
-            let rules = rules.into_iter().flatten();
-            let interned = rules.map(|rule| Rule {
+        let before = self.policies.get(&policy.key);
+        let [egress_ids, ingress_ids] =
+            [Direction::Egress, Direction::Ingress].map(|it| self.counts.ids(it, &policy, before));
+        let mut intern = |rules: Option<&[super::model::Rule]>, ids: Vec<RuleId>| -> Vec<Rule> {
+            let rules = rules.into_iter().flatten().zip(ids);
+            let interned = rules.map(|(rule, id)| Rule {
+                id,
                 action: rule.action,
                 peers: self.lists.acquire_terms(&rule.peers),
                 own: self.lists.acquire_terms(&rule.own),
@@ -463,8 +486,8 @@ impl Engine {
             });
             interned.collect()
         };
-        let egress = intern(policy.rules(Direction::Egress));
-        let ingress = intern(policy.rules(Direction::Ingress));
+        let egress = intern(policy.rules(Direction::Egress), egress_ids);
+        let ingress = intern(policy.rules(Direction::Ingress), ingress_ids);
         let key = policy.key.clone();
         let mut installed = Installed {
             policy,
@@ -476,10 +499,13 @@ impl Engine {
             uses: Uses::default(),
         };
         if let Some(before) = self.policies.remove(&key) {
+            self.counts.installed(Some(&before), &installed);
             self.release(&before);
             installed.selected = before.selected;
             installed.hosts = before.hosts;
             installed.uses = before.uses;
+        } else {
+            self.counts.installed(None, &installed);
         }
         self.selectors
             .insert(&Anchor::of_selection(&installed.policy.subject), &key);
@@ -489,6 +515,7 @@ impl Engine {
 
     fn uninstall(&mut self, key: &PolicyKey) {
         if let Some(before) = self.policies.remove(key) {
+            self.counts.removed(&before);
             self.release(&before);
             self.dirty.uses.push(before.uses);
             self.dirty.policies.insert(key.clone());

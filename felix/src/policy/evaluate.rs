@@ -1,9 +1,10 @@
 //! The evaluator: the one place that decides what policies mean together. The compiler only tabulates it.
 
+use super::causes::{Cause, Ended, RuleId};
 use super::lists::ListId;
 use super::model::protocol::{ICMP, ICMP6};
 use super::model::{Action, Enforcement, PolicyKey, PortMatch, Term, Tier};
-use super::tables::{Answer, Direction, Verdict};
+use super::tables::{Answer, CauseId, Direction, Verdict};
 
 /// Who is judged: both sides of the flow, as far as rules can know them.
 pub(super) trait Sides {
@@ -31,6 +32,8 @@ pub struct Traffic {
 /// A rule with its lists interned.
 #[derive(Debug, Clone)]
 pub(super) struct Rule {
+    /// Its own for as long as it is in force unchanged, whatever comes before it.
+    pub(super) id: RuleId,
     pub(super) action: Action,
     pub(super) peers: Vec<Term<ListId>>,
     pub(super) own: Vec<Term<ListId>>,
@@ -95,24 +98,53 @@ pub struct RuleRef {
     pub index: usize,
 }
 
-/// Judges a flow by the policies that select the subject in the direction; `otherwise` when none of them decides.
+/// Judges a flow by the policies that select the subject in the direction; `otherwise` when none of them decides. What
+/// led there gets a number from `number`.
 pub(super) fn judge(
+    direction: Direction,
     tiers: &[Tiered<'_>],
     otherwise: Verdict,
     sides: &impl Sides,
     traffic: Traffic,
+    number: impl FnOnce(Cause) -> CauseId,
 ) -> Answer {
     let mut log = false;
-    let verdict = walk(tiers, false, sides, traffic, |_, hit| {
-        log |= hit.is_some_and(|(.., action)| action == Action::Log);
+    let mut noted = Vec::new();
+    let mut ended = Ended::Nothing;
+    let verdict = walk(tiers, false, sides, traffic, |tiered, hit| match hit {
+        Some((_, rule)) => match rule.action {
+            Action::Allow | Action::Deny => ended = Ended::Rule(rule.id),
+            Action::Log | Action::Pass => {
+                log |= rule.action == Action::Log;
+                noted.push(rule.id);
+            }
+        },
+        None => ended = tiered.ended(false).unwrap_or(Ended::Nothing),
     });
     let verdict = verdict.unwrap_or(otherwise);
-    let would = || walk(tiers, true, sides, traffic, |_, _| {}).unwrap_or(otherwise);
-    let audit = audited(tiers) && would() != verdict;
+    let mut audit = false;
+    let mut would = None;
+    if audited(tiers) {
+        let mut ended = Ended::Nothing;
+        let audited = walk(tiers, true, sides, traffic, |tiered, hit| match hit {
+            Some((_, rule)) if !matches!(rule.action, Action::Allow | Action::Deny) => {}
+            Some((_, rule)) => ended = Ended::Rule(rule.id),
+            None => ended = tiered.ended(true).unwrap_or(Ended::Nothing),
+        });
+        audit = audited.unwrap_or(otherwise) != verdict;
+        would = Some(ended);
+    }
     Answer {
         verdict,
         log,
         audit,
+        cause: number(Cause {
+            direction,
+            verdict,
+            noted,
+            ended,
+            would,
+        }),
     }
 }
 
@@ -155,13 +187,13 @@ fn traced(
     let verdict = walk(tiers, audit, sides, traffic, |tiered, hit| {
         let tier = tiered.tier.name.clone();
         match hit {
-            Some((policy, index, action)) => {
+            Some(((policy, index), matched)) => {
                 let rule = RuleRef {
                     tier,
                     policy: policy.clone(),
                     index,
                 };
-                match action {
+                match matched.action {
                     Action::Pass => trace.passed.push(rule),
                     Action::Log => trace.logged.push(rule),
                     Action::Allow | Action::Deny => trace.decided = Decided::Rule(rule),
@@ -186,7 +218,7 @@ fn walk<'a>(
     audit: bool,
     sides: &impl Sides,
     traffic: Traffic,
-    mut visit: impl FnMut(&Tiered<'a>, Option<(&PolicyKey, usize, Action)>),
+    mut visit: impl FnMut(&Tiered<'a>, Option<Hit<'_>>),
 ) -> Option<Verdict> {
     let traffic = Traffic {
         port: request(traffic.protocol, traffic.port),
@@ -206,7 +238,19 @@ fn walk<'a>(
     None
 }
 
+/// A rule that matched: of which policy, at which place, and the rule.
+type Hit<'a> = ((&'a PolicyKey, usize), &'a Rule);
+
 impl<'a> Tiered<'a> {
+    /// Where it ends when none of its rules matches; `None`: with the next tier.
+    fn ended(&self, audit: bool) -> Option<Ended> {
+        let decides = matches!(self.tier.default_action, Action::Allow | Action::Deny);
+        decides.then(|| Ended::Tier {
+            tier: self.tier.name.clone(),
+            policies: self.enforced(audit).map(|it| it.key.clone()).collect(),
+        })
+    }
+
     /// Its policies, those under audit only when asked for.
     fn enforced(&self, audit: bool) -> impl Iterator<Item = &Asked<'a>> {
         self.policies
@@ -219,12 +263,12 @@ impl<'a> Tiered<'a> {
         audit: bool,
         sides: &impl Sides,
         traffic: Traffic,
-        visit: &mut impl FnMut(&Self, Option<(&PolicyKey, usize, Action)>),
+        visit: &mut impl FnMut(&Self, Option<Hit<'_>>),
     ) -> Action {
         for policy in self.enforced(audit) {
             for (index, rule) in policy.rules.iter().enumerate() {
                 if rule.matches(sides, traffic) {
-                    visit(self, Some((policy.key, index, rule.action)));
+                    visit(self, Some(((policy.key, index), rule)));
                     if rule.action != Action::Log {
                         return rule.action;
                     }

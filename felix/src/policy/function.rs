@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::protocol::{ICMP, ICMP6};
-use super::tables::{Answer, Ledger, Program, Verdict};
+use super::tables::{Answer, CauseId, Ledger, Program, Verdict};
 
 /// Ports at which an answer may change, per protocol.
 pub(super) type Cuts = BTreeMap<u8, BTreeSet<u16>>;
@@ -169,14 +169,59 @@ impl Function {
         Self { rest, protocols }
     }
 
-    /// The program every kernel table knows, if the function is constant and notes nothing.
+    /// The program that needs no elements, if the function is constant and notes nothing.
     pub(super) fn fixed(&self) -> Option<Program> {
         let constant = self.protocols.is_empty() && self.rest.is_plain();
-        match self.rest.verdict {
-            Verdict::Allow if constant => Some(Program::ALLOW),
-            Verdict::Deny if constant => Some(Program::DENY),
-            _ => None,
+        let said = self.rest.verdict != Verdict::Pass;
+        (constant && said).then(|| Program::fixed(self.rest))
+    }
+
+    /// What leads to its answers, each once.
+    pub(super) fn causes(&self) -> BTreeSet<CauseId> {
+        let runs = self.protocols.values().flatten();
+        let answers = runs.map(|&(_, answer)| answer).chain([self.rest]);
+        answers.map(|answer| answer.cause).collect()
+    }
+
+    /// The same with other causes.
+    pub(super) fn with_causes(&self, cause: impl Fn(Answer) -> CauseId) -> Self {
+        let other = |answer: Answer| Answer {
+            cause: cause(answer),
+            ..answer
+        };
+        let rest = other(self.rest);
+        let mut protocols = BTreeMap::new();
+        for (&protocol, runs) in &self.protocols {
+            let mut merged = Runs::new();
+            for &(first, answer) in runs {
+                let answer = other(answer);
+                if merged.last().is_none_or(|&(_, last)| last != answer) {
+                    merged.push((first, answer));
+                }
+            }
+            if merged != [(0, rest)] {
+                protocols.insert(protocol, merged);
+            }
         }
+        Self { rest, protocols }
+    }
+
+    /// Number of elements it is written as.
+    pub(super) fn elements(&self) -> usize {
+        let mut elements = 1;
+        for (&protocol, runs) in &self.protocols {
+            let usual = usual(runs);
+            elements += usize::from(usual != self.rest);
+            for (first, last, _) in spans(runs).filter(|&(_, _, answer)| answer != usual) {
+                let single = protocol == ICMP || protocol == ICMP6 || last - first < SINGLE_PORTS;
+                elements += if single {
+                    usize::from(last - first) + 1
+                } else {
+                    1
+                };
+            }
+        }
+        elements
     }
 
     fn at(&self, protocol: u8, port: u16) -> Answer {

@@ -1,5 +1,6 @@
 //! What policy makes of this node's host endpoints: rows by interface and class.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -254,6 +255,10 @@ impl Engine {
             .used()
             .map(|(number, key)| (Class(number), Arc::clone(key)))
             .collect();
+        let mut causes = std::mem::take(&mut self.causes);
+        // Nearly everything about a host is said by nobody.
+        causes.quiet = true;
+        let causes = RefCell::new(causes);
         let stages = self.stages(&policies, direction);
         let tiers = tiers_at(hook, &stages);
         let stages = with_tiers(&tiers, stages);
@@ -274,8 +279,11 @@ impl Engine {
                 .into_iter()
                 .flat_map(|family| view.iter().map(move |&list| (family, list)))
                 .collect();
-            found.push(self.rows_of(direction, &stages, hook.otherwise(), &key, &classes));
+            let otherwise = hook.otherwise();
+            found.push(self.rows_of(direction, &stages, otherwise, &key, &classes, &causes));
         }
+        self.causes = causes.into_inner();
+        self.causes.quiet = false;
         let spans: Vec<(Span, usize)> = views
             .into_iter()
             .filter_map(|(span, view)| Some((span, distinct.iter().position(|it| *it == view)?)))

@@ -23,9 +23,11 @@ pub mod whatif;
 
 mod active;
 mod anchors;
+mod causes;
 mod classes;
 pub mod cluster;
 mod compile;
+pub mod counts;
 pub mod describe;
 mod engine;
 mod evaluate;

@@ -107,12 +107,11 @@ impl Engine {
     }
 
     fn plain_function(&self, program: Program) -> Option<Function> {
-        match program {
-            Program::ALLOW => Some(Function::constant(Answer::ALLOW)),
-            Program::DENY => Some(Function::constant(Answer::DENY)),
-            Program(number) => self
+        match program.answer() {
+            Some(answer) => Some(Function::constant(answer)),
+            None => self
                 .programs
-                .value(number)
+                .value(program.0)
                 .map(|function| Function::clone(function)),
         }
     }

@@ -1,9 +1,11 @@
 //! The rows of the truth table: for every subject and class, what the evaluator says, as a program.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::active::peer_names;
+use super::causes::Causes;
 use super::classes::{ClassKey, Offer, SubjectKey};
 use super::compile::Moves;
 use super::engine::Engine;
@@ -12,6 +14,10 @@ use super::function::{BySource, Cuts, Function};
 use super::lists::ListId;
 use super::model::PortMatch;
 use super::tables::{Class, Direction, Program, Subject, Verdict};
+
+/// Elements of programs on a node up to which every rule is counted apart. Programs that were one function now differ by
+/// the rule that decides; beyond this they are shared again, and what they decide is counted for nobody.
+pub(super) const MOST_COUNTED: usize = 1 << 16;
 
 impl Engine {
     /// Rows of new subjects, of subjects whose policies changed, and of new classes.
@@ -57,12 +63,14 @@ impl Engine {
         classes: &[(Class, Arc<ClassKey>)],
         again: bool,
     ) {
+        let causes = RefCell::new(std::mem::take(&mut self.causes));
         let stages = self.stages(key.policies(direction), direction);
         let Found {
             functions,
             rows,
             default,
-        } = self.rows_of(direction, &stages, Verdict::Allow, key, classes);
+        } = self.rows_of(direction, &stages, Verdict::Allow, key, classes, &causes);
+        self.causes = causes.into_inner();
         self.work.functions += functions.len() as u64 + u64::from(again);
         let default = again.then_some(default);
 
@@ -109,6 +117,7 @@ impl Engine {
         otherwise: Verdict,
         key: &SubjectKey,
         classes: &[(Class, Arc<ClassKey>)],
+        causes: &RefCell<Causes>,
     ) -> Found {
         let rules: Vec<&Rule> = stages
             .iter()
@@ -140,6 +149,7 @@ impl Engine {
                     subject: key,
                     by_family,
                 },
+                causes,
             )
         };
         for (class, value) in classes {
@@ -205,17 +215,39 @@ impl Engine {
     }
 
     fn acquire_plain(&mut self, function: Function) -> Program {
-        match function.fixed() {
-            Some(program) => program,
-            None => self
-                .programs
-                .acquire(function)
-                .map_or(Program::DENY, Program),
+        if let Some(fixed) = function.fixed() {
+            self.reuse_program(fixed);
+            return fixed;
+        }
+        if let Some(number) = self.programs.number(&function) {
+            self.programs.reuse(number);
+            return Program(number);
+        }
+        let size = function.elements();
+        if self.written + size > self.most_counted && !self.causes.merged(&function) {
+            let merged = self.causes.merge(&function);
+            return self.acquire_plain(merged);
+        }
+        for cause in function.causes() {
+            self.causes.reuse(cause);
+        }
+        let causes = function.causes();
+        match self.programs.acquire(function) {
+            Some(number) => {
+                self.written += size;
+                Program(number)
+            }
+            None => {
+                causes.into_iter().for_each(|it| self.causes.release(it));
+                Program::DENY
+            }
         }
     }
 
     pub(super) fn reuse_program(&mut self, program: Program) {
-        if program.is_refined() {
+        if let Some(answer) = program.answer() {
+            self.causes.reuse(answer.cause);
+        } else if program.is_refined() {
             self.refined.reuse(program.0 & !Program::REFINED);
         } else if program.is_owned() {
             self.owned.reuse(program.0 & !Program::OWNED);
@@ -225,6 +257,10 @@ impl Engine {
     }
 
     pub(super) fn release_program(&mut self, program: Option<Program>) {
+        if let Some(answer) = program.and_then(Program::answer) {
+            self.causes.release(answer.cause);
+            return;
+        }
         match program {
             Some(it) if it.is_refined() => self.refined.release(it.0 & !Program::REFINED),
             Some(it) if it.is_owned() => self.owned.release(it.0 & !Program::OWNED),
@@ -294,6 +330,10 @@ impl Engine {
             unused.filter_map(|number| Some((number, Arc::clone(self.programs.value(number)?))));
         for (number, function) in unused.collect::<BTreeMap<_, _>>() {
             function.write(&mut self.ledger, Program(number), false);
+            self.written -= function.elements();
+            for cause in function.causes() {
+                self.causes.release(cause);
+            }
         }
         self.programs.sweep(self.revision);
     }
@@ -382,7 +422,12 @@ fn offered(offers: &BTreeSet<Offer>, entry: &PortMatch, protocol: u8, port: u16)
 }
 
 /// Asks the evaluator once for every stretch of ports that no rule can tell apart.
-fn tabulated(stages: &[Tiered<'_>], otherwise: Verdict, sides: &Seen<'_>) -> BySource<Function> {
+fn tabulated(
+    stages: &[Tiered<'_>],
+    otherwise: Verdict,
+    sides: &Seen<'_>,
+    causes: &RefCell<Causes>,
+) -> BySource<Function> {
     let mut cuts = Cuts::new();
     let mut sources = Cuts::new();
     let (destination, source) = sides.ports();
@@ -407,7 +452,8 @@ fn tabulated(stages: &[Tiered<'_>], otherwise: Verdict, sides: &Seen<'_>) -> ByS
             source_port,
             port,
         };
-        judge(stages, otherwise, sides, traffic)
+        let number = |cause| causes.borrow_mut().number(cause);
+        judge(sides.direction, stages, otherwise, sides, traffic, number)
     })
 }
 

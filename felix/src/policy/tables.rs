@@ -2,8 +2,8 @@
 //!
 //! A packet is judged per direction in five lookups. The other side's address gives its [`Class`] (`peers`, else the
 //! interval of `nets` around it, else [`Class::NONE`]). The class and the [`Subject`] of our side's interface give a
-//! [`Program`] (`pairs`, else `defaults`, else deny). [`Program::ALLOW`] allows without a further lookup; any other is
-//! asked in this order and the first answer counts: `ports`, `icmp`, `programs`, `port_ranges`, `protos`,
+//! [`Program`] (`pairs`, else `defaults`, else deny). One with [`Program::FIXED`] is an answer already; any other is asked in
+//! this order and the first answer counts: `ports`, `icmp`, `programs`, `port_ranges`, `protos`,
 //! `programs_ranged`, else deny. A program that looks at the source port is exchanged for another first: by `sources`,
 //! else `source_rest`.
 //!
@@ -163,10 +163,10 @@ impl fmt::Debug for Subject {
 pub struct Program(pub u32);
 
 impl Program {
-    /// Allows everything.
-    pub const ALLOW: Self = Self(1);
-    /// Denies everything.
-    pub const DENY: Self = Self(2);
+    /// Allows everything, for no reason that is counted.
+    pub const ALLOW: Self = Self::fixed(Answer::ALLOW);
+    /// Denies everything, for no reason that is counted.
+    pub const DENY: Self = Self::fixed(Answer::DENY);
     /// The lowest number given to any other program.
     pub const FIRST: u32 = 0x10;
     /// Bit of the number of a program that first asks for the source port: `sources`, else `source_rest`, gives the
@@ -175,6 +175,23 @@ impl Program {
     /// Bit of the number of a program that first asks for the address of our own side: `owns`, else `own_rest`, gives the
     /// program to ask. Of host endpoints only.
     pub const OWNED: u32 = 0x4000_0000;
+    /// Bit of the number of a program that answers the same to everything: the rest of the number is that answer's.
+    pub const FIXED: u32 = 0x1000_0000;
+    /// The highest number that can be given to a program, without the bits above.
+    pub const LAST: u32 = Self::FIXED - 1;
+
+    /// The program which gives this answer to everything, if the answer is plain.
+    #[must_use]
+    pub const fn fixed(answer: Answer) -> Self {
+        Self(Self::FIXED | answer.number())
+    }
+
+    /// What it answers to everything; `None` when it has to be asked.
+    #[must_use]
+    pub fn answer(self) -> Option<Answer> {
+        let fixed = !self.is_refined() && !self.is_owned() && self.0 & Self::FIXED != 0;
+        fixed.then(|| Answer::from_number(self.0 & !Self::FIXED))?
+    }
 
     /// Whether our own address comes first.
     #[must_use]
@@ -201,6 +218,18 @@ pub enum Verdict {
     Pass,
 }
 
+/// Number of what led to an answer, for the counters of rules. 0: nothing that is counted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CauseId(pub u32);
+
+impl CauseId {
+    /// The lowest number given to anything.
+    pub const FIRST: u32 = 1;
+    /// The highest one: it has to fit between the bits of an answer and those of a program.
+    pub const LAST: u32 = (1 << 20) - 1;
+    const SHIFT: u32 = 8;
+}
+
 /// The answer of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Answer {
@@ -210,6 +239,8 @@ pub struct Answer {
     pub log: bool,
     /// Policies under audit would have it otherwise.
     pub audit: bool,
+    /// What led to it: packets are counted by it.
+    pub cause: CauseId,
 }
 
 impl Answer {
@@ -230,6 +261,8 @@ impl Answer {
     pub const PASS: Self = Self::plain(Verdict::Pass);
     /// Bit of the number of an answer which says nothing; that it allows is said with it, as no rule denies.
     pub const PASS_BIT: u32 = 16;
+    /// The bits above, and those beside them that are never set; the others are its cause.
+    pub const BITS: u32 = (1 << CauseId::SHIFT) - 1;
 
     /// Nothing but a verdict.
     #[must_use]
@@ -238,6 +271,7 @@ impl Answer {
             verdict,
             log: false,
             audit: false,
+            cause: CauseId(0),
         }
     }
 
@@ -251,14 +285,18 @@ impl Answer {
         };
         let log = if self.log { Self::LOG_BIT } else { 0 };
         let audit = if self.audit { Self::AUDIT_BIT } else { 0 };
-        verdict | log | audit
+        self.cause.0 << CauseId::SHIFT | verdict | log | audit
     }
 
     /// The answer with this number.
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
         const PASSED: u32 = Answer::ALLOW_BIT | Answer::PASS_BIT;
-        let verdict = match number & !(Self::LOG_BIT | Self::AUDIT_BIT) {
+        let cause = CauseId(number >> CauseId::SHIFT);
+        if cause.0 > CauseId::LAST {
+            return None;
+        }
+        let verdict = match number & Self::BITS & !(Self::LOG_BIT | Self::AUDIT_BIT) {
             Self::ALLOW_BIT => Verdict::Allow,
             Self::DENY_BIT => Verdict::Deny,
             PASSED => Verdict::Pass,
@@ -268,6 +306,7 @@ impl Answer {
             verdict,
             log: number & Self::LOG_BIT != 0,
             audit: number & Self::AUDIT_BIT != 0,
+            cause,
         })
     }
 }
@@ -442,6 +481,16 @@ maps! {
     failsafes, Failsafe, put_failsafe: Failsafe => ();
     /// Device group of a local pod's host veth, by interface name.
     links, Link, put_link: String => Subject;
+}
+
+impl Tables {
+    /// The answers of all programs that have to be asked.
+    pub fn answers(&self) -> impl Iterator<Item = Answer> {
+        let exact = self.ports.values().chain(self.icmp.values());
+        let ranged = self.port_ranges.values().chain(self.protos.values());
+        let rest = self.programs.values().chain(self.programs_ranged.values());
+        exact.chain(ranged).chain(rest).copied()
+    }
 }
 
 impl Ledger {

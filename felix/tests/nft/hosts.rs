@@ -324,9 +324,9 @@ fn source_ports_and_notes_are_judged() {
     change(&mut policed, |tables| {
         tables.pairs.insert(to_a, WEB);
         let noted = |verdict| Answer {
-            verdict,
             log: true,
             audit: true,
+            ..Answer::plain(verdict)
         };
         tables.ports.insert((WEB, 6, 8080), noted(Verdict::Allow));
         tables.ports.insert((WEB, 6, 8081), noted(Verdict::Deny));

@@ -3,6 +3,7 @@
 #[path = "../ns/mod.rs"]
 mod ns;
 
+mod counters;
 mod epochs;
 mod hosts;
 mod json;
@@ -139,11 +140,11 @@ fn nft_lists_elements_with_names_and_types() {
         "type ifname . ipv4_addr elements = { \"mgy0000000000a1\" . 10.1.0.1 comment \"a/web1\"",
         "map peer6 { type ipv6_addr : classid elements = { fd00:1::1 : 0:12 } }",
         "elements = { 0.0.0.0-9.255.255.255 : 0:10, 10.0.0.0/16 : 0:11, 10.1.0.0 : 0:12, 224.0.0.0/3 : 0:13 }",
-        "map pair_in { type devgroup . classid : classid elements = { 1828716562 . 0:12 : 0:11 } }",
-        "0:11 . tcp . 0-1023 : 0:2",
-        "0:11 . udp . 5000-5999 : 0:1",
-        "0:10 . tcp . 8080 : 0:1",
-        "8000:10 . tcp . 0-1023 : 0:11",
+        "map pair_in { type devgroup . classid : classid counter elements = { 1828716562 . 0:12 counter packets 0 bytes 0 : 0:11 } }",
+        "0:11 . tcp . 0-1023 counter packets 0 bytes 0 : 0:2",
+        "0:11 . udp . 5000-5999 counter packets 0 bytes 0 : 0:1",
+        "0:10 . tcp . 8080 counter packets 0 bytes 0 : 0:1",
+        "8000:10 . tcp . 0-1023 counter packets 0 bytes 0 : 0:11",
         "meta priority & 8000:0 == 8000:0 goto refine_o",
         "log prefix \"margay deny\" group 77",
         "map icmp_code { type classid . inet_proto . inet_service : classid",

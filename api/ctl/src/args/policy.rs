@@ -33,6 +33,16 @@ Examples:
   margayctl policy unused                               as felix on this node knows the cluster
   margayctl policy unused -f pods.yaml,policies/";
 
+const COUNTERS_EXAMPLES: &str = "\
+Examples:
+  margayctl policy counters                             what was decided on this node since felix started
+  margayctl policy counters --watch                     again every two seconds
+  margayctl policy counters --zero                      rules in force here that nothing has matched so far
+  margayctl policy counters -o json | jq '.rules[] | select(.action == \"Deny\")'
+
+Counted is what is judged: the first packet of each flow, every further one of a flow that is denied, and one more of
+each live flow when a change of policy has flows judged again.";
+
 const RENDER_EXAMPLES: &str = "\
 Examples:
   margayctl policy render                               the table that felix on this node wants in the kernel
@@ -95,6 +105,13 @@ pub(crate) enum Policy {
         node: Option<String>,
         #[command(flatten)]
         files: Files,
+    },
+    /// How many packets each rule has decided on this node, and what was decided without one
+    #[command(after_help = COUNTERS_EXAMPLES)]
+    Counters {
+        /// Only rules that have decided nothing so far
+        #[arg(long)]
+        zero: bool,
     },
     /// Policies and rules that do nothing: they select nobody, match nobody or are never reached
     #[command(after_help = UNUSED_EXAMPLES)]

@@ -6,7 +6,7 @@ macro_rules! sets {
     ($($(#[$doc:meta])+ $constant:ident = $name:literal, [$($key:ident),+] $(, $flag:ident)*;)+) => {
         $($(#[$doc])+ pub static $constant: Set = {
             #[allow(unused_mut, reason = "not every set has flags")]
-            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false, addresses: false, dynamic: false, verdicts: false };
+            let mut set = Set { name: $name, key: &[$(Type::$key),+], map: false, interval: false, addresses: false, dynamic: false, verdicts: false, counter: false };
             $(set.$flag = true;)*
             set
         };)+
@@ -33,75 +33,75 @@ sets! {
     /// Class of an interval of addresses.
     NET6 = "net6", [Ip6], map, interval;
     /// Program of a subject towards a class, egress.
-    PAIR_EGRESS = "pair_eg", [DevGroup, ClassId], map;
+    PAIR_EGRESS = "pair_eg", [DevGroup, ClassId], map, counter;
     /// Program of a subject from a class, ingress.
-    PAIR_INGRESS = "pair_in", [DevGroup, ClassId], map;
+    PAIR_INGRESS = "pair_in", [DevGroup, ClassId], map, counter;
     /// Program of a subject towards the rest, egress.
-    DEFAULT_EGRESS = "default_eg", [DevGroup], map;
+    DEFAULT_EGRESS = "default_eg", [DevGroup], map, counter;
     /// Program of a subject from the rest, ingress.
-    DEFAULT_INGRESS = "default_in", [DevGroup], map;
+    DEFAULT_INGRESS = "default_in", [DevGroup], map, counter;
     /// Verdict of a program on a port.
-    PORT = "port", [ClassId, Proto, Port], map;
+    PORT = "port", [ClassId, Proto, Port], map, counter;
     /// Verdict of a program on an ICMP type and code.
-    ICMP_CODE = "icmp_code", [ClassId, Proto, Port], map;
+    ICMP_CODE = "icmp_code", [ClassId, Proto, Port], map, counter;
     /// Verdict of a program without ranges and protocols on the rest.
-    PROGRAM = "program", [ClassId], map;
+    PROGRAM = "program", [ClassId], map, counter;
     /// Verdict of a program on a range of ports.
-    PORT_RANGE = "port_range", [ClassId, Proto, Port], map, interval;
+    PORT_RANGE = "port_range", [ClassId, Proto, Port], map, interval, counter;
     /// Verdict of a program on a protocol.
-    PROTO = "proto", [ClassId, Proto], map;
+    PROTO = "proto", [ClassId, Proto], map, counter;
     /// Program of a refined program for a range of source ports.
-    SOURCE = "source", [ClassId, Proto, Port], map, interval;
+    SOURCE = "source", [ClassId, Proto, Port], map, interval, counter;
     /// Program of a refined program for the rest.
-    SOURCE_REST = "source_rest", [ClassId], map;
+    SOURCE_REST = "source_rest", [ClassId], map, counter;
     /// Program of an owned program for a range of own addresses.
-    OWN4 = "own4", [ClassId, Ip4], map, interval;
+    OWN4 = "own4", [ClassId, Ip4], map, interval, counter;
     /// Program of an owned program for a range of own addresses.
-    OWN6 = "own6", [ClassId, Ip6], map, interval;
+    OWN6 = "own6", [ClassId, Ip6], map, interval, counter;
     /// Program of an owned program for the rest.
-    OWN_REST = "own_rest", [ClassId], map;
+    OWN_REST = "own_rest", [ClassId], map, counter;
     /// Program of a host interface and a class: opened to the node.
-    HOST_PAIR_LOCAL_IN = "host_pair_local_in", [IfName, ClassId], map;
+    HOST_PAIR_LOCAL_IN = "host_pair_local_in", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: opened to the node.
-    HOST_LOCAL_IN = "host_local_in", [IfName], map;
+    HOST_LOCAL_IN = "host_local_in", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: opened to the node.
-    HOST_ANY_LOCAL_IN = "host_any_local_in", [ClassId], map;
+    HOST_ANY_LOCAL_IN = "host_any_local_in", [ClassId], map, counter;
     /// Program of a host interface and a class: opened by the node.
-    HOST_PAIR_LOCAL_OUT = "host_pair_local_out", [IfName, ClassId], map;
+    HOST_PAIR_LOCAL_OUT = "host_pair_local_out", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: opened by the node.
-    HOST_LOCAL_OUT = "host_local_out", [IfName], map;
+    HOST_LOCAL_OUT = "host_local_out", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: opened by the node.
-    HOST_ANY_LOCAL_OUT = "host_any_local_out", [ClassId], map;
+    HOST_ANY_LOCAL_OUT = "host_any_local_out", [ClassId], map, counter;
     /// Program of a host interface and a class: forwarded, coming in.
-    HOST_PAIR_FORWARD_IN = "host_pair_forward_in", [IfName, ClassId], map;
+    HOST_PAIR_FORWARD_IN = "host_pair_forward_in", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: forwarded, coming in.
-    HOST_FORWARD_IN = "host_forward_in", [IfName], map;
+    HOST_FORWARD_IN = "host_forward_in", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: forwarded, coming in.
-    HOST_ANY_FORWARD_IN = "host_any_forward_in", [ClassId], map;
+    HOST_ANY_FORWARD_IN = "host_any_forward_in", [ClassId], map, counter;
     /// Program of a host interface and a class: forwarded, going out.
-    HOST_PAIR_FORWARD_OUT = "host_pair_forward_out", [IfName, ClassId], map;
+    HOST_PAIR_FORWARD_OUT = "host_pair_forward_out", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: forwarded, going out.
-    HOST_FORWARD_OUT = "host_forward_out", [IfName], map;
+    HOST_FORWARD_OUT = "host_forward_out", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: forwarded, going out.
-    HOST_ANY_FORWARD_OUT = "host_any_forward_out", [ClassId], map;
+    HOST_ANY_FORWARD_OUT = "host_any_forward_out", [ClassId], map, counter;
     /// Program of a host interface and a class: coming in, before the destination is translated.
-    HOST_PAIR_PRE_DNAT = "host_pair_pre_dnat", [IfName, ClassId], map;
+    HOST_PAIR_PRE_DNAT = "host_pair_pre_dnat", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: coming in, before the destination is translated.
-    HOST_PRE_DNAT = "host_pre_dnat", [IfName], map;
+    HOST_PRE_DNAT = "host_pre_dnat", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: coming in, before the destination is translated.
-    HOST_ANY_PRE_DNAT = "host_any_pre_dnat", [ClassId], map;
+    HOST_ANY_PRE_DNAT = "host_any_pre_dnat", [ClassId], map, counter;
     /// Program of a host interface and a class: packets that come in, before connections are tracked.
-    HOST_PAIR_RAW_IN = "host_pair_raw_in", [IfName, ClassId], map;
+    HOST_PAIR_RAW_IN = "host_pair_raw_in", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: packets that come in, before connections are tracked.
-    HOST_RAW_IN = "host_raw_in", [IfName], map;
+    HOST_RAW_IN = "host_raw_in", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: packets that come in, before connections are tracked.
-    HOST_ANY_RAW_IN = "host_any_raw_in", [ClassId], map;
+    HOST_ANY_RAW_IN = "host_any_raw_in", [ClassId], map, counter;
     /// Program of a host interface and a class: packets of the node, before connections are tracked.
-    HOST_PAIR_RAW_OUT = "host_pair_raw_out", [IfName, ClassId], map;
+    HOST_PAIR_RAW_OUT = "host_pair_raw_out", [IfName, ClassId], map, counter;
     /// Program of a host interface and the rest: packets of the node, before connections are tracked.
-    HOST_RAW_OUT = "host_raw_out", [IfName], map;
+    HOST_RAW_OUT = "host_raw_out", [IfName], map, counter;
     /// Program of all other host interfaces by class, 0 for the rest: packets of the node, before connections are tracked.
-    HOST_ANY_RAW_OUT = "host_any_raw_out", [ClassId], map;
+    HOST_ANY_RAW_OUT = "host_any_raw_out", [ClassId], map, counter;
     /// Every protocol while flows of some host endpoint are under policy, otherwise none.
     HOST_GUARD = "host_guard", [Proto], interval;
     /// Every protocol while packets of some host endpoint are, before connections are tracked.
@@ -117,7 +117,7 @@ sets! {
     /// Ports elsewhere that no policy of host endpoints closes to the node, and where.
     FAILSAFE_OUT6 = "failsafe_out6", [Proto, Port, Ip6], interval;
     /// Verdict of a program with ranges or protocols on the rest.
-    PROGRAM_RANGED = "program_ranged", [ClassId], map;
+    PROGRAM_RANGED = "program_ranged", [ClassId], map, counter;
     /// Interface and sources of pods that may use more than their own.
     SOURCE4 = "source4", [IfName, Ip4], interval;
     /// Interface and sources of pods that may use more than their own.
@@ -191,4 +191,14 @@ pub static TERMS: &[&Set] = &[
     &FLOATING6,
     &HAIRPIN4,
     &HAIRPIN6,
+];
+
+/// Maps whose values are answers; values of the others that count are programs.
+pub static ANSWERS: [&Set; 6] = [
+    &PORT,
+    &ICMP_CODE,
+    &PROGRAM,
+    &PORT_RANGE,
+    &PROTO,
+    &PROGRAM_RANGED,
 ];

@@ -42,8 +42,14 @@ pub(super) fn run(flow: CtDirection) -> [Chain; 3] {
     let ask = |rest: &[Field], map| plain([Statement::Map(key(rest), map), goto("act")]);
     let constant = || {
         [
-            plain([Statement::Priority(Program::ALLOW.0), RETURN]),
-            plain([Statement::Priority(Program::DENY.0), goto("deny")]),
+            plain([
+                Statement::PriorityBits(Program::FIXED | Answer::ALLOW_BIT),
+                RETURN,
+            ]),
+            plain([
+                Statement::PriorityBits(Program::FIXED | Answer::DENY_BIT),
+                goto("deny"),
+            ]),
         ]
     };
     let exact = || {
@@ -98,8 +104,14 @@ pub(super) fn run(flow: CtDirection) -> [Chain; 3] {
 /// Where an answer leads. Notes are taken once, of connections that were never judged before.
 pub(super) fn ends(options: Options) -> [Chain; 4] {
     let act = vec![
-        plain([Statement::Priority(Answer::ALLOW_BIT), RETURN]),
-        plain([Statement::Priority(Answer::DENY_BIT), goto("deny")]),
+        plain([
+            Statement::PriorityMasked(Answer::BITS, Answer::ALLOW_BIT),
+            RETURN,
+        ]),
+        plain([
+            Statement::PriorityMasked(Answer::BITS, Answer::DENY_BIT),
+            goto("deny"),
+        ]),
         plain([goto("noted")]),
     ];
     let note = |bit, prefix| {

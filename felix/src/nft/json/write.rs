@@ -87,7 +87,14 @@ fn named_set(table: &Table, set: &Set, elements: &[&Element]) -> NamedSet {
         // Older nft takes nothing but a list here.
         flags: Words::Several(flags.into_iter().collect()),
         elem: elements.iter().map(|it| member(it)).collect(),
-        rest: BTreeMap::new(),
+        rest: set
+            .counter
+            .then(|| {
+                let counter = serde_json::json!([{ "counter": null }]);
+                ("stmt".to_owned(), counter)
+            })
+            .into_iter()
+            .collect(),
     }
 }
 

@@ -450,7 +450,7 @@ fn check_tables(tables: &Tables) {
         assert!(first <= last && last < next, "{first}-{last} and {next}");
     }
     let known = |program: &Program| {
-        *program == Program::ALLOW
+        program.answer().is_some()
             || tables.programs.contains_key(program) != tables.programs_ranged.contains_key(program)
     };
     assert!(
@@ -509,6 +509,17 @@ fn check_flows(
                         "{direction:?} {ifname} {address} {protocol}/{port}"
                     );
                     let explained = engine.judge(direction, &endpoint.uid, address, protocol, port);
+                    if let (Some((_, trace)), Some(subject)) =
+                        (&explained, engine.tables().links.get(ifname))
+                    {
+                        let traffic = Traffic {
+                            protocol,
+                            source_port: 0,
+                            port,
+                        };
+                        let answer = lookup(engine.tables(), direction, *subject, address, traffic);
+                        counters::check_cause(engine, answer, trace);
+                    }
                     let explained = explained.map(|(verdict, _)| verdict == Verdict::Allow);
                     assert_eq!(
                         explained.unwrap_or(false),

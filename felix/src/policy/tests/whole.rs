@@ -224,6 +224,15 @@ fn flows(cluster: &Cluster) -> Vec<(Flow, Judged)> {
 }
 
 fn from_tables(tables: &Tables, flow: &Flow) -> Judged {
+    let answer = answered(tables, flow);
+    Judged {
+        allowed: answer.verdict == Verdict::Allow,
+        logged: answer.log,
+        audited: answer.audit,
+    }
+}
+
+fn answered(tables: &Tables, flow: &Flow) -> Answer {
     let direction = if flow.egress {
         Direction::Egress
     } else {
@@ -235,14 +244,9 @@ fn from_tables(tables: &Tables, flow: &Flow) -> Judged {
         port: flow.port,
     };
     let subject = tables.links.get(&flow.ifname);
-    let answer = subject.map_or(Answer::DENY, |subject| {
+    subject.map_or(Answer::DENY, |subject| {
         lookup(tables, direction, *subject, flow.peer, traffic)
-    });
-    Judged {
-        allowed: answer.verdict == Verdict::Allow,
-        logged: answer.log,
-        audited: answer.audit,
-    }
+    })
 }
 
 /// The hook, the address at our end, and the flow.
@@ -315,6 +319,9 @@ fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow, explain: bool) ->
     let explained = engine
         .host_of(&flow.ifname)
         .map(|host| engine.judge_host(hook, host, own, flow.peer, traffic));
+    if let Some((_, trace)) = &explained {
+        counters::check_cause(engine, answer, trace);
+    }
     let nothing = Said {
         allowed: verdict(hook.otherwise()),
         ..Said::default()
@@ -365,6 +372,9 @@ fn check_explained(engine: &Engine, cluster: &Cluster, flow: &Flow, judged: Judg
         port: flow.port,
     };
     let explained = engine.judge_flow(direction, &endpoint.uid, None, flow.peer, traffic);
+    if let Some((_, trace)) = &explained {
+        counters::check_cause(engine, answered(engine.tables(), flow), trace);
+    }
     let found = explained.map_or(
         Judged {
             allowed: false,
