@@ -32,9 +32,11 @@
 //! | tables of others are not read and not touched | `dataplane.rs`, `restarts.rs`, `felix/tests/listing.rs` |
 //! | what others break is repaired | `damage.rs`, `felix/tests/tamper.rs` |
 //! | closed without felix, and for interfaces that nobody knows | `dataplane.rs`, `restarts.rs` |
+//! | packets counted for each rule | `counters`; exactly: `felix/tests/nft/counters.rs` |
 //! | the whole path against the reference | `felix/tests/packets` |
 
 mod cluster;
+mod counters;
 mod docs;
 mod explain;
 mod first;
