@@ -1,5 +1,6 @@
 //! `FelixConfiguration`: what an operator chooses of how felix works.
 
+mod events;
 mod terms;
 
 use kube::{CustomResource, KubeSchema};
@@ -10,6 +11,7 @@ use crate::condition::Condition;
 use crate::error::FieldError;
 use crate::net::Cidr;
 
+pub use self::events::Events;
 pub use self::terms::{ServiceLoops, Terms};
 
 /// Name of the object that holds for every node.
@@ -126,6 +128,15 @@ pub struct FelixConfigurationSpec {
     )]
     #[schemars(schema_with = "terms::floating")]
     pub floating_ips: Option<String>,
+    /// Events that a node makes of packets which policy denies or notes, in a second: 0 to 1000, 50 when unset. 0: none, and
+    /// the kernel hands over nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub policy_event_rate: Option<i32>,
+    /// Events that it makes at once, when there were none for a while: 1 to 1000, 50 when unset.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub policy_event_burst: Option<i32>,
 }
 
 /// A port, and from or to where it is open.
@@ -175,6 +186,8 @@ impl FelixConfigurationSpec {
                 .or(base.service_loop_prevention),
             service_cidrs: self.service_cidrs.or(base.service_cidrs),
             floating_ips: self.floating_ips.or(base.floating_ips),
+            policy_event_rate: self.policy_event_rate.or(base.policy_event_rate),
+            policy_event_burst: self.policy_event_burst.or(base.policy_event_burst),
         }
     }
 }
@@ -244,6 +257,8 @@ pub struct Configuration {
     pub auto_host_endpoints: bool,
     /// What becomes of what pods open to their own node.
     pub to_host: ToHost,
+    /// How many events of policy there are.
+    pub events: Events,
     /// What is chosen beside policy.
     pub terms: Terms,
 }
@@ -300,6 +315,7 @@ impl Default for Configuration {
             failsafe_outbound: failsafes(&FAILSAFE_OUTBOUND),
             auto_host_endpoints: false,
             to_host: ToHost::default(),
+            events: Events::default(),
             terms: Terms::default(),
         }
     }
@@ -351,6 +367,7 @@ impl TryFrom<&FelixConfigurationSpec> for Configuration {
                 &spec.failsafe_outbound_host_ports,
                 default.failsafe_outbound,
             )?,
+            events: Events::try_from(spec)?,
             terms: Terms::try_from(spec)?,
             auto_host_endpoints: match spec.auto_host_endpoints.as_deref() {
                 None => default.auto_host_endpoints,
@@ -445,6 +462,7 @@ mod tests {
             }],
             auto_host_endpoints: true,
             to_host: ToHost::Return,
+            events: Events::default(),
             terms: Terms::default(),
         };
         assert_eq!(found, Ok(want));

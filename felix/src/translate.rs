@@ -18,6 +18,7 @@ use crate::feed::{
     ServiceAccount,
 };
 use crate::nft::epoch::{LOG_RATE, MarkByte, Options, Revoked, ToHost};
+use crate::nft::model::Rate;
 use crate::nft::terms::Rules;
 use crate::policy::model::protocol;
 use crate::terms::annotations::concerns;
@@ -183,9 +184,21 @@ pub fn ruleset(said: &Configuration) -> Options {
             felix_configuration::ToHost::Return => ToHost::Return,
             felix_configuration::ToHost::Drop => ToHost::Drop,
         },
-        quiet: false,
-        log: LOG_RATE,
+        quiet: said.events.second == 0,
+        log: log_rate(said.events),
         terms: Rules::default(),
+    }
+}
+
+/// How many packets each rule hands over: twice what becomes events, as several rules share those.
+fn log_rate(events: felix_configuration::Events) -> Rate {
+    match events.second {
+        // Nothing is handed over: the rules are the same, whatever the burst.
+        0 => LOG_RATE,
+        second => Rate {
+            second: 2 * second,
+            burst: 2 * events.burst,
+        },
     }
 }
 

@@ -60,6 +60,15 @@ pub(crate) fn status(both: &NodeAndSpeaker, screen: Screen) -> String {
                     felix.add_p50_ms, felix.add_p99_ms, felix.policy_p50_ms, felix.policy_p99_ms
                 ),
             );
+            if felix.policy_events_left_out > 0 {
+                line(
+                    "events",
+                    format!(
+                        "{} packets of policy were too many to be told of",
+                        felix.policy_events_left_out
+                    ),
+                );
+            }
         }
     }
     match &both.bgpd {

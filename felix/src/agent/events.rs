@@ -3,8 +3,9 @@
 use std::collections::VecDeque;
 
 use api::v1;
+use crds::felix_configuration::Events as Chosen;
 
-use super::Agent;
+use super::{Agent, Output};
 use crate::Millis;
 use crate::explain::{flow_end, rule_at, summary};
 use crate::nft::build::{AUDIT_PREFIX, LOG_PREFIX};
@@ -14,18 +15,19 @@ use crate::policy::explain::{Asked, Explanation};
 use crate::policy::tables::{Direction, Verdict};
 use crate::policy::{Decided, RuleRef};
 
-/// The last events, and how many more may be made of packets in this second.
+/// The last events, and how many more may be made of packets: judging again is no work for a flood.
 #[derive(Debug, Default)]
 pub struct Events {
     kept: VecDeque<v1::PolicyEvent>,
-    second: Millis,
-    made: usize,
+    chosen: Chosen,
+    /// Thousandths of events that may be made now, as of `since`.
+    left: u64,
+    since: Option<Millis>,
+    left_out: u64,
 }
 
 /// How many events are kept for who asks later.
 const KEPT: usize = 256;
-/// Events made in one second: judging again is no work for a flood.
-const PER_SECOND: usize = 50;
 
 impl Events {
     /// The last ones, oldest first.
@@ -33,12 +35,34 @@ impl Events {
         self.kept.iter()
     }
 
+    /// Packets that the kernel handed over and that were too many to become events.
+    #[must_use]
+    pub const fn left_out(&self) -> u64 {
+        self.left_out
+    }
+
+    /// How many there are from now on.
+    pub const fn choose(&mut self, chosen: Chosen) {
+        self.chosen = chosen;
+    }
+
     fn may(&mut self, now: Millis) -> bool {
-        if now / 1000 != self.second {
-            (self.second, self.made) = (now / 1000, 0);
+        const ONE: u64 = 1000;
+        let most = u64::from(self.chosen.burst) * ONE;
+        let more = match self.since.replace(now) {
+            Some(since) => now
+                .saturating_sub(since)
+                .saturating_mul(self.chosen.second.into()),
+            None => most,
+        };
+        self.left = self.left.saturating_add(more).min(most);
+        // What was handed over before the operator wanted none is on its way still.
+        let may = self.left >= ONE && self.chosen.second > 0;
+        match may {
+            true => self.left -= ONE,
+            false => self.left_out += 1,
         }
-        self.made += 1;
-        self.made <= PER_SECOND
+        may
     }
 }
 
@@ -48,15 +72,37 @@ impl Agent {
         self.events.kept()
     }
 
-    /// The kernel does not tell of packets. Everything else works.
-    pub fn no_events(&mut self, why: &str) {
-        tracing::warn!(
-            why,
-            "the kernel does not tell of denied packets: is nfnetlink_log there?"
-        );
-        self.events_problem = Some(format!(
-            "denied packets are not told of, everything else works: netlink log (nfnetlink_log) fails: {why}"
-        ));
+    /// Why the kernel does not tell of packets, or that it does.
+    pub(super) fn events_read(&mut self, problem: Option<String>) {
+        self.events_unread = problem.map(|why| format!("netlink log (nfnetlink_log) fails: {why}"));
+        self.events_told();
+    }
+
+    /// Whether the kernel refuses rules that log.
+    pub(super) fn logging_refused(&mut self, refused: bool) {
+        let why = "the kernel refuses rules that log (nft_log, nfnetlink_log)";
+        self.events_unlogged = refused.then(|| why.to_owned());
+        self.events_told();
+    }
+
+    fn events_told(&mut self) {
+        let why = self
+            .events_unlogged
+            .as_ref()
+            .or(self.events_unread.as_ref());
+        let problem =
+            why.map(|why| format!("denied packets are not told of, everything else works: {why}"));
+        if self.events_problem == problem {
+            return;
+        }
+        match &problem {
+            Some(problem) => {
+                tracing::warn!("{problem}");
+                self.outputs.push_back(Output::NodeEvent(problem.clone()));
+            }
+            None => tracing::info!("denied packets are told of"),
+        }
+        self.events_problem = problem;
     }
 
     /// Names what a packet was denied or noted by. `None` when there are too many.
@@ -178,5 +224,27 @@ fn cause<'a>(
             Some((of(&trace.decided), summary(explanation)))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_are_as_many_as_were_chosen_and_the_others_are_counted() {
+        let mut events = Events::default();
+        let made = |events: &mut Events, from: Millis, to: Millis| {
+            (from..to).filter(|now| events.may(*now)).count()
+        };
+        assert_eq!(made(&mut events, 0, 1000), 99, "50 at once, 50 a second");
+        assert_eq!(made(&mut events, 1000, 3000), 100);
+        assert_eq!(events.left_out(), 3000 - 199);
+        let (second, burst) = (2, 5);
+        events.choose(Chosen { second, burst });
+        assert_eq!(made(&mut events, 10_000, 11_000), 6);
+        assert_eq!(made(&mut events, 11_000, 21_000), 20);
+        events.choose(Chosen { second: 0, burst });
+        assert_eq!(made(&mut events, 30_000, 31_000), 0);
     }
 }

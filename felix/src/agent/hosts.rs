@@ -82,6 +82,7 @@ impl Agent {
     pub(super) fn configure(&mut self) {
         let said = self.hosts.configuration(&self.node_name);
         self.terms.choose(said.terms.clone());
+        self.events.choose(said.events);
         self.ruleset(translate::ruleset(&said));
         for (direction, ports) in [
             (Direction::Ingress, &said.failsafe_inbound),

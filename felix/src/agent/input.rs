@@ -45,6 +45,10 @@ pub enum Input {
     Interfaces(BTreeMap<String, BTreeSet<IpAddr>>),
     /// Kernel settings that are not as they must be, one sentence each.
     SettingsRefused(BTreeSet<String>),
+    /// Packets that rules hand over are read, or why not.
+    EventsRead(Option<String>),
+    /// The kernel refuses rules that hand packets over; all others are in force.
+    LoggingRefused(bool),
     /// Routes of ours, as prefix and metric, that are not made because another program has one there.
     RoutesRefused(BTreeSet<String>),
     /// An uplink failed or came back, and the rest is looked at soon: only its legs are to be seen to now.

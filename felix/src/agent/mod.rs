@@ -91,6 +91,8 @@ pub enum Output {
     KeepAddresses(Vec<IpAddr>),
     /// Tell the owner of a pod.
     PodEvent(Complaint),
+    /// Tell those who look after the node what does not work.
+    NodeEvent(String),
     /// The node can take pods: write the conflist, clear NetworkUnavailable.
     NetworkAvailable,
     /// Stop, for this reason, to begin a new life.
@@ -211,8 +213,10 @@ pub struct Agent {
     adds: Samples,
     policies: Samples,
     events: events::Events,
-    /// Why denied packets cannot be told of.
+    /// Why denied packets are not told of: what was said, and the two reasons there can be.
     events_problem: Option<String>,
+    events_unread: Option<String>,
+    events_unlogged: Option<String>,
     /// When the oldest change of the feed came that is not in the kernel yet.
     policy_since: Option<Millis>,
     acks: acks::Acks,
@@ -266,6 +270,8 @@ impl Agent {
             Input::Loopbacks(addresses) => self.loopbacks(addresses),
             Input::Interfaces(interfaces) => self.interfaces(interfaces),
             Input::SettingsRefused(problems) => self.settings_refused = problems,
+            Input::EventsRead(problem) => self.events_read(problem),
+            Input::LoggingRefused(refused) => self.logging_refused(refused),
             Input::RoutesRefused(routes) => self.routes_refused = routes,
             Input::RoutesChanged => self.reread_routes = true,
             Input::UplinksChanged => self.relink = true,

@@ -114,6 +114,8 @@ impl Agent {
             policies: Samples::default(),
             events: Default::default(),
             events_problem: None,
+            events_unread: None,
+            events_unlogged: None,
             policy_since: None,
             acks: Acks::default(),
             terms: Terms::default(),

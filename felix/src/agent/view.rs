@@ -74,6 +74,7 @@ impl Agent {
             add_p99_ms: self.adds.quantile(0.99),
             policy_p50_ms: self.policies.quantile(0.5),
             policy_p99_ms: self.policies.quantile(0.99),
+            policy_events_left_out: self.events.left_out(),
         }
     }
 

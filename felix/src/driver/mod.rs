@@ -112,7 +112,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     let (mut kernel, found) =
         tokio::task::block_in_place(|| Kernel::open(settings)).context("opening the kernel")?;
     let (to_kernel, mut kernel_events) = mpsc::channel(QUEUE);
-    found.changes.report(to_kernel);
+    found.changes.report(to_kernel.clone());
 
     let client = api::daemon::kubernetes(api::agent!("margay-felix"))
         .await
@@ -170,16 +170,7 @@ async fn serve(args: Args) -> anyhow::Result<()> {
     tokio::spawn(server.serve_with_incoming(status));
 
     let (to_packets, packets) = mpsc::channel(QUEUE);
-    match nflog::Reader::open().await {
-        Ok(reader) => {
-            tokio::spawn(async move {
-                if let Err(error) = reader.run(to_packets).await {
-                    tracing::warn!(%error, "reading denied packets; there are no policy events any more");
-                }
-            });
-        }
-        Err(error) => agent.no_events(&error.to_string()),
-    }
+    tokio::spawn(nflog::keep(to_packets, to_kernel));
 
     let board = Arc::new(Board::default());
     let reporter = Reporter {

@@ -1,18 +1,46 @@
 //! Reads the packets that rules of the table hand over. A kernel that cannot do it costs the events, nothing else.
 
 use std::io;
+use std::time::Duration;
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::sync::mpsc;
 
 use super::socket::{NETFILTER, refusal};
+use crate::agent::input::Input;
 use crate::nft::build::LOG_GROUP;
 use crate::nft::log::{self, Logged};
 use crate::nla;
 
 /// What the kernel collects before it tells is at most this long.
 const DATAGRAM: usize = 128 * 1024;
+
+/// Between two tries: who reads the group instead may have gone.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Reads the group until nobody takes its packets, and says when that fails, and when it does not any more.
+pub async fn keep(to: mpsc::Sender<Logged>, told: mpsc::Sender<Input>) {
+    loop {
+        let problem = match Reader::open().await {
+            Ok(reader) => {
+                if told.send(Input::EventsRead(None)).await.is_err() {
+                    return;
+                }
+                match reader.run(to.clone()).await {
+                    Ok(()) => return,
+                    Err(error) => error,
+                }
+            }
+            Err(error) => error,
+        };
+        let problem = Input::EventsRead(Some(problem.to_string()));
+        if told.send(problem).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
 
 /// The group's reader.
 pub struct Reader {
@@ -25,6 +53,14 @@ impl Reader {
     /// # Errors
     /// When the kernel has no `nfnetlink_log`, or somebody else reads the group.
     pub async fn open() -> io::Result<Self> {
+        match Self::bind(true).await {
+            // A kernel may have netlink log and not say what connection tracking knows (`NETFILTER_NETLINK_GLUE_CT`).
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Self::bind(false).await,
+            bound => bound,
+        }
+    }
+
+    async fn bind(connections: bool) -> io::Result<Self> {
         const RECEIVE_BUFFER: usize = 1024 * 1024;
         const SEQUENCE: u32 = 1;
         let mut socket = TokioSocket::new(NETFILTER)?;
@@ -33,7 +69,7 @@ impl Reader {
         setsockopt(raw, sockopt::RcvBufForce, &RECEIVE_BUFFER)?;
         let kernel = netlink_sys::SocketAddr::new(0, 0);
         socket
-            .send_to(&log::bind(LOG_GROUP, SEQUENCE), &kernel)
+            .send_to(&log::bind(LOG_GROUP, connections, SEQUENCE), &kernel)
             .await?;
         let mut reader = Self { socket };
         loop {

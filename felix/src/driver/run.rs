@@ -316,6 +316,8 @@ impl Loop {
                 self.input(Input::Interfaces(self.kernel.interfaces().clone()));
                 self.input(Input::SettingsRefused(self.kernel.settings_refused()));
                 self.input(Input::RoutesRefused(self.kernel.conflicts().clone()));
+                let quiet = self.kernel.rules().0.quiet;
+                self.input(Input::LoggingRefused(quiet && !self.agent.options().quiet));
             }
             Output::DeleteLink(name) => self.kernel.delete_link(name),
             Output::ToBgpd(message) => {
@@ -361,6 +363,13 @@ impl Loop {
                 let node = self.args.node_name.clone();
                 self.spawn(None, |client| async move {
                     write::pod_event(client, &node, complaint).await;
+                    None
+                });
+            }
+            Output::NodeEvent(problem) => {
+                let node = self.args.node_name.clone();
+                self.spawn(None, |client| async move {
+                    write::node_event(client, &node, problem).await;
                     None
                 });
             }

@@ -217,32 +217,77 @@ pub async fn pod_event(client: Client, node: &str, told: Complaint) {
         uid,
         message,
     } = told;
-    let now = Time(k8s_openapi::jiff::Timestamp::now());
     tracing::warn!(
         namespace,
         name,
         message,
         "a pod's annotation is not in force"
     );
+    let pod = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        namespace: Some(namespace.clone()),
+        name: Some(name),
+        uid: Some(uid),
+        ..ObjectReference::default()
+    };
+    tell(
+        client,
+        node,
+        &namespace,
+        pod,
+        hash,
+        "AnnotationNotInForce",
+        message,
+    )
+    .await;
+}
+
+/// Tells those who look after a node what does not work there; again when it fails again.
+pub async fn node_event(client: Client, node: &str, message: String) {
+    let of_node = ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Node".to_owned()),
+        name: Some(node.to_owned()),
+        uid: Some(node.to_owned()),
+        ..ObjectReference::default()
+    };
+    let now = k8s_openapi::jiff::Timestamp::now().as_millisecond();
+    let unique = now.cast_unsigned();
+    tell(
+        client,
+        node,
+        "default",
+        of_node,
+        unique,
+        "PolicyEventsMissing",
+        message,
+    )
+    .await;
+}
+
+/// Makes an event of this number about an object, unless it is there.
+async fn tell(
+    client: Client,
+    node: &str,
+    namespace: &str,
+    about: ObjectReference,
+    number: u64,
+    reason: &str,
+    message: String,
+) {
+    let now = Time(k8s_openapi::jiff::Timestamp::now());
+    let name = about.name.as_deref().unwrap_or_default();
+    // A name of a pod may be as long as one of an event.
+    let name = &name[..name.floor_char_boundary(200)];
     let event = Event {
         metadata: ObjectMeta {
-            // A name of a pod may be as long as one of an event.
-            name: Some(format!(
-                "{}.{hash:016x}",
-                &name[..name.floor_char_boundary(200)]
-            )),
-            namespace: Some(namespace.clone()),
+            name: Some(format!("{name}.{number:016x}")),
+            namespace: Some(namespace.to_owned()),
             ..ObjectMeta::default()
         },
-        involved_object: ObjectReference {
-            api_version: Some("v1".to_owned()),
-            kind: Some("Pod".to_owned()),
-            namespace: Some(namespace.clone()),
-            name: Some(name),
-            uid: Some(uid),
-            ..ObjectReference::default()
-        },
-        reason: Some("AnnotationNotInForce".to_owned()),
+        involved_object: about,
+        reason: Some(reason.to_owned()),
         message: Some(message),
         type_: Some("Warning".to_owned()),
         source: Some(EventSource {
@@ -254,11 +299,11 @@ pub async fn pod_event(client: Client, node: &str, told: Complaint) {
         count: Some(1),
         ..Event::default()
     };
-    let api: Api<Event> = Api::namespaced(client, &namespace);
+    let api: Api<Event> = Api::namespaced(client, namespace);
     match api.create(&PostParams::default(), &event).await {
         Ok(_) => {}
         Err(kube::Error::Api(status)) if status.code == 409 => {}
-        Err(error) => tracing::warn!(%error, "telling the owner of a pod"),
+        Err(error) => tracing::warn!(%error, "making an event"),
     }
 }
 

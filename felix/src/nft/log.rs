@@ -17,9 +17,9 @@ const COPIED: u32 = 128;
 /// Hundredths of a second that the kernel may collect packets for.
 const PATIENCE: u32 = 10;
 
-/// Asks for the packets of a group, and for what connection tracking says of them.
+/// Asks for the packets of a group, and, when `connections`, for what connection tracking says of them.
 #[must_use]
-pub fn bind(group: u16, sequence: u32) -> Vec<u8> {
+pub fn bind(group: u16, connections: bool, sequence: u32) -> Vec<u8> {
     const COMMAND: u16 = 1;
     const MODE: u16 = 2;
     const TIMEOUT: u16 = 4;
@@ -34,7 +34,9 @@ pub fn bind(group: u16, sequence: u32) -> Vec<u8> {
     mode.extend([COPY_PACKET, 0]);
     message.bytes(MODE, &mode);
     message.be32(TIMEOUT, PATIENCE);
-    message.bytes(FLAGS, &WITH_CONNTRACK.to_be_bytes());
+    if connections {
+        message.bytes(FLAGS, &WITH_CONNTRACK.to_be_bytes());
+    }
     message.finish()
 }
 
@@ -100,8 +102,8 @@ pub fn read(payload: &[u8]) -> Option<Logged> {
     const REPLY: u32 = 3;
     let attributes = payload.get(4..)?;
     let index = |kind| nla::find(attributes, kind).and_then(nla::be32);
-    let reply = index(CONNECTION).is_some_and(|it| (REPLY..=REPLY + 2).contains(&it));
-    let flow = flow(nla::find(attributes, BYTES)?)?;
+    let (flow, answers) = packet(nla::find(attributes, BYTES)?)?;
+    let reply = index(CONNECTION).map_or(answers, |it| (REPLY..=REPLY + 2).contains(&it));
     Some(Logged {
         prefix: nla::find(attributes, PREFIX)
             .map(nla::text)
@@ -115,7 +117,12 @@ pub fn read(payload: &[u8]) -> Option<Logged> {
 
 /// The flow a packet belongs to, by its headers.
 #[must_use]
-pub fn flow(packet: &[u8]) -> Option<Flow> {
+pub fn flow(bytes: &[u8]) -> Option<Flow> {
+    Some(packet(bytes)?.0)
+}
+
+/// Its flow, and whether it surely answers one, by its headers.
+fn packet(packet: &[u8]) -> Option<(Flow, bool)> {
     match packet.first()? >> 4 {
         4 => {
             let length = usize::from(packet[0] & 0xf) * 4;
@@ -164,7 +171,7 @@ fn above6(first: u8, mut rest: &[u8]) -> (u8, &[u8]) {
     }
 }
 
-fn ports(source: IpAddr, destination: IpAddr, protocol: u8, above: &[u8]) -> Flow {
+fn ports(source: IpAddr, destination: IpAddr, protocol: u8, above: &[u8]) -> (Flow, bool) {
     let (source_port, port) = match (protocol, above) {
         (TCP | UDP | SCTP | UDP_LITE, [a, b, c, d, ..]) => {
             (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d]))
@@ -172,18 +179,35 @@ fn ports(source: IpAddr, destination: IpAddr, protocol: u8, above: &[u8]) -> Flo
         (ICMP | ICMP6, [kind, code, ..]) => (0, u16::from_be_bytes([*kind, *code])),
         _ => (0, 0),
     };
-    Flow {
+    let flow = Flow {
         source,
         destination,
         protocol,
         source_port,
         port,
+    };
+    (flow, answers(protocol, above))
+}
+
+/// The second packet of a TCP handshake, and answers to an echo.
+fn answers(protocol: u8, above: &[u8]) -> bool {
+    const SYN_ACK: u8 = 0x12;
+    const ECHO_REPLY: u8 = 0;
+    const ECHO_REPLY6: u8 = 129;
+    match (protocol, above.first()) {
+        (TCP, _) => above.get(13).is_some_and(|it| it & SYN_ACK == SYN_ACK),
+        (ICMP, Some(kind)) => *kind == ECHO_REPLY,
+        (ICMP6, Some(kind)) => *kind == ECHO_REPLY6,
+        _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The kernel does not say what connection tracking knows.
+    const UNSAID: u32 = u32::MAX;
 
     fn ip4(protocol: u8, above: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x45, 0, 0, 40, 0, 0, 0, 0, 64, protocol, 0, 0];
@@ -206,7 +230,9 @@ mod tests {
         message.be32(4, 7);
         message.bytes(9, packet);
         message.string(10, prefix);
-        message.be32(19, connection);
+        if connection != UNSAID {
+            message.be32(19, connection);
+        }
         message.finish().split_off(nla::HEADER)
     }
 
@@ -231,6 +257,25 @@ mod tests {
         assert_eq!((logged.flow.source_port, logged.flow.port), (40000, 80));
         let echo = read(&message("", &ip4(1, &[0, 0]), 3)).unwrap();
         assert_eq!((echo.flow.port, echo.flow.source_port), (0, 0));
+    }
+
+    #[test]
+    fn without_connection_tracking_the_handshake_tells_who_opened_a_flow() {
+        let segment = |flags| {
+            let mut segment = vec![0; 14];
+            segment[..4].copy_from_slice(&[0, 80, 0x9c, 0x40]);
+            segment[13] = flags;
+            read(&message("margay deny", &ip4(6, &segment), UNSAID)).unwrap()
+        };
+        let (answer, opener) = (segment(0x12), segment(2));
+        assert!(answer.reply && !opener.reply);
+        assert_eq!((answer.flow.port, opener.flow.port), (80, 40000));
+        let echo = |kind| {
+            read(&message("", &ip6(58, &[kind, 0]), UNSAID))
+                .unwrap()
+                .reply
+        };
+        assert!(echo(129) && !echo(128));
     }
 
     #[test]

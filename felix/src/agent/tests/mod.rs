@@ -256,7 +256,7 @@ impl Rig {
             }
             Output::PoolCondition(_, problem) => self.conditions.push(problem),
             Output::FetchPod(_, _, uid) => self.fetches.push(uid),
-            Output::KeepAddresses(_) | Output::PodEvent(_) => {}
+            Output::KeepAddresses(_) | Output::PodEvent(_) | Output::NodeEvent(_) => {}
             Output::NetworkAvailable => self.available += 1,
             Output::Stop(reason) => panic!("stopped: {reason}"),
         }

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 mod connections;
+mod events;
 mod limits;
 
 use std::io::{self, Read as _, Write as _};
