@@ -89,7 +89,8 @@ pub struct EndpointPort {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HostEndpointStatus {
-    /// Accepted is False when the spec is not understood: the last good version stays in force.
+    /// Accepted is False when the spec is not understood: the last good version stays in force; and with the reason Conflict
+    /// when another HostEndpoint of the node, first by name, has the interface.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     #[schemars(length(max = 16))]
@@ -133,6 +134,28 @@ pub struct Endpoint {
     pub addresses: Vec<IpAddr>,
     /// Ports with names.
     pub ports: Vec<NamedPort>,
+}
+
+impl Endpoint {
+    /// What both endpoints claim of one node, in words, as far as their specs say: only one of them can have it.
+    #[must_use]
+    pub fn contests(&self, other: &Self) -> Option<String> {
+        if self.node != other.node {
+            return None;
+        }
+        match (&self.interface, &other.interface) {
+            (Interface::All, Interface::All) => Some("every other interface (*)".to_owned()),
+            (Interface::Named(name), Interface::Named(same)) if name == same => {
+                Some(format!("interface {name}"))
+            }
+            (Interface::Addressed, Interface::Addressed) => {
+                let mut own = self.addresses.iter();
+                let both = own.find(|address| other.addresses.contains(address))?;
+                Some(format!("the interface with {both}"))
+            }
+            _ => None,
+        }
+    }
 }
 
 impl TryFrom<&HostEndpoint> for Endpoint {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crds::Condition;
 use crds::condition::{ACCEPTED, ConditionStatus};
+use crds::host_endpoint::Endpoint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
@@ -23,13 +24,20 @@ const RETRY: Duration = Duration::from_secs(10);
 /// Longest wait before a condition that others overwrite is written again.
 const LONGEST: Duration = Duration::from_secs(600);
 
+mod rivals;
+pub(super) use rivals::Rivals;
+
 /// An object as it is now.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Told {
     metadata: ObjectMeta,
     conditions: Vec<Condition>,
     /// Why it is not understood.
     problem: Option<String>,
+    /// What only one of its kind can have.
+    claim: Option<Endpoint>,
+    /// Who has that, when it is another.
+    conflict: Option<String>,
 }
 
 impl Told {
@@ -43,7 +51,14 @@ impl Told {
             metadata: metadata.clone(),
             conditions: conditions.unwrap_or_default().to_vec(),
             problem,
+            claim: None,
+            conflict: None,
         }
+    }
+
+    /// An object that claims what only one of its kind can have.
+    pub(super) fn claiming(self, claim: Option<Endpoint>) -> Self {
+        Self { claim, ..self }
     }
 
     fn key(&self) -> Key {
@@ -54,9 +69,10 @@ impl Told {
     }
 
     fn wanted(&self) -> (ConditionStatus, &'static str, &str) {
-        match &self.problem {
-            None => (ConditionStatus::True, "Understood", ""),
-            Some(problem) => (ConditionStatus::False, "NotUnderstood", problem),
+        match (&self.problem, &self.conflict) {
+            (None, None) => (ConditionStatus::True, "Understood", ""),
+            (Some(problem), _) => (ConditionStatus::False, "NotUnderstood", problem),
+            (None, Some(conflict)) => (ConditionStatus::False, "Conflict", conflict),
         }
     }
 

@@ -21,7 +21,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use super::accepted::Told;
+use super::accepted::{Rivals, Told};
 use crate::agent::input::{Kind, Update};
 use crate::policy::k8s;
 use crate::policy::model::{PolicyKey, PolicyKind};
@@ -44,6 +44,21 @@ struct Source<K> {
 struct Judge<K> {
     told: mpsc::Sender<Told>,
     see: fn(&K) -> Told,
+    rivals: Rivals,
+}
+
+impl<K> Judge<K> {
+    /// An object of that name is there; `listed`: in a list that goes on.
+    fn seen(&mut self, name: &str, object: &DeserializeGuard<K>, listed: bool) -> Vec<Told> {
+        let Ok(object) = &object.0 else {
+            return Vec::new();
+        };
+        let told = (self.see)(object);
+        match listed {
+            true => self.rivals.listed(name, told),
+            false => self.rivals.came(name, told),
+        }
+    }
 }
 
 /// Starts every watch. They end when nobody listens any more.
@@ -85,7 +100,7 @@ pub fn start(client: &Client, node: &str, updates: &mpsc::Sender<Update>) {
 async fn run<K>(
     api: Api<DeserializeGuard<K>>,
     config: watcher::Config,
-    source: Source<K>,
+    mut source: Source<K>,
     updates: mpsc::Sender<Update>,
 ) where
     K: Resource<DynamicType = ()> + DeserializeOwned + Clone + Debug + Send + 'static,
@@ -97,7 +112,7 @@ async fn run<K>(
     let mut back = pin!(Fuse::terminated());
     loop {
         let mut out = Vec::new();
-        let mut told = None;
+        let mut told = Vec::new();
         let event = tokio::select! {
             event = events.next() => match event {
                 Some(event) => event,
@@ -113,8 +128,9 @@ async fn run<K>(
         match event {
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
-                listed.insert((source.key)(&object));
-                told = seen(source.judge.as_ref(), &object);
+                let key = (source.key)(&object);
+                told.extend(judging(&mut source, |it| it.seen(&key, &object, true)));
+                listed.insert(key);
                 out.extend((source.come)(object.0));
             }
             Ok(Event::InitDone) => {
@@ -126,16 +142,19 @@ async fn run<K>(
                         .map(unlisted),
                 );
                 known = std::mem::take(&mut listed);
+                told.extend(judging(&mut source, |it| it.rivals.all(&known)));
                 out.push(Update::InSync(source.kind));
             }
             Ok(Event::Apply(object)) => {
-                known.insert((source.key)(&object));
-                told = seen(source.judge.as_ref(), &object);
+                let key = (source.key)(&object);
+                told.extend(judging(&mut source, |it| it.seen(&key, &object, false)));
+                known.insert(key);
                 out.extend((source.come)(object.0));
             }
             Ok(Event::Delete(object)) => {
                 let key = (source.key)(&object);
                 known.remove(&key);
+                told.extend(judging(&mut source, |it| it.rivals.gone(&key)));
                 out.extend((source.gone)(key));
             }
             Err(error) if source.optional && is_unknown(&error) => {
@@ -172,16 +191,17 @@ async fn run<K>(
 }
 
 /// Tells whoever writes the condition of an object.
-async fn judge<K>(judge: Option<&Judge<K>>, told: Option<Told>) {
-    if let (Some(judge), Some(told)) = (judge, told) {
+async fn judge<K>(judge: Option<&Judge<K>>, told: Vec<Told>) {
+    let Some(judge) = judge else { return };
+    for told in told {
         // Its end is that of this process.
         let _ = judge.told.send(told).await;
     }
 }
 
-/// What a condition is judged by.
-fn seen<K>(judge: Option<&Judge<K>>, object: &DeserializeGuard<K>) -> Option<Told> {
-    Some((judge?.see)(object.0.as_ref().ok()?))
+/// What conditions are judged by, of kinds that have them.
+fn judging<K>(source: &mut Source<K>, by: impl FnOnce(&mut Judge<K>) -> Vec<Told>) -> Vec<Told> {
+    source.judge.as_mut().map(by).unwrap_or_default()
 }
 
 /// First and longest pause between two looks for an API that is away.

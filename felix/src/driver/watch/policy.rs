@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::{Judge, Source, name, namespaced_name, readable, run, undecodable, undecodable_policy};
 use crate::agent::input::{Kind, Update};
-use crate::driver::accepted::{self, Told};
+use crate::driver::accepted::{self, Rivals, Told};
 use crate::policy::k8s::PolicyError;
 use crate::policy::model::{Policy, PolicyKey, PolicyKind};
 use crate::policy::{cluster, margay};
@@ -79,9 +79,19 @@ judged!(
     GlobalNetworkPolicy => crds::policy::Policy,
     NetworkSet => network_set::Set,
     GlobalNetworkSet => network_set::Set,
-    HostEndpoint => host_endpoint::Endpoint,
     FelixConfiguration => Configuration,
 );
+
+impl Judged for HostEndpoint {
+    fn told(&self) -> Told {
+        let conditions = self.status.as_ref().map(|it| it.conditions.as_slice());
+        let (claim, problem) = match host_endpoint::Endpoint::try_from(self) {
+            Ok(endpoint) => (Some(endpoint), None),
+            Err(error) => (None, Some(error.to_string())),
+        };
+        Told::new(&self.metadata, conditions, problem).claiming(claim)
+    }
+}
 
 impl Judged for ClusterNetworkPolicy {
     fn told(&self) -> Told {
@@ -99,6 +109,7 @@ fn judged<K: Judged>(client: &Client, node: &str, source: Source<K>) -> Source<K
         judge: Some(Judge {
             told: accepted::start::<K>(client, node),
             see: K::told,
+            rivals: Rivals::default(),
         }),
         ..source
     }
