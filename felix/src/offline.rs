@@ -12,9 +12,10 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::agent::hosts::Hosts;
 use crate::agent::services::Services;
-use crate::explain::{Unanswered, View};
-use crate::feed::Identity;
+use crate::explain::{Nodes, Unanswered, View};
+use crate::feed::{HostEndpoint, Identity};
 use crate::policy::Engine;
 use crate::translate;
 
@@ -78,8 +79,8 @@ pub struct Cluster {
     engine: Engine,
     /// Name of the node a pod is bound to, by the pod's UID.
     bound: BTreeMap<String, String>,
-    /// Nodes by their addresses.
-    nodes: BTreeMap<IpAddr, String>,
+    /// Nodes, host endpoints and what operators chose.
+    hosts: Hosts,
     notes: Vec<String>,
     /// Kinds that say nothing about policy, and how many objects of each there were.
     ignored: BTreeMap<String, usize>,
@@ -100,20 +101,20 @@ impl Cluster {
     /// Understands the objects. What cannot be understood has a note, and does what it would do in a cluster.
     #[must_use]
     pub fn load(documents: Vec<Document>) -> Self {
-        let mut cluster = Self::of(Engine::new(), Services::default(), "");
-        cluster.configure(&Configuration::default());
+        let (services, hosts) = (Services::default(), Hosts::default());
+        let mut cluster = Self::of(Engine::new(), services, hosts, "");
         cluster.tell(documents);
         cluster
     }
 
     /// What an engine and its Services know, on the node with this name.
     #[must_use]
-    pub(crate) fn of(engine: Engine, services: Services, node: &str) -> Self {
+    pub(crate) fn of(engine: Engine, services: Services, hosts: Hosts, node: &str) -> Self {
         Self {
             node: node.to_owned(),
             engine,
             bound: BTreeMap::new(),
-            nodes: BTreeMap::new(),
+            hosts,
             notes: Vec::new(),
             ignored: BTreeMap::new(),
             lent: 0,
@@ -137,6 +138,16 @@ impl Cluster {
                 cluster.namespace(name.clone(), BTreeMap::new());
             }
         }
+        let Self {
+            engine,
+            hosts,
+            node: here,
+            ..
+        } = cluster;
+        for node in hosts.nodes() {
+            hosts.settle(&node, here, engine);
+        }
+        cluster.configure(&cluster.hosts.configuration(&cluster.node));
         if cluster.lent > 0 {
             let many = cluster.lent;
             cluster.notes.push(format!(
@@ -175,14 +186,10 @@ impl Cluster {
         &self,
         request: &v1::ExplainPolicyRequest,
     ) -> Result<v1::ExplainPolicyResponse, Unanswered> {
-        let own_node = |address: IpAddr, pod: &Identity| {
-            let node = self.nodes.get(&address);
-            node.is_some() && node == self.bound.get(&*pod.uid)
-        };
         let view = View {
             engine: &self.engine,
             node: &self.node,
-            own_node: &own_node,
+            nodes: self,
         };
         let mut answer = view.explain(request)?;
         answer.notes.extend(self.notes.iter().cloned());
@@ -211,9 +218,8 @@ impl Cluster {
                 let name = object.metadata.name.clone().unwrap_or_default();
                 self.engine
                     .apply_node(translate::node_addresses(object.clone()));
-                let addresses = translate::node(object).addresses;
-                self.nodes
-                    .extend(addresses.into_iter().map(|it| (it, name.clone())));
+                self.hosts
+                    .node(&name, Some(translate::node_addresses(object)));
             }
             _ => {
                 if !self.add_policy(&group, &kind, object)? {
@@ -252,6 +258,30 @@ impl Cluster {
         let namespace = identity.namespace.to_string();
         self.engine.apply_identity(identity);
         Some(namespace)
+    }
+}
+
+impl Nodes for Cluster {
+    fn of_pod(&self, pod: &Identity) -> Option<String> {
+        let node = self.bound.get(&*pod.uid);
+        node.filter(|it| !it.is_empty()).cloned()
+    }
+
+    fn at(&self, address: IpAddr) -> Option<String> {
+        self.hosts.node_at(address).map(str::to_owned)
+    }
+
+    fn hosts(&self, node: &str) -> Vec<HostEndpoint> {
+        self.hosts.of_node(node, &self.node)
+    }
+
+    fn configuration(&self, node: &str) -> Configuration {
+        self.hosts.configuration(node)
+    }
+
+    /// Files have no routes.
+    fn interface(&self, _: &str, _: IpAddr) -> Option<String> {
+        None
     }
 }
 

@@ -33,12 +33,19 @@ fn one(out: &mut String, flow: &v1::ExplainedFlow, on_a_node: bool, screen: Scre
     let (from, to) = (end(flow.from.as_ref()), end(flow.to.as_ref()));
     let verdict = verdict(flow.allowed, screen);
     let _ = writeln!(out, "{verdict}  {from} -> {to}, {}", flow.traffic);
-    let ends = [(&flow.egress, &flow.from), (&flow.ingress, &flow.to)];
-    for (judgement, end) in ends {
+    let at_end = |out: &mut String, judgement: &Option<_>, end: &Option<_>| {
         if let (Some(judgement), Some(end)) = (judgement, end) {
             let _ = writeln!(out);
             judged(out, judgement, end, on_a_node, screen);
         }
+    };
+    at_end(out, &flow.egress, &flow.from);
+    for hook in &flow.on_the_way {
+        passed(out, hook, on_a_node, screen);
+    }
+    at_end(out, &flow.ingress, &flow.to);
+    for hook in &flow.at_last {
+        passed(out, hook, on_a_node, screen);
     }
     if !flow.advice.is_empty() {
         let _ = writeln!(out, "\nWhat to do");
@@ -89,6 +96,50 @@ fn judged(
         verdict(judgement.allowed, screen),
         judgement.summary,
     );
+    if !judgement.endpoint.is_empty() {
+        let _ = writeln!(out, "  {}", endpoint(judgement));
+    }
+    tiers(out, judgement, screen);
+    if !judgement.not_selecting.is_empty() {
+        let _ = writeln!(out, "  not selecting {name}:");
+    }
+    for line in &judgement.not_selecting {
+        let _ = writeln!(out, "    {line}");
+    }
+}
+
+/// A host endpoint on the way.
+fn passed(out: &mut String, hook: &v1::HookJudgement, on_a_node: bool, screen: Screen) {
+    let Some(judgement) = &hook.judgement else {
+        return;
+    };
+    let elsewhere = match on_a_node && !judgement.enforced_here {
+        true => " [enforced on that node; this is what follows from the same objects]",
+        false => "",
+    };
+    let _ = writeln!(
+        out,
+        "\n{} of node {}: {}  {}{elsewhere}\n  {}",
+        hook.hook,
+        hook.node,
+        verdict(judgement.allowed, screen),
+        judgement.summary,
+        endpoint(judgement),
+    );
+    tiers(out, judgement, screen);
+}
+
+fn endpoint(judgement: &v1::Judgement) -> String {
+    let v1::Judgement {
+        endpoint, known, ..
+    } = judgement;
+    match known.is_empty() {
+        true => format!("host endpoint {endpoint}"),
+        false => format!("host endpoint {endpoint} ({known})"),
+    }
+}
+
+fn tiers(out: &mut String, judgement: &v1::Judgement, screen: Screen) {
     for tier in &judgement.tiers {
         let outcome = match tier.outcome.as_str() {
             "default" => format!("no rule matches: {}", tier.default_action),
@@ -102,12 +153,6 @@ fn judged(
                 let _ = writeln!(out, "      no rule of it matches{so_far}");
             }
         }
-    }
-    if !judgement.not_selecting.is_empty() {
-        let _ = writeln!(out, "  not selecting {name}:");
-    }
-    for line in &judgement.not_selecting {
-        let _ = writeln!(out, "    {line}");
     }
 }
 

@@ -163,6 +163,7 @@ fn request(flow: &Explain) -> anyhow::Result<v1::ExplainPolicyRequest> {
         port,
         port_name,
         source_port: flow.source_port.map(u32::from).unwrap_or_default(),
+        interface: flow.interface.clone().unwrap_or_default(),
     })
 }
 

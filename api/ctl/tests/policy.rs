@@ -124,6 +124,78 @@ fn a_denied_flow_is_exit_code_3_and_says_what_to_do() {
     assert_eq!(answer.status.code(), Some(0), "{answer:?}");
 }
 
+const HOSTS: &str = "\
+kind: Node
+apiVersion: v1
+metadata: {name: n1, labels: {role: edge}}
+status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {namespace: shop, name: web, labels: {app: web}}
+spec: {nodeName: n1, containers: []}
+status: {podIP: 10.0.0.1, podIPs: [{ip: 10.0.0.1}]}
+---
+kind: HostEndpoint
+apiVersion: margay.io/v1
+metadata: {name: n1-eth0, labels: {role: edge}}
+spec: {node: n1, interfaceName: eth0}
+---
+kind: GlobalNetworkPolicy
+apiVersion: margay.io/v1
+metadata: {name: edge, generation: 1}
+spec:
+  order: 5
+  selector: role == 'edge'
+  applyOnForward: true
+  types: [Egress]
+  egress:
+  - {action: Deny, protocol: TCP, destination: {ports: [25]}}
+  - {action: Allow}
+";
+
+#[test]
+fn host_endpoints_on_the_way_are_told_with_what_is_assumed() {
+    let tmp = tempfile::tempdir().unwrap();
+    std::fs::write(tmp.path().join("hosts.yaml"), HOSTS).unwrap();
+    let explain = |more: &[&str]| {
+        let flow = ["explain", "--from", "shop/web", "--to", "203.0.113.7"];
+        margayctl(tmp.path(), &[&flow, more, &["-f", "hosts.yaml"]].concat())
+    };
+    let answer = explain(&["--port", "25"]);
+    assert_eq!(answer.status.code(), Some(3), "{answer:?}");
+    assert_eq!(
+        stdout(&answer),
+        "\
+DENIED  shop/web (10.0.0.1) -> 203.0.113.7, TCP 25
+
+egress of shop/web: ALLOWED  no policy selects it for egress, so everything may pass
+  not selecting shop/web:
+    GlobalNetworkPolicy edge: it selects endpoints with role == 'edge'
+
+applyOnForward out of node n1: DENIED  egress[0] of GlobalNetworkPolicy edge (tier default) denies it
+  host endpoint n1-eth0 (assumed, as the node has no other: --interface says otherwise)
+  tier default: decided
+    GlobalNetworkPolicy edge (order 5, generation 1)
+    > egress[0] Deny any address; all TCP and TCP 25: matched
+      egress[1] Allow any address; any traffic: not asked
+
+ingress of 203.0.113.7: ALLOWED  it is no pod: no policy is asked
+
+What to do
+  - egress[0] of GlobalNetworkPolicy edge denies it. If it should pass, change that rule, or let a rule ahead of it allow it: higher up in the same policy, or in a policy of tier default with a lower order.
+"
+    );
+    let answer = explain(&["--port", "25", "--interface", "eth1"]);
+    assert_eq!(answer.status.code(), Some(0), "{answer:?}");
+    assert!(stdout(&answer).contains("note: the interface by which it passes n1"));
+    let answer = explain(&["--port", "80", "-o", "json"]);
+    let document: serde_json::Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let hook = &document["flows"][0]["on_the_way"][0];
+    assert_eq!(hook["hook"], "applyOnForward out", "{document}");
+    assert_eq!(hook["judgement"]["endpoint"], "n1-eth0");
+}
+
 #[test]
 fn json_has_the_fields_of_the_api() {
     let tmp = files();

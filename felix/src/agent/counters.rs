@@ -90,8 +90,14 @@ impl Agent {
             }
         }
         let ends = answer.flows.iter_mut();
-        let ends = ends.flat_map(|flow| [&mut flow.egress, &mut flow.ingress]);
-        for judgement in ends.flatten().filter(|it| it.enforced_here) {
+        let judged = ends.flat_map(|flow| {
+            let hooks = flow.on_the_way.iter_mut().chain(&mut flow.at_last);
+            let hooks = hooks.map(|hook| &mut hook.judgement);
+            [&mut flow.egress, &mut flow.ingress]
+                .into_iter()
+                .chain(hooks)
+        });
+        for judgement in judged.flatten().filter(|it| it.enforced_here) {
             let direction = Direction::BOTH
                 .into_iter()
                 .map(word)

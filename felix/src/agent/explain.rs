@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use api::v1;
+use crds::felix_configuration::Configuration;
 
 use super::Agent;
 use crate::explain::table::Picture;
-use crate::explain::{Unanswered, View};
-use crate::feed::Identity;
+use crate::explain::{Nodes, Unanswered, View};
+use crate::feed::{HostEndpoint, Identity};
 use crate::nft::epoch::{Epoch, Options};
 use crate::offline::Cluster;
 
@@ -30,25 +31,29 @@ impl Agent {
     /// All that is known of policies, for questions that take long.
     #[must_use]
     pub fn cluster(&self) -> Cluster {
-        Cluster::of(self.engine.fork(), self.services.clone(), &self.node_name)
+        let hosts = self.hosts.clone();
+        Cluster::of(
+            self.engine.fork(),
+            self.services.clone(),
+            hosts,
+            &self.node_name,
+        )
     }
 
-    /// Why a flow is allowed or denied.
+    /// Why a flow is allowed or denied. `route` tells the interface by which packets for an address leave the node.
     ///
     /// # Errors
     /// When an end of it is not known.
     pub fn explain_policy(
         &self,
         request: &v1::ExplainPolicyRequest,
+        route: &dyn Fn(IpAddr) -> Option<String>,
     ) -> Result<v1::ExplainPolicyResponse, Unanswered> {
-        let own_node = |address: IpAddr, pod: &Identity| {
-            self.engine.is_here(&pod.uid)
-                && (self.node.addresses.contains(&address) || self.loopbacks.contains(&address))
-        };
+        let nodes = Around { agent: self, route };
         let view = View {
             engine: &self.engine,
             node: &self.node_name,
-            own_node: &own_node,
+            nodes: &nodes,
         };
         let mut answer = view.explain(request)?;
         if !self.synced() {
@@ -73,5 +78,39 @@ impl Agent {
             )
         }));
         Ok(answer)
+    }
+}
+
+/// The nodes, as this one knows them.
+struct Around<'a> {
+    agent: &'a Agent,
+    route: &'a dyn Fn(IpAddr) -> Option<String>,
+}
+
+impl Nodes for Around<'_> {
+    fn of_pod(&self, pod: &Identity) -> Option<String> {
+        let here = self.agent.engine.is_here(&pod.uid);
+        here.then(|| self.agent.node_name.clone())
+    }
+
+    fn at(&self, address: IpAddr) -> Option<String> {
+        let agent = self.agent;
+        match agent.node.addresses.contains(&address) || agent.loopbacks.contains(&address) {
+            true => Some(agent.node_name.clone()),
+            false => agent.hosts.node_at(address).map(str::to_owned),
+        }
+    }
+
+    fn hosts(&self, node: &str) -> Vec<HostEndpoint> {
+        self.agent.hosts.of_node(node, &self.agent.node_name)
+    }
+
+    fn configuration(&self, node: &str) -> Configuration {
+        self.agent.hosts.configuration(node)
+    }
+
+    fn interface(&self, node: &str, towards: IpAddr) -> Option<String> {
+        let here = node == self.agent.node_name;
+        here.then(|| (self.route)(towards)).flatten()
     }
 }

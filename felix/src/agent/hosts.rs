@@ -10,12 +10,13 @@ use super::Agent;
 use crate::feed::{HostEndpoint, HostInterface, NodeAddresses};
 use crate::nft::epoch::Options;
 use crate::nft::terms::Rules;
+use crate::policy::Engine;
 use crate::policy::tables::Direction;
 use crate::translate;
 
 /// What was told of it.
-#[derive(Debug, Default)]
-pub(super) struct Hosts {
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Hosts {
     /// FelixConfigurations by name.
     configurations: BTreeMap<String, FelixConfigurationSpec>,
     /// HostEndpoints by name.
@@ -38,8 +39,95 @@ impl Hosts {
         }
     }
 
+    /// A FelixConfiguration came, changed (`Some`), or went.
+    pub(crate) fn chosen(&mut self, name: String, said: Option<FelixConfigurationSpec>) {
+        match said {
+            Some(said) => self.configurations.insert(name, said),
+            None => self.configurations.remove(&name),
+        };
+    }
+
+    /// A Node came, changed (`Some`), or went.
+    pub(crate) fn node(&mut self, name: &str, node: Option<NodeAddresses>) {
+        match node {
+            Some(node) => self.nodes.insert(name.to_owned(), node),
+            None => self.nodes.remove(name),
+        };
+    }
+
+    /// A HostEndpoint came or changed.
+    pub(crate) fn endpoint(&mut self, said: Endpoint) {
+        self.said.insert(said.name.clone(), said);
+    }
+
+    /// Names of all nodes.
+    pub(crate) fn nodes(&self) -> Vec<String> {
+        self.nodes.keys().cloned().collect()
+    }
+
+    /// The node that has an address, by its own word or that of its host endpoints.
+    pub(crate) fn node_at(&self, address: IpAddr) -> Option<&str> {
+        let mut nodes = self.nodes.iter();
+        let node = nodes.find(|(_, node)| node.addresses.contains(&address));
+        let mut said = self.said.values();
+        let said = said.find(|said| said.addresses.contains(&address));
+        node.map(|(name, _)| name.as_str())
+            .or_else(|| said.map(|said| said.node.as_str()))
+    }
+
+    /// The host endpoints of a node, as the node `here` knows them.
+    pub(crate) fn of_node(&self, node: &str, here: &str) -> Vec<HostEndpoint> {
+        let said = self.said.values().filter(|said| said.node == node);
+        let said = said.map(|said| self.made(said, here));
+        said.chain(self.automatic_of(node, here)).collect()
+    }
+
+    /// A HostEndpoint, as the node `here` knows it.
+    pub(crate) fn made(&self, said: &Endpoint, here: &str) -> HostEndpoint {
+        let local = said.node == here;
+        let holding = match local {
+            true => self.holding(&said.addresses),
+            false => BTreeSet::new(),
+        };
+        translate::host_endpoint(said, local, holding)
+    }
+
+    /// The host endpoint that a node is by itself.
+    fn automatic_of(&self, node: &str, here: &str) -> Option<HostEndpoint> {
+        let said = self.nodes.get(node)?;
+        let enabled = self.configuration(node).auto_host_endpoints;
+        enabled.then(|| HostEndpoint {
+            name: automatic_name(node),
+            labels: said.labels.clone(),
+            local: node == here,
+            automatic: true,
+            interface: HostInterface::All,
+            addresses: said.addresses.clone(),
+            named_ports: Vec::new(),
+        })
+    }
+
+    /// Makes a node a host endpoint of all its interfaces by itself, or not; says whether it is one now. Every felix does so for every node: what has
+    /// labels is a peer everywhere.
+    pub(crate) fn settle(&mut self, node: &str, here: &str, engine: &mut Engine) -> bool {
+        let host = self.automatic_of(node, here);
+        let is = host.is_some();
+        match host {
+            Some(host) => {
+                self.automatic.insert(node.to_owned());
+                engine.apply_host_endpoint(host);
+            }
+            None => {
+                if self.automatic.remove(node) {
+                    engine.delete_host_endpoint(&automatic_name(node));
+                }
+            }
+        }
+        is
+    }
+
     /// What holds on a node.
-    fn configuration(&self, node: &str) -> Configuration {
+    pub(crate) fn configuration(&self, node: &str) -> Configuration {
         let default = self.configurations.get(felix_configuration::DEFAULT);
         let own = self.configurations.get(&felix_configuration::of_node(node));
         let base = default.cloned().unwrap_or_default();
@@ -71,10 +159,7 @@ impl Agent {
         name: String,
         said: Option<FelixConfigurationSpec>,
     ) {
-        match said {
-            Some(said) => self.hosts.configurations.insert(name, said),
-            None => self.hosts.configurations.remove(&name),
-        };
+        self.hosts.chosen(name, said);
         self.configure();
     }
 
@@ -91,8 +176,7 @@ impl Agent {
             let ports: Vec<_> = ports.iter().map(translate::failsafe).collect();
             self.engine.set_failsafes(direction, &ports);
         }
-        let nodes: Vec<String> = self.hosts.nodes.keys().cloned().collect();
-        for node in nodes {
+        for node in self.hosts.nodes() {
             self.automatic_endpoint(&node);
         }
     }
@@ -112,44 +196,19 @@ impl Agent {
 
     /// A Node came, changed (`Some`), or went.
     pub(super) fn host_node(&mut self, name: &str, node: Option<NodeAddresses>) {
-        match node {
-            Some(node) => self.hosts.nodes.insert(name.to_owned(), node),
-            None => self.hosts.nodes.remove(name),
-        };
+        self.hosts.node(name, node);
         self.automatic_endpoint(name);
     }
 
-    /// Makes a node a host endpoint of all its interfaces by itself, or not. Every felix does so for every node: what has
-    /// labels is a peer everywhere.
     fn automatic_endpoint(&mut self, node: &str) {
-        let hosts = &mut self.hosts;
-        let enabled = hosts.configuration(node).auto_host_endpoints;
-        match hosts.nodes.get(node).filter(|_| enabled) {
-            Some(said) => {
-                hosts.automatic.insert(node.to_owned());
-                hosts.here |= node == self.node_name;
-                self.engine.apply_host_endpoint(HostEndpoint {
-                    name: automatic_name(node),
-                    labels: said.labels.clone(),
-                    local: node == self.node_name,
-                    automatic: true,
-                    interface: HostInterface::All,
-                    addresses: said.addresses.clone(),
-                    named_ports: Vec::new(),
-                });
-            }
-            None => {
-                if hosts.automatic.remove(node) {
-                    self.engine.delete_host_endpoint(&automatic_name(node));
-                }
-            }
-        }
+        let here = self.hosts.settle(node, &self.node_name, &mut self.engine);
+        self.hosts.here |= here && node == self.node_name;
     }
 
     /// A HostEndpoint came or changed.
     pub(super) fn host_endpoint(&mut self, said: Endpoint) {
         self.tell_host_endpoint(&said);
-        self.hosts.said.insert(said.name.clone(), said);
+        self.hosts.endpoint(said);
     }
 
     /// A HostEndpoint is gone.
@@ -175,10 +234,8 @@ impl Agent {
     }
 
     fn tell_host_endpoint(&mut self, said: &Endpoint) {
-        let holding = self.hosts.holding(&said.addresses);
-        let local = said.node == self.node_name;
-        self.hosts.here |= local;
-        self.engine
-            .apply_host_endpoint(translate::host_endpoint(said, local, holding));
+        let made = self.hosts.made(said, &self.node_name);
+        self.hosts.here |= made.local;
+        self.engine.apply_host_endpoint(made);
     }
 }

@@ -21,7 +21,7 @@ pub mod events;
 mod explain;
 mod feed;
 mod floating;
-mod hosts;
+pub(crate) mod hosts;
 pub mod input;
 mod kernel;
 pub mod services;

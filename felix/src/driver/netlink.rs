@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsFd as _;
 
 use netlink_sys::{AsyncSocket, AsyncSocketExt, TokioSocket};
@@ -26,6 +27,18 @@ const CHUNK: usize = 500;
 const ANY: u8 = 0;
 const IP4: u8 = 2;
 const IP6: u8 = 10;
+
+/// The interface by which packets for an address leave this network namespace, as far as the kernel says.
+#[must_use]
+pub fn towards(address: IpAddr) -> Option<String> {
+    let asked = Netlink::open()
+        .map_err(Error::from)
+        .and_then(|mut netlink| netlink.route(address));
+    asked
+        .inspect_err(|error| tracing::warn!(%error, %address, "asking for a route"))
+        .ok()
+        .flatten()
+}
 
 /// What became of the requests.
 #[derive(Debug, Default)]
@@ -108,6 +121,31 @@ impl Netlink {
         match asked {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
             asked => asked.map(|()| found),
+        }
+    }
+
+    /// The interface by which packets for an address leave; `None` when none do.
+    pub fn route(&mut self, address: IpAddr) -> Result<Option<String>, Error> {
+        let mut found = None;
+        let asked = self.socket.request(
+            |sequence| wire::lookup(address, sequence),
+            |message| {
+                if message.kind == kind::NEW_ROUTE {
+                    found = wire::read_output(message.payload);
+                }
+            },
+        );
+        match (asked, found) {
+            (Ok(()), Some(ifindex)) => {
+                Ok(self.links()?.get(&ifindex).map(|link| link.name.clone()))
+            }
+            (Ok(()), None) => Ok(None),
+            (Err(error), _) => match error.errno() {
+                Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL) => {
+                    Ok(None)
+                }
+                _ => Err(error),
+            },
         }
     }
 

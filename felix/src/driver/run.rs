@@ -461,7 +461,7 @@ impl Loop {
             }
             Query::Cluster(answer) => drop(answer.send(self.agent.cluster())),
             Query::Explain(asked, answer) => {
-                let mut explained = self.agent.explain_policy(&asked);
+                let mut explained = self.agent.explain_policy(&asked, &super::netlink::towards);
                 if let Ok(explained) = &mut explained {
                     let packets = self.packets();
                     self.agent.add_counters(explained, packets);

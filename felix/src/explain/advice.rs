@@ -26,15 +26,15 @@ pub(super) fn telling(pod: &Identity) -> impl Iterator<Item = (&str, &str)> {
         .filter(|(key, _)| !OF_CONTROLLERS.contains(key))
 }
 
-/// Advice about the end whose policies deny the flow.
+/// Advice about the end whose policies deny the flow, `own` by name.
 pub(super) fn advice(
     engine: &Engine,
     flow: &Flow<'_>,
     direction: Direction,
+    own: &str,
     explanation: &Explanation,
 ) -> Vec<String> {
     let mut advice = Vec::new();
-    let (own, _) = flow.own(direction);
     match &explanation.trace.decided {
         Decided::NoPolicy => {}
         Decided::Rule(rule) => advice.push(format!(
@@ -57,7 +57,7 @@ pub(super) fn advice(
                     "To allow it, add this rule to {} {key} under spec.{} (or to another policy that selects {}):\n{}",
                     key.kind,
                     word(direction),
-                    own.name,
+                    own,
                     rule_text(flow, direction, key)
                 ));
             }

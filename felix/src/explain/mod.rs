@@ -3,9 +3,10 @@
 
 mod advice;
 mod host;
+mod passage;
 pub mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use api::v1;
@@ -18,6 +19,8 @@ use crate::policy::model::{Enforcement, PolicyKey, protocol};
 use crate::policy::tables::{Direction, Verdict};
 use crate::policy::{Decided, Engine, RuleRef};
 
+pub use passage::Nodes;
+
 /// Who asks what of the cluster.
 #[derive(Clone, Copy)]
 pub struct View<'a> {
@@ -25,8 +28,8 @@ pub struct View<'a> {
     pub engine: &'a Engine,
     /// Name of the node that answers; empty when nobody's node does.
     pub node: &'a str,
-    /// Whether an address is of the node on which a pod runs.
-    pub own_node: &'a dyn Fn(IpAddr, &Identity) -> bool,
+    /// What is known of nodes.
+    pub nodes: &'a dyn Nodes,
 }
 
 /// Why there is no answer.
@@ -136,6 +139,7 @@ impl<'a> View<'a> {
         };
         let source_port = number(request.source_port)?;
         let mut flows = Vec::new();
+        let mut notes = BTreeSet::new();
         for v6 in [false, true] {
             let (Some(source), Some(destination)) = (from.address(v6), to.address(v6)) else {
                 continue;
@@ -146,8 +150,9 @@ impl<'a> View<'a> {
                 protocol,
                 port,
                 source_port,
+                interface: &request.interface,
             };
-            flows.push(self.flow(&flow));
+            flows.push(self.flow(&flow, &mut notes));
         }
         if flows.is_empty() {
             return Err(Unanswered::NoFamily(from.name, to.name));
@@ -156,7 +161,7 @@ impl<'a> View<'a> {
             node: self.node.to_owned(),
             allowed: flows.iter().all(|flow| flow.allowed),
             flows,
-            notes: Vec::new(),
+            notes: notes.into_iter().collect(),
         })
     }
 
@@ -217,7 +222,9 @@ impl<'a> View<'a> {
         format!("; is it {}{more}?", said.join(", "))
     }
 
-    fn flow(self, flow: &Flow<'_>) -> v1::ExplainedFlow {
+    fn flow(self, flow: &Flow<'_>, notes: &mut BTreeSet<String>) -> v1::ExplainedFlow {
+        let passage = self.passage(flow);
+        notes.extend(passage.notes);
         let egress = self.judgement(flow, Direction::Egress);
         let ingress = self.judgement(flow, Direction::Ingress);
         let [(from, source), (to, destination)] = &flow.ends;
@@ -234,17 +241,22 @@ impl<'a> View<'a> {
                 && explanation.verdict == Verdict::Deny
                 && !judged.0.allowed
             {
-                advice.extend(advice::advice(self.engine, flow, direction, explanation));
+                let (own, _) = flow.own(direction);
+                let said = advice::advice(self.engine, flow, direction, &own.name, explanation);
+                advice.extend(said);
             }
         }
+        advice.extend(passage.advice);
         v1::ExplainedFlow {
             from: Some(from.view(*source)),
             to: Some(to.view(*destination)),
             traffic: traffic(flow.protocol, flow.port),
-            allowed: egress.0.allowed && ingress.0.allowed,
+            allowed: egress.0.allowed && ingress.0.allowed && !passage.denied,
             egress: Some(egress.0),
             ingress: Some(ingress.0),
             advice,
+            on_the_way: passage.before,
+            at_last: passage.after,
         }
     }
 
@@ -263,15 +275,7 @@ impl<'a> View<'a> {
             ..Default::default()
         };
         let Some(pod) = own.governed() else {
-            if let Some(host) = self.host(own, own_address) {
-                return (self.at_host(flow, direction, host), None);
-            }
-            judgement.summary = match own.pod {
-                Some(_) => "the pod is in its node's network: no policy for pods is asked",
-                None => "it is no pod: no policy is asked",
-            }
-            .to_owned();
-            return (judgement, None);
+            return (self.at_node(flow, direction), None);
         };
         let asked = Asked {
             own: own_address,
@@ -289,7 +293,7 @@ impl<'a> View<'a> {
         judgement.tiers = self.tiers(&explanation, &name(pod), flow, direction);
         judgement.not_selecting = self.not_selecting(pod, direction);
         if direction == Direction::Ingress
-            && (self.own_node)(peer, pod)
+            && self.own_node(peer, pod)
             && explanation.verdict == Verdict::Deny
         {
             judgement.allowed = true;
@@ -297,6 +301,12 @@ impl<'a> View<'a> {
                 "a node always reaches its own pods, whatever their policies say".to_owned();
         }
         (judgement, Some(explanation))
+    }
+
+    /// Whether an address is of the node on which a pod runs.
+    fn own_node(self, address: IpAddr, pod: &Identity) -> bool {
+        let node = self.nodes.of_pod(pod);
+        node.is_some() && node == self.nodes.at(address)
     }
 
     /// What the tiers had to do with it. `own` is the name of the end that is judged.
@@ -391,6 +401,8 @@ struct Flow<'a> {
     protocol: u8,
     port: u16,
     source_port: u16,
+    /// By which it passes nodes, when somebody said so.
+    interface: &'a str,
 }
 
 impl Flow<'_> {

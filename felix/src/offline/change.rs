@@ -15,6 +15,7 @@ use crate::policy::explain::Asked;
 use crate::policy::model::{PolicyKey, PolicyKind};
 use crate::policy::tables::Direction;
 use crate::policy::whatif::{Flip, flips};
+use crate::translate;
 
 /// Entries of an answer when nobody says how many.
 const LIMIT: usize = 50;
@@ -25,7 +26,8 @@ impl Cluster {
     /// # Errors
     /// A sentence about the object or name that makes no sense.
     pub fn what_if(&self, request: &v1::WhatIfRequest) -> Result<v1::WhatIfResponse, String> {
-        let mut after = Self::of(self.engine.fork(), self.services.clone(), &self.node);
+        let (services, hosts) = (self.services.clone(), self.hosts.clone());
+        let mut after = Self::of(self.engine.fork(), services, hosts, &self.node);
         let mut documents = Vec::new();
         for (index, text) in request.objects.iter().enumerate() {
             let origin = format!("object {}", index + 1);
@@ -122,7 +124,8 @@ impl Cluster {
         said
     }
 
-    /// What makes the table of the node on which these pods run, with the rules as they are by default.
+    /// What makes the table of the node on which these pods run. Host endpoints that are known by their addresses alone are
+    /// on none of its interfaces: which, the files do not say.
     ///
     /// # Errors
     /// When no pod is bound to that node.
@@ -146,6 +149,11 @@ impl Cluster {
         if pods.is_empty() {
             return Err(format!("no pod of the files runs on a node named {node:?}"));
         }
+        for host in self.hosts.of_node(node, node) {
+            self.engine.apply_host_endpoint(host);
+        }
+        let chosen = self.hosts.configuration(node);
+        self.configure(&chosen);
         self.engine.compile();
         Ok(Picture {
             options: Options {
@@ -153,7 +161,7 @@ impl Cluster {
                     hosts: self.engine.is_host_endpoint(),
                     ..Rules::default()
                 },
-                ..Options::default()
+                ..translate::ruleset(&chosen)
             },
             epoch: Epoch::FIRST,
             tables: self.engine.tables().clone(),

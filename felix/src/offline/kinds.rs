@@ -1,8 +1,6 @@
 //! Policies of every kind, and what they refer to, out of files.
 
-use std::collections::BTreeSet;
-
-use crds::felix_configuration::{self, Configuration};
+use crds::felix_configuration::Configuration;
 use crds::host_endpoint::Endpoint;
 use crds::network_set::Set;
 use crds::tier::Stage;
@@ -83,20 +81,15 @@ impl Cluster {
             ("margay.io", "HostEndpoint") => {
                 let object: crds::HostEndpoint = typed(object)?;
                 let said = Endpoint::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
-                self.engine.apply_host_endpoint(translate::host_endpoint(
-                    &said,
-                    false,
-                    BTreeSet::new(),
-                ));
+                let made = self.hosts.made(&said, &self.node);
+                self.engine.apply_host_endpoint(made);
+                self.hosts.endpoint(said);
             }
             ("margay.io", "FelixConfiguration") => {
                 let object: crds::FelixConfiguration = typed(object)?;
-                let said =
-                    Configuration::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
-                if object.metadata.name.as_deref() != Some(felix_configuration::DEFAULT) {
-                    return Err(format!("{kind} of one node: taken not to be there"));
-                }
-                self.configure(&said);
+                Configuration::try_from(&object).map_err(|it| format!("{kind}: {it}"))?;
+                let name = object.metadata.name.unwrap_or_default();
+                self.hosts.chosen(name, Some(object.spec));
             }
             ("", "ServiceAccount") => {
                 let account: ServiceAccount = typed(object)?;
@@ -119,7 +112,7 @@ impl Cluster {
         Ok(true)
     }
 
-    /// Puts in force what an operator chose for all nodes, as far as it is about verdicts.
+    /// Puts in force what an operator chose, as far as the tables of a node tell it.
     pub(super) fn configure(&mut self, said: &Configuration) {
         for (direction, ports) in [
             (Direction::Ingress, &said.failsafe_inbound),

@@ -7,9 +7,9 @@ use super::engine::Engine;
 use super::evaluate::{Tiered, Traffic, VerdictTrace, explain};
 use super::explain::{Asked, Explanation};
 use super::hosts::by_interface;
-use super::model::{Action, PolicyKey, Tier};
+use super::model::{Action, PolicyKey, Stage, Tier};
 use super::selecting::Labelled;
-use super::tables::{Direction, HostHook, Verdict};
+use super::tables::{HostHook, Verdict};
 use crate::feed::HostEndpoint;
 
 impl Engine {
@@ -30,6 +30,13 @@ impl Engine {
         };
         let found = self.others.hosts().filter(is);
         found.min_by_key(|host| (host.automatic, &host.name))
+    }
+
+    /// Some policy is asked about what only passes through a node, or before others are.
+    #[must_use]
+    pub fn asks_on_the_way(&self) -> bool {
+        let mut policies = self.policies.values();
+        policies.any(|installed| installed.policy.stage != Stage::Normal)
     }
 
     /// Judges a flow, or before connections are tracked a packet, at a hook of a host endpoint. `own` is the address at the
@@ -68,17 +75,6 @@ impl Engine {
         let stages = with_tiers(&tiers, stages);
         let known = self.known_of_host(direction, host, flow.own, flow.peer);
         self.explained(direction, stages, &known, judged, flow)
-    }
-
-    /// Whether a port is open whatever the policies of host endpoints say: of the node (ingress), or elsewhere (egress).
-    #[must_use]
-    pub fn is_failsafe(&self, direction: Direction, peer: IpAddr, protocol: u8, port: u16) -> bool {
-        let mut open = self.ledger.tables().failsafes.keys();
-        open.any(|it| {
-            (it.direction, it.protocol, it.port) == (direction, protocol, port)
-                && peer.is_ipv4() == it.first.is_ipv4()
-                && (it.first..=it.last).contains(&peer)
-        })
     }
 
     /// The policies that are asked there.

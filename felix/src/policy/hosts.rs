@@ -56,7 +56,7 @@ impl HostHook {
     }
 
     /// Whether what policies there do not mention goes on to those of later stages, whatever their tiers do by default.
-    pub(super) const fn passes(self) -> bool {
+    pub(crate) const fn passes(self) -> bool {
         matches!(self, Self::PreDnat | Self::RawIn | Self::RawOut)
     }
 }
@@ -327,7 +327,7 @@ impl Engine {
 
 /// The host endpoint of every interface, `None` for all others: one that somebody made comes before an automatic one,
 /// and then the first by name.
-pub(super) fn by_interface<'a>(
+pub(crate) fn by_interface<'a>(
     hosts: impl IntoIterator<Item = &'a HostEndpoint>,
 ) -> BTreeMap<Option<String>, &'a HostEndpoint> {
     let mut ordered: Vec<&HostEndpoint> = hosts.into_iter().collect();

@@ -34,7 +34,7 @@ mod evaluate;
 pub mod explain;
 mod function;
 mod hosted;
-mod hosts;
+pub(crate) mod hosts;
 mod ids;
 mod index;
 pub(crate) mod intervals;

@@ -123,6 +123,24 @@ pub fn op(op: &Op, sequence: u32) -> Vec<u8> {
     }
 }
 
+/// The request which asks how packets for an address leave.
+#[must_use]
+pub fn lookup(address: IpAddr, sequence: u32) -> Vec<u8> {
+    let octets = octets(address);
+    let mut fixed = [0_u8; 12];
+    fixed[0] = family(address);
+    fixed[1] = if address.is_ipv4() { 32 } else { 128 };
+    let mut message = Message::new(kind::GET_ROUTE, REQUEST | ACK, sequence, &fixed);
+    message.bytes(rta::DST, &octets);
+    message.finish()
+}
+
+/// The index of the interface in an answer to that.
+#[must_use]
+pub fn read_output(payload: &[u8]) -> Option<u32> {
+    nla::find(payload.get(12..)?, rta::OIF).and_then(nla::ne32)
+}
+
 /// The request which asks for one link.
 #[must_use]
 pub fn link(name: &str, sequence: u32) -> Vec<u8> {

@@ -10,6 +10,7 @@ Examples:
   margayctl policy explain --from shop/web --to dns/coredns --port 53 --protocol udp
   margayctl policy explain --from 203.0.113.7 --to shop/web --port http
   margayctl policy explain --from shop/web --to 10.0.0.1 --protocol icmp --icmp 8
+  margayctl policy explain --from 203.0.113.7 --to shop/web --port 80 --interface eth0 -f cluster.yaml
   margayctl policy explain --from a --to b --port 80 -n shop -f pods.yaml,policies/
   kubectl get pods,ns,netpol -A -o yaml | margayctl policy explain --from a/x --to b/y --port 80 -f -
 
@@ -144,6 +145,10 @@ pub(crate) struct Explain {
     /// Namespace of pods given without one
     #[arg(long, short, default_value = "default")]
     pub(crate) namespace: String,
+    /// By which the flow passes nodes: an interface, or a host endpoint by its name or an address [default: by the
+    /// node's routes; files have none, and what is assumed is said]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) interface: Option<String>,
     #[command(flatten)]
     pub(crate) files: Files,
 }

@@ -316,9 +316,19 @@ fn said_of_host(engine: &Engine, (hook, own, flow): &HostFlow, explain: bool) ->
     if !explain {
         return vec![by_tables];
     }
-    let explained = engine
-        .host_of(&flow.ifname)
-        .map(|host| engine.judge_host(hook, host, own, flow.peer, traffic));
+    let explained = engine.host_of(&flow.ifname).map(|host| {
+        let asked = crate::policy::explain::Asked {
+            own,
+            peer: flow.peer,
+            protocol: flow.protocol,
+            port: flow.port,
+            source_port: flow.source_port,
+        };
+        let explained = engine.explain_host(hook, host, &asked);
+        let judged = engine.judge_host(hook, host, own, flow.peer, traffic);
+        assert_eq!((explained.verdict, explained.trace), judged, "{asked:?}");
+        judged
+    });
     if let Some((_, trace)) = &explained {
         counters::check_cause(engine, answer, trace);
     }

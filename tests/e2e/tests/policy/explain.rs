@@ -9,7 +9,7 @@ use crate::world::{CLIENTS, Policies, SERVERS};
 const PORTS: [(u16, &str); 2] = [(80, "tcp/80"), (8080, "tcp/8080")];
 
 /// Runs margayctl on a node and reads its JSON; with its exit code.
-fn ask(suite: &Suite, node: &str, argv: &[&str]) -> (Value, Option<i32>) {
+pub(crate) fn ask(suite: &Suite, node: &str, argv: &[&str]) -> (Value, Option<i32>) {
     let argv = [&["margayctl", "policy"], argv, &["-o", "json"]].concat();
     let output = suite.exec(node, &argv).unwrap_or_else(|e| panic!("{e:#}"));
     let json = serde_json::from_slice(&output.stdout);
@@ -17,7 +17,7 @@ fn ask(suite: &Suite, node: &str, argv: &[&str]) -> (Value, Option<i32>) {
     (said, output.status.code())
 }
 
-fn array<'a>(value: &'a Value, field: &str) -> &'a [Value] {
+pub(crate) fn array<'a>(value: &'a Value, field: &str) -> &'a [Value] {
     value[field].as_array().map_or(&[], Vec::as_slice)
 }
 

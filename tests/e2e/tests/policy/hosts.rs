@@ -9,6 +9,7 @@ use std::thread;
 use e2e::suite::{self, Suite, until};
 use lab::netns;
 
+use crate::explain::{array, ask};
 use crate::world::Policies;
 
 /// Something on n1 that answers on these ports, until the test is over and beyond.
@@ -304,14 +305,85 @@ fn policies_apply_to_what_a_node_forwards_when_they_say_so() {
         (INSIDE, "red/srv3", "tcp/8080 icmp", true),
         (INSIDE, "red/srv1", "tcp/8080 icmp", true),
     ]);
+    // The node says so, by the interface of its routes; another node does not know where the pod is, and says that.
+    let explained = |node: &str, from: &str, to: &str, port: &str| {
+        let place = |who: &str| match who.contains('/') {
+            true => p.world.place(who),
+            false => suite.plan().node(who).unwrap().address.v4.to_string(),
+        };
+        let (from, to) = (place(from), place(to));
+        let flow = ["explain", "--from", &from, "--to", &to, "--port", port];
+        ask(&suite, node, &flow)
+    };
+    for (from, port, code) in [
+        ("n3", "80", 0),
+        ("n3", "8080", 3),
+        ("red/cli3", "8080", 3),
+        ("red/cli1", "8080", 0),
+    ] {
+        let (answer, said) = explained("n1", from, "red/srv1", port);
+        assert_eq!(said, Some(code), "{from} {port}: {answer}");
+        let asked = array(&answer["flows"][0], "at_last");
+        assert_eq!(asked.len(), usize::from(from != "red/cli1"), "{answer}");
+        for hook in asked {
+            assert_eq!(hook["hook"], "applyOnForward in", "{answer}");
+            assert_eq!(hook["judgement"]["endpoint"], "n1-eth0", "{answer}");
+            let known = hook["judgement"]["known"].as_str().unwrap();
+            assert!(known.starts_with("eth0, by which the route"), "{known}");
+            let decided = hook["judgement"]["tiers"].to_string();
+            assert!(decided.contains("hepfwd"), "{decided}");
+        }
+    }
+    let (answer, _) = explained("n3", "n3", "red/srv1", "8080");
+    assert!(
+        answer["notes"].to_string().contains("ask there"),
+        "{answer}"
+    );
     policy.becomes("{ selector: host == 'n1', applyOnForward: true, types: [Egress], egress: [{ action: Deny, protocol: TCP, destination: { ports: [8080] } }, { action: Allow }] }");
     p.expect(&[
         (OUTSIDE, "red/srv1", "tcp/80 tcp/8080 icmp", true),
         (INSIDE, "red/srv3", "tcp/8080", false),
         (INSIDE, "red/srv3", "tcp/80 icmp", true),
     ]);
+    for (port, code) in [("80", 0), ("8080", 3)] {
+        let (answer, said) = explained("n1", "red/cli1", "red/srv3", port);
+        assert_eq!(said, Some(code), "{port}: {answer}");
+        let hook = &array(&answer["flows"][0], "on_the_way")[0];
+        assert_eq!(hook["hook"], "applyOnForward out", "{answer}");
+    }
     drop(policy);
     drop(endpoint);
+}
+
+#[test]
+fn of_two_endpoints_of_one_interface_the_second_says_whose_it_is() {
+    let suite = suite::alone();
+    let accepted = |name: &str, status: &str, reason: &str, message: &str| {
+        until("the condition Accepted", || {
+            let object = suite.object(&["get", "hostendpoint", name]);
+            let conditions = suite::list(&object["status"]["conditions"]);
+            let found = conditions.iter().any(|it| {
+                let text = it["message"].as_str().unwrap_or_default();
+                it["type"] == "Accepted"
+                    && it["status"] == status
+                    && it["reason"] == reason
+                    && text.contains(message)
+            });
+            match found {
+                true => Ok(()),
+                false => Err(object["status"].to_string()),
+            }
+        });
+    };
+    let spec = "{ node: n1, interfaceName: eth0 }";
+    let second = Made::new(&suite, "HostEndpoint", "n1-two", "host: other", spec);
+    accepted("n1-two", "True", "Understood", "");
+    let first = Made::new(&suite, "HostEndpoint", "n1-one", "host: n1", spec);
+    accepted("n1-two", "False", "Conflict", "HostEndpoint n1-one");
+    accepted("n1-one", "True", "Understood", "");
+    drop(first);
+    accepted("n1-two", "True", "Understood", "");
+    drop(second);
 }
 
 #[test]
