@@ -10,6 +10,7 @@ mod json;
 mod net;
 mod policed;
 mod terms;
+mod unlogged;
 
 use std::sync::Arc;
 use std::time::Duration;
