@@ -74,6 +74,11 @@ pub struct FelixConfigurationSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "switch")]
     pub auto_host_endpoints: Option<String>,
+    /// Enabled, which holds when unset: packets are counted for the rules that decide about them. Disabled: the first packet of a
+    /// flow costs a little less, and nothing is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "switch")]
+    pub rule_counters: Option<String>,
     /// What becomes of a flow of a pod to its own node which the pod's egress policy allows. Accept, which holds when unset: it
     /// passes. Return: policies of the node's host endpoint of all interfaces are asked. Drop: nothing passes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -170,6 +175,7 @@ impl FelixConfigurationSpec {
                 .failsafe_outbound_host_ports
                 .or(base.failsafe_outbound_host_ports),
             auto_host_endpoints: self.auto_host_endpoints.or(base.auto_host_endpoints),
+            rule_counters: self.rule_counters.or(base.rule_counters),
             default_endpoint_to_host_action: self
                 .default_endpoint_to_host_action
                 .or(base.default_endpoint_to_host_action),
@@ -255,6 +261,8 @@ pub struct Configuration {
     pub failsafe_outbound: Vec<Failsafe>,
     /// Every node is a host endpoint.
     pub auto_host_endpoints: bool,
+    /// Packets are counted for rules.
+    pub counters: bool,
     /// What becomes of what pods open to their own node.
     pub to_host: ToHost,
     /// How many events of policy there are.
@@ -314,6 +322,7 @@ impl Default for Configuration {
             failsafe_inbound: failsafes(&FAILSAFE_INBOUND),
             failsafe_outbound: failsafes(&FAILSAFE_OUTBOUND),
             auto_host_endpoints: false,
+            counters: true,
             to_host: ToHost::default(),
             events: Events::default(),
             terms: Terms::default(),
@@ -376,6 +385,15 @@ impl TryFrom<&FelixConfigurationSpec> for Configuration {
                 Some(other) => {
                     let problem = format!("{other:?} is neither Enabled nor Disabled");
                     return Err(FieldError::new("spec.autoHostEndpoints", problem));
+                }
+            },
+            counters: match spec.rule_counters.as_deref() {
+                None => default.counters,
+                Some("Enabled") => true,
+                Some("Disabled") => false,
+                Some(other) => {
+                    let problem = format!("{other:?} is neither Enabled nor Disabled");
+                    return Err(FieldError::new("spec.ruleCounters", problem));
                 }
             },
             to_host: match spec.default_endpoint_to_host_action.as_deref() {
@@ -449,7 +467,7 @@ mod tests {
             "conntrackMarkMask": "0x0FF0", "revokedConnections": "Drop",
             "failsafeInboundHostPorts": [],
             "failsafeOutboundHostPorts": [{ "protocol": "SCTP", "port": 9, "net": "10.0.0.0/8" }],
-            "autoHostEndpoints": "Enabled", "defaultEndpointToHostAction": "Return",
+            "autoHostEndpoints": "Enabled", "ruleCounters": "Disabled", "defaultEndpointToHostAction": "Return",
         }));
         let want = Configuration {
             mark_mask: 0x0ff0,
@@ -461,6 +479,7 @@ mod tests {
                 net: Some("10.0.0.0/8".parse().unwrap()),
             }],
             auto_host_endpoints: true,
+            counters: false,
             to_host: ToHost::Return,
             events: Events::default(),
             terms: Terms::default(),
@@ -480,6 +499,7 @@ mod tests {
                 json!({ "autoHostEndpoints": "Yes" }),
                 "spec.autoHostEndpoints",
             ),
+            (json!({ "ruleCounters": "off" }), "spec.ruleCounters"),
             (
                 json!({ "defaultEndpointToHostAction": "Reject" }),
                 "spec.defaultEndpointToHostAction",

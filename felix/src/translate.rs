@@ -186,6 +186,7 @@ pub fn ruleset(said: &Configuration) -> Options {
         },
         quiet: said.events.second == 0,
         log: log_rate(said.events),
+        counters: said.counters,
         terms: Rules::default(),
     }
 }

@@ -33,6 +33,11 @@ impl Agent {
             ));
             Packets::new()
         });
+        if !self.options.counters {
+            answer.notes.push(
+                "nothing is counted now: ruleCounters of the FelixConfiguration is Disabled".into(),
+            );
+        }
         let Counted { policies, ends } = self.engine.counted(&there);
         for policy in policies {
             let rules = policy.rules.into_iter().map(|rule| v1::RuleCounter {
@@ -46,7 +51,7 @@ impl Agent {
                     .unwrap_or_default(),
                 action: rule.action.to_string(),
                 text: rule.text,
-                packets: rule.packets,
+                packets: rule.packets.filter(|_| self.options.counters),
                 audit: policy.audit,
             });
             answer.rules.extend(rules);
@@ -75,6 +80,7 @@ impl Agent {
         there: Result<Packets, String>,
     ) {
         let there = match there {
+            Ok(_) if !self.options.counters => return,
             Ok(there) => there,
             Err(problem) => {
                 let note = format!("the kernel's counters cannot be read: {problem}");

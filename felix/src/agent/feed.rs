@@ -73,7 +73,9 @@ impl Agent {
             Update::BlockGone(name) => return self.block_gone(&name, now),
             Update::BlockUnlisted(name) => return self.block_unlisted(&name),
             Update::Configuration(configuration) => return self.configuration(configuration, now),
-            Update::FelixConfiguration(name, said) => self.felix_configuration(name, said),
+            Update::FelixConfiguration(name, said) => {
+                self.felix_configuration(name, said.map(|it| *it));
+            }
             Update::InSync(kind) => return self.kind_in_sync(kind, now),
             Update::Lost(kind, error) => {
                 tracing::debug!(?kind, error, "a watch failed; what it told stays in force");

@@ -205,7 +205,7 @@ pub enum Update {
     /// Limits of address management; the defaults when there is no configuration.
     Configuration(crds::ipam_configuration::Configuration),
     /// The FelixConfiguration of this name came or changed, and was understood; `None` when it is gone.
-    FelixConfiguration(String, Option<FelixConfigurationSpec>),
+    FelixConfiguration(String, Option<Box<FelixConfigurationSpec>>),
     /// Every object of the kind has been told, and those that vanished unseen have been told gone.
     InSync(Kind),
     /// The watch of a kind failed; what was told stays in force.

@@ -142,6 +142,7 @@ pub fn table(options: Options, epoch: Epoch) -> Table {
         name: TABLE,
         comment: String::new(),
         sets: SETS.to_vec(),
+        counters: options.counters,
         elements: constants(),
         chains,
     };

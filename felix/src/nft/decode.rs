@@ -41,6 +41,8 @@ pub struct Inspection {
     pub ports: Vec<u16>,
     /// What the rules have counted.
     pub counters: Counters,
+    /// Elements of some set count.
+    pub elements_count: bool,
 }
 
 /// How packets enter a chain.
@@ -115,6 +117,7 @@ impl Inspection {
         };
         if let Some(name) = nla::find(attributes, 2).map(nla::text) {
             self.sets.insert(name, (number(4), number(5)));
+            self.elements_count |= nla::find(attributes, 17).is_some();
         }
     }
 
@@ -196,6 +199,7 @@ impl Inspection {
             to_host,
             quiet: !self.logs,
             log: self.log.unwrap_or(LOG_RATE),
+            counters: self.elements_count,
             terms: self.terms(),
         };
         // The comment tells one choice of ours from another; a table of another felix tells only what shows in its rules.

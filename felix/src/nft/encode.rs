@@ -15,8 +15,7 @@ pub const SUBSYSTEM: u8 = 10;
 const INET: u8 = 1;
 /// Fill of a list of elements beyond which a new message is begun; one attribute holds less than 64 KiB.
 const CHUNK: usize = 60_000;
-/// Elements with counters up to which the kernel tells, with the answer to a transaction, what those that go had counted:
-/// the answers have to fit into the socket.
+/// Elements that count up to which the kernel tells what those that go had counted: its answers have to fit into the socket.
 pub const TOLD: usize = 2000;
 /// What fits as a comment into an element's user data of 256 bytes.
 const COMMENT: usize = 250;
@@ -89,7 +88,10 @@ impl Transaction {
         });
         for (id, set) in (1..).zip(&table.sets) {
             self.push(kind::NEW_SET, flag::CREATE, set.name, |message| {
-                new_set(message, set, id)
+                new_set(message, set, id);
+                if set.counter && table.counters {
+                    counting(message);
+                }
             });
         }
         for chain in &table.chains {
@@ -497,12 +499,14 @@ fn new_set(message: &mut Message, set: &Set, id: u32) {
         user.extend(user_number(1, order));
     }
     message.bytes(13, &user);
-    if set.counter {
-        message.nest(17, |expression| {
-            expression.string(1, "counter");
-            expression.nest(2, |_| {});
-        });
-    }
+}
+
+/// Each element of the set gets a counter.
+fn counting(message: &mut Message) {
+    message.nest(17, |expression| {
+        expression.string(1, "counter");
+        expression.nest(2, |_| {});
+    });
 }
 
 /// nft's number for the key's type: six bits a field.

@@ -23,6 +23,8 @@ pub struct Options {
     pub quiet: bool,
     /// How many packets each rule logs.
     pub log: Rate,
+    /// Elements count the packets that are judged by them.
+    pub counters: bool,
     /// What there is beside policy.
     pub terms: Rules,
 }
@@ -35,6 +37,7 @@ impl Default for Options {
             to_host: ToHost::default(),
             quiet: false,
             log: LOG_RATE,
+            counters: true,
             terms: Rules::default(),
         }
     }

@@ -17,6 +17,8 @@ pub struct Table {
     pub comment: String,
     /// Named sets and maps.
     pub sets: Vec<&'static Set>,
+    /// Elements of the sets that can count do.
+    pub counters: bool,
     /// Elements which belong to the table itself and never change.
     pub elements: Vec<Element>,
     /// Chains; a chain may refer to a later one.
@@ -547,7 +549,7 @@ impl fmt::Display for Table {
             if set.dynamic {
                 f.write_str("flags dynamic; ")?;
             }
-            if set.counter {
+            if set.counter && self.counters {
                 f.write_str("counter; ")?;
             }
             let elements: Vec<_> = self

@@ -138,6 +138,22 @@ fn each_flow_is_counted_by_the_element_that_decides() {
         assert_eq!(nft.gone().get(&RANGE), Some(&both));
     });
     assert_eq!(count(&policed), Packets::new());
+
+    // An operator who wants none.
+    policed.kernel.with(|nft| {
+        nft.set_options(Options {
+            counters: false,
+            ..nft.options()
+        });
+        assert_eq!(nft.ensure_table().expect("table"), Ensured::Replaced);
+    });
+    policed.expect("r", "a", &[(Probe::Udp(5001), true)]);
+    assert_eq!(count(&policed), Packets::new());
+    let ensured = policed.kernel.namespace.run(|| {
+        let mut next = Nft::open().expect("netlink");
+        (next.take_up().expect("table"), next.options().counters)
+    });
+    assert_eq!(ensured, (Ensured::Adopted, false));
 }
 
 #[test]

@@ -341,7 +341,10 @@ fn configuration() -> Source<FelixConfiguration> {
             Ok(object) => match Configuration::try_from(&object) {
                 Ok(_) => {
                     let name = object.metadata.name.unwrap_or_default();
-                    Some(Update::FelixConfiguration(name, Some(object.spec)))
+                    Some(Update::FelixConfiguration(
+                        name,
+                        Some(Box::new(object.spec)),
+                    ))
                 }
                 Err(error) => refused(Kind::FelixConfiguration, &object.metadata, &error),
             },

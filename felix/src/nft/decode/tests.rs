@@ -122,6 +122,7 @@ fn what_an_operator_chose_is_read_back() {
                     ..Rules::default()
                 },
                 log,
+                counters: log == rare,
                 ..Options::default()
             };
             let mut transaction = Transaction::begin(1, None);

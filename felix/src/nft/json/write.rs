@@ -87,8 +87,7 @@ fn named_set(table: &Table, set: &Set, elements: &[&Element]) -> NamedSet {
         // Older nft takes nothing but a list here.
         flags: Words::Several(flags.into_iter().collect()),
         elem: elements.iter().map(|it| member(it)).collect(),
-        rest: set
-            .counter
+        rest: (set.counter && table.counters)
             .then(|| {
                 let counter = serde_json::json!([{ "counter": null }]);
                 ("stmt".to_owned(), counter)
