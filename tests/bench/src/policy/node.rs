@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use felix::driver::enforce::Enforcer;
 use felix::driver::netlink::Netlink;
 use felix::nft::diff;
+use felix::nft::epoch::Options;
 use felix::policy::Engine;
 use nix::time::{ClockId, clock_gettime};
 
@@ -36,6 +37,12 @@ impl Node {
             enforcer,
             netlink: Netlink::open().context("opening rtnetlink")?,
         })
+    }
+
+    /// Makes the fixed rules as an operator would have them.
+    pub(crate) fn choose(&mut self, options: Options) -> Result<()> {
+        self.enforcer.ensure_table(options)?;
+        Ok(())
     }
 
     /// Tells the engine something and brings the kernel in step with it, as felix does.

@@ -17,6 +17,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use felix::feed::Labels;
+use felix::nft::epoch::Options;
 use lab::netns;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -52,6 +53,8 @@ pub(crate) enum Rules {
     Unselected,
     /// Ours, so many policies on each pod.
     Ours(u32),
+    /// Ours, a policy on each pod, whose rules do not count.
+    Uncounted,
     /// Ours, the peer one block among many.
     Blocks,
     /// Ours, the port within a range.
@@ -62,12 +65,13 @@ pub(crate) enum Rules {
 
 impl Rules {
     /// All, in the order of the table.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::None,
         Self::Tracking,
         Self::Sources,
         Self::Unselected,
         Self::Ours(1),
+        Self::Uncounted,
         Self::Ours(50),
         Self::Ours(500),
         Self::Blocks,
@@ -86,6 +90,7 @@ impl Rules {
             Self::Unselected => "margay, no policy".to_owned(),
             Self::Ours(1) => "margay, 1 policy".to_owned(),
             Self::Ours(n) => format!("margay, {n} policies"),
+            Self::Uncounted => "margay, 1 policy, not counted".to_owned(),
             Self::Blocks => "margay, a block of 100,000".to_owned(),
             Self::Range => "margay, a range of ports".to_owned(),
             Self::Chains(1) => "chains, 1 policy".to_owned(),
@@ -207,7 +212,7 @@ impl Bed {
             Ok(socket)
         })?;
         let held = match ours(rules)? {
-            Some(policies) => Some(engine(&node, policies)?),
+            Some(policies) => Some(engine(&node, policies, rules != Rules::Uncounted)?),
             None => {
                 text(&node, rules)?;
                 None
@@ -311,6 +316,7 @@ fn ours(rules: Rules) -> Result<Option<Vec<Value>>> {
     Ok(Some(match rules {
         Rules::None | Rules::Tracking | Rules::Sources | Rules::Chains(_) => return Ok(None),
         Rules::Unselected => Vec::new(),
+        Rules::Uncounted => return ours(Rules::Ours(1)),
         Rules::Ours(count) => (0..count)
             .map(|at| {
                 if at + 1 == count {
@@ -335,12 +341,16 @@ fn ours(rules: Rules) -> Result<Option<Vec<Value>>> {
 }
 
 /// Our engine with these policies on both pods, in a node's namespace.
-fn engine(within: &Namespace, policies: Vec<Value>) -> Result<Node> {
-    netns::run_in(&within.path(), move || Ok(enforcing(policies)))?
+fn engine(within: &Namespace, policies: Vec<Value>, counters: bool) -> Result<Node> {
+    netns::run_in(&within.path(), move || Ok(enforcing(policies, counters)))?
 }
 
-fn enforcing(policies: Vec<Value>) -> Result<Node> {
+fn enforcing(policies: Vec<Value>, counters: bool) -> Result<Node> {
     let mut node = Node::new()?;
+    node.choose(Options {
+        counters,
+        ..Options::default()
+    })?;
     node.change(|engine| {
         for (number, name) in [(A, "a"), (B, "b")] {
             let (veth, mut endpoint) = cluster::endpoint(number);
