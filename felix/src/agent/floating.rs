@@ -1,6 +1,6 @@
 //! Floating addresses: routed to their pods here, and announced like an address of the node's own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::v1::OriginKind;
@@ -9,7 +9,22 @@ use crds::net::Cidr;
 use super::{Agent, Output};
 use crate::routes::want;
 
+/// Index of no interface.
+const NOWHERE: u32 = 0;
+
 impl Agent {
+    /// Takes up those of an earlier life: addresses that it routed to pods and that are of no attachment. They stay announced
+    /// until the lists are complete and say who has them; the routes stay that long anyway.
+    pub(super) fn take_up_floating(&mut self, routed: &BTreeSet<IpAddr>) {
+        let attached = self.endpoints.values().flat_map(|it| &it.addresses);
+        let attached: BTreeSet<IpAddr> = attached.copied().collect();
+        for address in routed.difference(&attached) {
+            self.floating.insert(*address, NOWHERE);
+            let message = (self.bgp).announce(Cidr::host(*address), OriginKind::Borrowed, false);
+            self.outputs.extend(message.map(Output::ToBgpd));
+        }
+    }
+
     /// Wants the routes of the floating addresses that are granted now, and no others.
     pub(super) fn float(&mut self) {
         let granted = self.terms.wanted().floating.iter();
@@ -25,11 +40,13 @@ impl Agent {
             }
         }
         let before = std::mem::replace(&mut self.floating, wanted);
-        for address in before
-            .into_keys()
-            .filter(|it| !self.floating.contains_key(it))
-        {
-            self.wants.workloads.remove(&address);
+        for (address, ifindex) in before {
+            if self.floating.contains_key(&address) {
+                continue;
+            }
+            if self.wants.workloads.get(&address) == Some(&ifindex) {
+                self.wants.workloads.remove(&address);
+            }
             self.routes_changed.add(want::workload(address));
             let (message, _) = self.bgp.withdraw(Cidr::host(address));
             self.outputs.extend(message.map(Output::ToBgpd));

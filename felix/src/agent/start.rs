@@ -65,6 +65,7 @@ impl Agent {
         ipam.recover(start.log, now);
         let mut engine = Engine::new();
         engine.resume(&start.tables);
+        let routed = start.routed.clone();
         let mut agent = Self {
             node_name: start.owner.node.clone(),
             owner: start.owner,
@@ -124,6 +125,7 @@ impl Agent {
         agent.readdress();
         agent.configure();
         agent.take_up(now);
+        agent.take_up_floating(&routed);
         agent
     }
 
