@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
+use felix::policy::tables::{Answer, Program};
 use ipam::journal;
 use serde_json::Value;
 
@@ -260,29 +261,66 @@ impl Names {
     }
 
     fn element(&self, set: &str, mut element: Value) -> String {
-        let program = |value: &mut Value| {
-            // 0:1 and 0:2 are verdicts.
-            if !matches!(value.as_str(), Some("0:1" | "0:2")) {
-                *value = "program".into();
-            }
-        };
+        if element.is_array() {
+            uncounted(&mut element[0]);
+        }
         match set {
             "peer4" | "peer6" | "net4" | "net6" => element[1] = self.class(&element[1]),
             "pair_eg" | "pair_in" => {
                 let key = &mut element[0]["concat"];
                 key[0] = self.group(&key[0]);
                 key[1] = self.class(&key[1]);
-                program(&mut element[1]);
+                element[1] = program(&element[1]);
             }
             "default_eg" | "default_in" => {
                 element[0] = self.group(&element[0]);
-                program(&mut element[1]);
+                element[1] = program(&element[1]);
             }
-            "port" | "icmp_code" | "port_range" | "proto" => program(&mut element[0]["concat"][0]),
-            "program" | "program_ranged" => program(&mut element[0]),
+            "port" | "icmp_code" | "port_range" | "proto" => {
+                element[0]["concat"][0] = "program".into();
+                element[1] = answer(&element[1]);
+            }
+            "program" | "program_ranged" => {
+                element[0] = "program".into();
+                element[1] = answer(&element[1]);
+            }
             _ => {}
         }
         element.to_string()
+    }
+}
+
+/// A key without what was counted under it.
+fn uncounted(key: &mut Value) {
+    if let Some(element) = key.get_mut("elem").and_then(Value::as_object_mut) {
+        element.remove("counter");
+        if let (1, Some(plain)) = (element.len(), element.get("val").cloned()) {
+            *key = plain;
+        }
+    }
+}
+
+/// A class id, as `nft` prints it, as a number.
+fn class_id(value: &Value) -> Option<u32> {
+    let (major, minor) = value.as_str()?.split_once(':')?;
+    let part = |text: &str| match text {
+        "" => Some(0),
+        hex => u32::from_str_radix(hex, 16).ok(),
+    };
+    Some(part(major)? << 16 | part(minor)?)
+}
+
+/// An answer without its cause, which has another number in another life.
+fn answer(value: &Value) -> Value {
+    let number = class_id(value).map(|number| number & Answer::BITS);
+    number.map_or_else(|| value.clone(), Value::from)
+}
+
+/// A program: what it answers when that is all it is.
+fn program(value: &Value) -> Value {
+    match class_id(value) {
+        Some(number) if Program(number).answer().is_some() => answer(value),
+        _ => "program".into(),
     }
 }
 
