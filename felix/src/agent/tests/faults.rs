@@ -295,3 +295,19 @@ fn an_add_without_a_pod_is_told_so_at_once() {
     assert_eq!(error.code, Code::BadEnvironment);
     assert!(error.details.contains("K8S_POD_UID"));
 }
+
+#[test]
+fn a_floating_address_stays_announced_until_it_is_known_who_has_it() {
+    let floating: IpAddr = "192.0.2.77".parse().unwrap();
+    let prefix = format!("{floating}/32");
+    let mut rig = Rig::routed(&[], &[], &[floating]);
+    rig.give(Input::BgpdConnected);
+    assert_eq!(origins(&rig, false), [prefix.clone()]);
+    // Nobody asks for it any more.
+    rig.sync();
+    assert_eq!(origins(&rig, true), [prefix.clone()]);
+    rig.to_bgpd.clear();
+    rig.give(Input::BgpdLost);
+    rig.give(Input::BgpdConnected);
+    assert!(!origins(&rig, false).contains(&prefix));
+}

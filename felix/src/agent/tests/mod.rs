@@ -10,7 +10,6 @@ use crate::feed::{Identity, Labels};
 use crate::policy::tables::Tables;
 
 mod faults;
-mod floating;
 mod orders;
 
 /// An agent with a driver that does what it is told at once and remembers it.
