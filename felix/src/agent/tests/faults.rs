@@ -302,10 +302,10 @@ fn a_floating_address_stays_announced_until_it_is_known_who_has_it() {
     let prefix = format!("{floating}/32");
     let mut rig = Rig::routed(&[], &[], &[floating]);
     rig.give(Input::BgpdConnected);
-    assert_eq!(origins(&rig, false), [prefix.clone()]);
+    assert_eq!(origins(&rig, false), std::slice::from_ref(&prefix));
     // Nobody asks for it any more.
     rig.sync();
-    assert_eq!(origins(&rig, true), [prefix.clone()]);
+    assert_eq!(origins(&rig, true), std::slice::from_ref(&prefix));
     rig.to_bgpd.clear();
     rig.give(Input::BgpdLost);
     rig.give(Input::BgpdConnected);
