@@ -6,6 +6,7 @@ use api::v1;
 
 use super::Agent;
 use crate::Millis;
+use crate::explain::rule_at;
 use crate::policy::counts::{Counted, End, Packets};
 use crate::policy::tables::Direction;
 
@@ -44,10 +45,10 @@ impl Agent {
                 policy: policy.key.to_string(),
                 kind: policy.key.kind.to_string(),
                 tier: policy.tier.clone(),
-                direction: word(rule.direction).to_owned(),
+                direction: rule.direction.word().to_owned(),
                 rule: rule
                     .index
-                    .map(|index| format!("{}[{index}]", word(rule.direction)))
+                    .map(|index| rule_at(rule.direction, index))
                     .unwrap_or_default(),
                 action: rule.action.to_string(),
                 text: rule.text,
@@ -65,7 +66,7 @@ impl Agent {
             v1::EndCounter {
                 end: end.to_owned(),
                 tier,
-                direction: word(it.direction).to_owned(),
+                direction: it.direction.word().to_owned(),
                 packets: it.packets,
             }
         });
@@ -92,7 +93,10 @@ impl Agent {
         for policy in self.engine.counted(&there).policies {
             for rule in policy.rules {
                 let (kind, name) = (policy.key.kind.to_string(), policy.key.to_string());
-                counted.insert((kind, name, word(rule.direction), rule.index), rule.packets);
+                counted.insert(
+                    (kind, name, rule.direction.word(), rule.index),
+                    rule.packets,
+                );
             }
         }
         let ends = answer.flows.iter_mut();
@@ -106,7 +110,7 @@ impl Agent {
         for judgement in judged.flatten().filter(|it| it.enforced_here) {
             let direction = Direction::BOTH
                 .into_iter()
-                .map(word)
+                .map(Direction::word)
                 .find(|word| *word == judgement.direction)
                 .unwrap_or_default();
             for policy in judgement.tiers.iter_mut().flat_map(|it| &mut it.policies) {
@@ -125,12 +129,5 @@ impl Agent {
                 }
             }
         }
-    }
-}
-
-const fn word(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => "egress",
-        Direction::Ingress => "ingress",
     }
 }

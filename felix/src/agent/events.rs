@@ -169,11 +169,7 @@ impl Agent {
             else {
                 continue;
             };
-            event.direction = match direction {
-                Direction::Egress => "egress",
-                Direction::Ingress => "ingress",
-            }
-            .to_owned();
+            event.direction = direction.word().to_owned();
             event.pod = format!("{}/{}", pod.namespace, pod.name);
             event.why = why;
             if let Some(rule) = rule {

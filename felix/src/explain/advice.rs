@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{End, Flow, rule_name, word};
+use super::{End, Flow, rule_name};
 use crate::feed::Identity;
 use crate::policy::describe::{protocol_name, traffic};
 use crate::policy::explain::{Explanation, Mismatch, RuleOutcome};
@@ -56,7 +56,7 @@ pub(super) fn advice(
                 advice.push(format!(
                     "To allow it, add this rule to {} {key} under spec.{} (or to another policy that selects {}):\n{}",
                     key.kind,
-                    word(direction),
+                    direction.word(),
                     own,
                     rule_text(flow, direction, key)
                 ));
@@ -81,7 +81,7 @@ fn near_misses(flow: &Flow<'_>, direction: Direction, explanation: &Explanation)
             if rule.action == Action::Allow {
                 found.push(format!(
                     "{}[{index}] of {} {} allows {}, but for {ports} only, not {}: is the port right?",
-                    word(direction),
+                    direction.word(),
                     policy.key.kind,
                     policy.key,
                     flow.other(direction).0.name,

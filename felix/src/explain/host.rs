@@ -6,7 +6,7 @@ use api::v1;
 use crds::felix_configuration::ToHost;
 
 use super::passage::Crossing;
-use super::{End, Flow, View, word};
+use super::{End, Flow, View};
 use crate::policy::hosts::by_interface;
 use crate::policy::tables::{Direction, HostHook};
 
@@ -26,7 +26,7 @@ impl View<'_> {
         let (other, peer) = flow.other(direction);
         let node = self.node_of(own, address);
         let mut judgement = v1::Judgement {
-            direction: word(direction).to_owned(),
+            direction: direction.word().to_owned(),
             allowed: true,
             enforced_here: own.here || node.as_deref() == Some(self.node),
             ..Default::default()

@@ -269,7 +269,7 @@ impl<'a> View<'a> {
         let (own, own_address) = flow.own(direction);
         let (_, peer) = flow.other(direction);
         let mut judgement = v1::Judgement {
-            direction: word(direction).to_owned(),
+            direction: direction.word().to_owned(),
             allowed: true,
             enforced_here: own.here,
             ..Default::default()
@@ -423,24 +423,16 @@ impl Flow<'_> {
     }
 }
 
-/// The name of a direction.
-fn word(direction: Direction) -> &'static str {
-    match direction {
-        Direction::Egress => "egress",
-        Direction::Ingress => "ingress",
-    }
-}
-
 /// A rule's place in its object, as in `ingress[0]`.
 pub(crate) fn rule_at(direction: Direction, index: usize) -> String {
-    format!("{}[{index}]", word(direction))
+    format!("{}[{index}]", direction.word())
 }
 
 /// The rule, as a person looks it up in the object.
 fn rule_name(rule: &RuleRef, direction: Direction) -> String {
     format!(
         "{}[{}] of {} {}",
-        word(direction),
+        direction.word(),
         rule.index,
         rule.policy.kind,
         rule.policy
@@ -453,7 +445,7 @@ pub(crate) fn summary(engine: &Engine, explanation: &Explanation) -> String {
     match &explanation.trace.decided {
         Decided::NoPolicy if explanation.tiers.is_empty() => format!(
             "no policy selects it for {}, so everything may pass",
-            word(direction)
+            direction.word()
         ),
         Decided::NoPolicy => "every tier passes it on, so it may pass".to_owned(),
         Decided::Rule(rule) => {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use api::v1;
 use crds::felix_configuration::{Configuration, Failsafe};
 
-use super::{Flow, View, advice, summary, word};
+use super::{Flow, View, advice, summary};
 use crate::feed::{HostEndpoint, HostInterface, Identity};
 use crate::policy::explain::{Asked, Explanation};
 use crate::policy::hosts::by_interface;
@@ -177,7 +177,7 @@ impl View<'_> {
             return None;
         }
         let mut judgement = v1::Judgement {
-            direction: word(direction).to_owned(),
+            direction: direction.word().to_owned(),
             allowed: true,
             enforced_here: crossing.node == self.node,
             endpoint: crossing.host.name.clone(),

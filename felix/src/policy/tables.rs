@@ -26,6 +26,15 @@ impl Direction {
     /// Both directions, in order.
     pub const BOTH: [Self; 2] = [Self::Egress, Self::Ingress];
 
+    /// As policies and answers of the API name it.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Egress => "egress",
+            Self::Ingress => "ingress",
+        }
+    }
+
     /// The bit of a [`Subject`] which says that policies select it in this direction.
     #[must_use]
     pub const fn bit(self) -> u32 {

@@ -162,10 +162,7 @@ impl Engine {
                 .take(before)
                 .position(|earlier| earlier.action != Action::Log && weaker(earlier, rule));
             if let Some(at) = wider {
-                let word = match direction {
-                    Direction::Egress => "egress",
-                    Direction::Ingress => "ingress",
-                };
+                let word = direction.word();
                 return Some(format!(
                     "it is never reached: {word}[{at}] of {} {} matches all that it matches",
                     other.policy.key.kind, other.policy.key

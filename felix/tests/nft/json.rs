@@ -5,12 +5,12 @@ use felix::nft::epoch::{Epoch, MarkByte, Options, Revoked};
 use felix::nft::json::Document;
 use felix::nft::model::Table;
 use felix::nft::rows;
-use felix::nft::terms::{Elements, Services};
+use felix::nft::terms::Elements;
 use felix::policy::tables::{Class, Tables};
 
 use crate::ns::Namespace;
 use crate::policed::{Kernel, address, enforce};
-use crate::terms::{elements, every_rule};
+use crate::terms::{CHOICES, elements, every_rule};
 
 const LIST: &str = "nft -jn list table inet margay";
 
@@ -72,11 +72,7 @@ fn what_netlink_made_reads_back_as_the_model() {
 
 #[test]
 fn what_netlink_made_beside_policy_reads_back_as_the_model() {
-    for (ports, services) in [
-        (None, Services::Drop),
-        (Some((20000, 30000)), Services::Reject),
-        (Some((443, 443)), Services::Drop),
-    ] {
+    for (ports, services) in CHOICES {
         let options = every_rule(ports, services);
         let made = Kernel::new();
         let epoch = made.with(|nft| {

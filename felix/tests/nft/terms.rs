@@ -12,6 +12,13 @@ use felix::nft::terms::{Elements, Rules, Services};
 use crate::ns::Namespace;
 use crate::policed::{Kernel, Policed, address};
 
+/// Source ports of what leaves, and what becomes of packets to Services, each at least once.
+pub(crate) const CHOICES: [(Option<(u16, u16)>, Services); 3] = [
+    (None, Services::Drop),
+    (Some((20000, 30000)), Services::Reject),
+    (Some((443, 443)), Services::Drop),
+];
+
 pub(crate) fn every_rule(ports: Option<(u16, u16)>, services: Services) -> Options {
     Options {
         terms: Rules {
@@ -130,11 +137,7 @@ pub(crate) fn elements() -> Elements {
 
 #[test]
 fn the_kernel_holds_what_the_text_of_every_rule_says() {
-    for (ports, services) in [
-        (None, Services::Drop),
-        (Some((20000, 30000)), Services::Reject),
-        (Some((443, 443)), Services::Drop),
-    ] {
+    for (ports, services) in CHOICES {
         let options = every_rule(ports, services);
         let made = Kernel::new();
         made.with(|nft| {
